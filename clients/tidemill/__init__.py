@@ -1,0 +1,131 @@
+"""Tidemill's client: ask a model from one line of code, pay for the time between start and stop.
+
+    import tidemill
+
+    with tidemill.Client() as client, client.session("tide-nano"):
+        client.print_prompt(client.complete_prompt("What is a tide mill?"))
+
+`AsyncClient` is the same with asyncio, `OneLine` the same with the key first and nothing to keep.
+"""
+
+from tidemill.async_client import AsyncClient
+from tidemill.client import Client
+from tidemill.errors import (
+    AlreadyExistsError,
+    ApiKeyInvalidError,
+    ApiKeyMissingError,
+    BatchError,
+    CallCancelledError,
+    ChatTemplateRefusedError,
+    ChatUnsupportedError,
+    ConfigError,
+    ContextExceededError,
+    DeadlineExceededError,
+    DrainingError,
+    FailedPreconditionError,
+    FieldInvalidError,
+    InternalError,
+    InvalidArgumentError,
+    ModelColdError,
+    ModelFailedError,
+    ModelInUseError,
+    ModelNotFoundError,
+    ModelRequiredError,
+    NoSessionError,
+    NotFoundError,
+    PermissionDeniedError,
+    PromptEmptyError,
+    ProtocolError,
+    QueueFullError,
+    ReaderTooSlowError,
+    ReplicaLostError,
+    RequestIdReusedError,
+    ResourceExhaustedError,
+    RoleRequiredError,
+    RoleUnknownError,
+    SessionDiffersError,
+    SessionEndedError,
+    SessionNotFoundError,
+    StoreUnavailableError,
+    TidemillError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    UnreachableError,
+)
+from tidemill.face import MoreOptions
+from tidemill.one_line import OneLine
+from tidemill.open_session import AsyncOpenSession, OpenSession
+from tidemill.printing import PrintedAnswer
+from tidemill.results import Bill, Completion, Model, ModelPrices, Progress, Session, Usage
+from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
+
+__version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else
+
+__all__ = [
+    "AlreadyExistsError",
+    "ApiKeyInvalidError",
+    "ApiKeyMissingError",
+    "AsyncClient",
+    "AsyncOpenSession",
+    "AsyncStream",
+    "AsyncTextStream",
+    "BatchError",
+    "Bill",
+    "CallCancelledError",
+    "ChatTemplateRefusedError",
+    "ChatUnsupportedError",
+    "Client",
+    "Completion",
+    "ConfigError",
+    "ContextExceededError",
+    "DeadlineExceededError",
+    "DrainingError",
+    "FailedPreconditionError",
+    "FieldInvalidError",
+    "InternalError",
+    "InvalidArgumentError",
+    "Model",
+    "ModelColdError",
+    "ModelFailedError",
+    "ModelInUseError",
+    "ModelNotFoundError",
+    "ModelPrices",
+    "ModelRequiredError",
+    "MoreOptions",
+    "NoSessionError",
+    "NotFoundError",
+    "OneLine",
+    "OpenSession",
+    "PermissionDeniedError",
+    "PrintedAnswer",
+    "Progress",
+    "PromptEmptyError",
+    "ProtocolError",
+    "QueueFullError",
+    "ReaderTooSlowError",
+    "ReplicaLostError",
+    "RequestIdReusedError",
+    "ResourceExhaustedError",
+    "RoleRequiredError",
+    "RoleUnknownError",
+    "Session",
+    "SessionDiffersError",
+    "SessionEndedError",
+    "SessionNotFoundError",
+    "StoreUnavailableError",
+    "Stream",
+    "TextStream",
+    "TidemillError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "UnreachableError",
+    "Usage",
+    "__version__",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names alone; what lies beside them is how they are made."""
+    return sorted(__all__)

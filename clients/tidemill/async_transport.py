@@ -1,0 +1,102 @@
+"""Carries plans out with asyncio."""
+
+import asyncio
+from typing import Any, TypeVar, cast
+
+import grpc
+
+from tidemill import channel
+from tidemill.connection import Connection
+from tidemill.errors import CallCancelledError, ConfigError
+from tidemill.methods import Method
+from tidemill.plan_run import PlanRun
+from tidemill.statuses import CallFailure, error_of_call
+from tidemill.steps import Emit, Open, Plan, Read, Sleep, Step, Unary
+
+Result = TypeVar("Result")
+
+
+class _AioCall:
+    """An open stream that remembers whether it was we who ended it, since asyncio cannot tell that from a lost task."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        self._call.cancel()
+
+    async def read(self) -> Any:
+        try:
+            message = await self._call.read()
+        except asyncio.CancelledError:
+            if self._is_cancelled:
+                raise CallCancelledError from None
+            raise
+        return None if message is grpc.aio.EOF else message
+
+
+class AsyncTransport:
+    """One channel, opened at the first call, used by any number of tasks of one event loop."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._metadata = channel.metadata(connection)
+        self._channel: grpc.aio.Channel | None = None
+        self._is_closed = False
+
+    async def run(self, plan: Plan[Result]) -> Result:
+        """Carry the plan out to its end; what it emits is dropped."""
+        run = PlanRun(plan)
+        try:
+            while (step := run.next_step()) is not None:
+                await self.perform(step, run)
+        except BaseException:
+            run.abandon()
+            raise
+        return run.result
+
+    async def perform(self, step: Step, run: PlanRun[Any]) -> None:
+        """Carry one step out and give the plan what came of it."""
+        try:
+            run.answer(await self._perform(step))
+        except CallCancelledError as error:
+            run.fail(error)
+        except grpc.RpcError as failure:
+            name = getattr(getattr(step, "request", None), "request_id", "")
+            run.fail(error_of_call(cast("CallFailure", failure), target=self._connection.target, request_id=name))
+
+    async def _perform(self, step: Step) -> Any:
+        match step:
+            case Unary():
+                return await self._start(step.method, step.request, step.timeout)
+            case Open():
+                return _AioCall(self._start(step.method, step.request, step.timeout))
+            case Read():
+                return await cast("_AioCall", step.call).read()
+            case Sleep():
+                await asyncio.sleep(step.seconds)
+            case Emit():
+                pass
+        return None
+
+    def _start(self, method: Method[Any, Any], request: Any, timeout: float | None) -> Any:
+        if self._is_closed:
+            raise ConfigError("This client is closed.")
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._connection.target, options=channel.OPTIONS)
+        make = self._channel.unary_stream if method.streams else self._channel.unary_unary
+        call = make(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.reply.FromString,
+        )
+        return call(request, timeout=timeout, metadata=self._metadata)
+
+    async def close(self) -> None:
+        """Close the channel; calls that run are cancelled."""
+        self._is_closed = True
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None

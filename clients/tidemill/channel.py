@@ -1,0 +1,26 @@
+"""How channels are set up, sync and aio alike."""
+
+from tidemill.connection import Connection
+
+MIB = 1024 * 1024
+
+OPTIONS: list[tuple[str, int | str]] = [
+    # A dead peer is noticed within 30 s, and what lies between keeps a silent stream open.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The server decides what is too large; a batch of 256 answers must fit.
+    ("grpc.max_receive_message_length", 64 * MIB),
+    ("grpc.max_send_message_length", 64 * MIB),
+    # A server that has just come back is found at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Targets are loopback: no proxy stands between.
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+def metadata(connection: Connection) -> tuple[tuple[str, str], ...]:
+    """What every call carries."""
+    return (("authorization", f"Bearer {connection.api_key}"),)

@@ -1,0 +1,136 @@
+"""`tidemill session`: what pays."""
+
+from typing import Annotated
+
+import typer
+
+from tidemill.cli import options
+from tidemill.cli.output import bill_sentence, credits_of, note, print_facts, print_json, print_table, short
+from tidemill.client import Client
+from tidemill.errors import FieldInvalidError
+from tidemill.results import Session
+
+sessions = typer.Typer(
+    help="Start, stop and look at sessions: what pays for answers.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@sessions.command()
+def start(
+    model: options.ModelOption = None,
+    as_json: options.AsJson = False,
+    target: options.Target = None,
+    api_key_env: options.KeyVariable = None,
+) -> None:
+    """Start the key's session of a model and wake the model; returns at once.
+
+    It is billed by the second from when the model is ready until `tidemill session stop`. When it is open already, it
+    stays as it is.
+    """
+    with options.connect(target, api_key_env, model) as client:
+        session = client.start_session()
+    if as_json:
+        print_json(session)
+        return
+    typer.echo(session.name)
+    price = credits_of(session.bill.price_microcredits_per_second)
+    done = "was open already" if session.already_active else "is open"
+    command = f"tidemill session stop --model {short(session.model)}"
+    note(f"The session of {short(session.model)} {done}: {price} a second. `{command}` ends it.")
+
+
+@sessions.command()
+def stop(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="SESSION", help="sessions/...  [default: the only open one, else the key's of --model]"),
+    ] = "",
+    model: options.ModelOption = None,
+    keep_others: Annotated[
+        bool, typer.Option("--keep-others", help="Leave it open while other holders have it.")
+    ] = False,
+    as_json: options.AsJson = False,
+    target: options.Target = None,
+    api_key_env: options.KeyVariable = None,
+) -> None:
+    """Stop a session, whoever holds it, and show its bill."""
+    with options.connect(target, api_key_env, model) as client:
+        found = name or ("" if model else _only_open(client))
+        bill = client.stop_session(name=found, all_holders=not keep_others)
+    if as_json:
+        print_json(bill)
+    else:
+        typer.echo(bill_sentence(bill))
+
+
+def _only_open(client: Client) -> str:
+    """The account's open session; empty when there is none, which leaves the choice to the server."""
+    found = [one for one in client.list_sessions(open_only=True) if one.is_open]
+    if len(found) > 1:
+        listed = ", ".join(f"{one.name} ({short(one.model)})" for one in found)
+        raise FieldInvalidError(f"{len(found)} sessions are open, so name one of them: {listed}.", field="name")
+    return found[0].name if found else ""
+
+
+@sessions.command("list")
+def list_(
+    model: options.ModelOption = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Only those that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 50,
+    as_json: options.AsJson = False,
+    target: options.Target = None,
+    api_key_env: options.KeyVariable = None,
+) -> None:
+    """List the account's sessions, the newest first."""
+    with options.connect(target, api_key_env) as client:
+        named = client.get_model(model).name if model else ""  # so that a model that is not there is an error
+        found = client.list_sessions(named, open_only=open_only, limit=limit)
+    if as_json:
+        for session in found:
+            print_json(session)
+        return
+    rows = [
+        (
+            one.name,
+            short(one.model),
+            one.state,
+            _time(one),
+            one.bill.billed_seconds,
+            credits_of(one.bill.cost_microcredits),
+        )
+        for one in found
+    ]
+    print_table(["session", "model", "state", "started", "seconds", "cost"], rows)
+
+
+@sessions.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="SESSION", help="sessions/...")],
+    as_json: options.AsJson = False,
+    target: options.Target = None,
+    api_key_env: options.KeyVariable = None,
+) -> None:
+    """Show a session with its bill until now."""
+    with options.connect(target, api_key_env) as client:
+        session = client.get_session(name if name.startswith("sessions/") else f"sessions/{name}")
+    if as_json:
+        print_json(session)
+        return
+    print_facts(
+        {
+            "session": session.name,
+            "model": short(session.model),
+            "state": f"{session.state} ({session.end_reason})" if session.end_reason else session.state,
+            "started": _time(session),
+            "ended": f"{session.end_time:%Y-%m-%d %H:%M:%SZ}" if session.end_time else "",
+            "holders": ", ".join(session.holders),
+            "billed": f"{session.bill.billed_milliseconds / 1000:.3f} s, charged as {session.bill.billed_seconds} s",
+            "price": f"{credits_of(session.bill.price_microcredits_per_second)} a second",
+            "cost": credits_of(session.bill.cost_microcredits),
+        }
+    )
+
+
+def _time(session: Session) -> str:
+    """When its clock first ran."""
+    return f"{session.start_time:%Y-%m-%d %H:%M:%SZ}" if session.start_time else "not yet"

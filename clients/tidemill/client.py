@@ -1,0 +1,266 @@
+"""The client with blocking calls."""
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Literal, Self, TextIO, Unpack, overload
+
+from tidemill import face
+from tidemill.face import Chats, Face, MoreOptions, Prompts
+from tidemill.inputs import ChatMessages
+from tidemill.open_session import OpenSession
+from tidemill.plans import batches, generations, models, sessions
+from tidemill.plans.models import OnProgress
+from tidemill.printing import PrintedAnswer, print_stream
+from tidemill.results import Bill, Completion, Model, Session
+from tidemill.steps import Line
+from tidemill.streams import Stream, TextStream
+from tidemill.transport import SyncTransport
+from tidemill.v1 import inference_pb2
+
+
+class Client(Face):
+    """Talks to one Tidemill server with one key, from any number of threads.
+
+    The connection is opened by the first call. Fork before that, or make a new client in the child: gRPC does not
+    survive a fork. `with Client() as client:` closes the connection at the end.
+
+    Every method raises a TidemillError when it fails; `tidemill.errors` lists them.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        custom_env_var: str | None = None,
+        target: str | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Find the server and the key; nothing is called yet.
+
+        `custom_env_var` names the variable that holds the key; together with `api_key` it is an error. `model` is for
+        calls that name none. `timeout`, in seconds, is for every call that gives none; by default there is none.
+
+        Raises ConfigError, ApiKeyMissingError.
+        """
+        super().__init__(api_key, custom_env_var, target, model, timeout)
+        self._transport = SyncTransport(self._connection)
+
+    # Sessions: what pays.
+
+    def start_session(self, model: str | None = None, *, holder: str = "") -> Session:
+        """Start billing this key for the model, and wake it; returns at once. Again, it returns the open session.
+
+        `holder` names who keeps it open; empty means the key itself, so that any program with the key can stop it.
+        """
+        return self._transport.run(sessions.start(self._named(model), holder=holder, deadline=self._deadline()))
+
+    def stop_session(
+        self, model: str | None = None, *, name: str = "", holder: str = "", all_holders: bool = False
+    ) -> Bill:
+        """Take the holder away from the key's session of the model, or from the session of that `name`.
+
+        The last holder ends it; `all_holders` ends it whoever else keeps it open. Again, it returns the final bill.
+        """
+        named = "" if name else self._named(model)
+        plan = sessions.stop(name, named, holder=holder, all_holders=all_holders, deadline=self._deadline())
+        return self._transport.run(plan).bill
+
+    def session(self, model: str | None = None) -> OpenSession:
+        """A session for a `with` block. Its holder is the block's own, so that blocks in other threads stay open."""
+        return OpenSession(self._transport, self._named(model), self._new_holder(), self._deadline)
+
+    def get_session(self, name: str) -> Session:
+        """Fetch a session with its bill until now."""
+        return self._transport.run(sessions.get(name, deadline=self._deadline()))
+
+    def list_sessions(self, model: str = "", *, open_only: bool = False, limit: int = 50) -> list[Session]:
+        """Fetch the newest sessions of the account, at most `limit`; of one model when it is named."""
+        plan = sessions.list_all(model, open_only=open_only, limit=limit, deadline=self._deadline())
+        return self._transport.run(plan)
+
+    # Models: what answers.
+
+    def list_models(self) -> list[Model]:
+        """Fetch the registered models by name."""
+        return self._transport.run(models.list_all(deadline=self._deadline()))
+
+    def get_model(self, model: str | None = None) -> Model:
+        """Fetch a model."""
+        return self._transport.run(models.get(self._named(model), deadline=self._deadline()))
+
+    def model_is_running(self, model: str | None = None) -> bool:
+        """Ask whether the model answers now; does not wait for it."""
+        return self._transport.run(models.is_running(self._named(model), deadline=self._deadline()))
+
+    def wait_until_model_running(
+        self, timeout: float | None = None, on_progress: OnProgress | None = None, *, model: str | None = None
+    ) -> Model:
+        """Wait until the model runs, at most `timeout` seconds; a model at rest is woken.
+
+        `on_progress` is called with a Progress at each change. Raises DeadlineExceededError, ModelFailedError, and
+        ModelColdError when somebody stops the model meanwhile.
+        """
+        deadline = self._deadline(timeout)
+        plan = models.wait_until_running(self._named(model), on_progress=on_progress, deadline=deadline)
+        return self._transport.run(plan)
+
+    def start_model(
+        self,
+        model: str | None = None,
+        *,
+        wait: bool = False,
+        timeout: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Model:
+        """Wake a model and return at once, or with `wait` once it runs, as `wait_until_model_running` does."""
+        name, deadline = self._named(model), self._deadline(timeout)
+        if wait:
+            return self._transport.run(models.start_and_wait(name, on_progress=on_progress, deadline=deadline))
+        return self._transport.run(models.start(name, deadline=deadline))
+
+    def stop_model(self, model: str | None = None, *, force: bool = False) -> Model:
+        """Put a model to rest; returns at once. `force`, for administrators, ends its sessions and generations too."""
+        return self._transport.run(models.stop(self._named(model), force=force, deadline=self._deadline()))
+
+    def watch_model(self, model: str | None = None, *, timeout: float | None = None) -> Stream[Model]:
+        """Iterate over the model as it is now and at each change; close the stream to end it."""
+        line = Line()
+        plan = models.watch(self._named(model), line, deadline=self._deadline(timeout))
+        return Stream(self._transport, plan, line)
+
+    # Generations: what it is for.
+
+    @overload
+    def complete_prompt(
+        self, prompt: str, max_tokens: int | None = 300, temperature: float | None = 0.5, top_p: float | None = 0.9,
+        stream: Literal[True] = True, **more: Unpack[MoreOptions],
+    ) -> TextStream: ...  # fmt: skip
+    @overload
+    def complete_prompt(  # type: ignore[overload-overlap]  # a str is a sequence of str too
+        self, prompt: str, max_tokens: int | None = 300, temperature: float | None = 0.5, top_p: float | None = 0.9,
+        *, stream: Literal[False], **more: Unpack[MoreOptions],
+    ) -> str: ...  # fmt: skip
+    @overload
+    def complete_prompt(
+        self, prompt: Sequence[str], max_tokens: int | None = 300, temperature: float | None = 0.5,
+        top_p: float | None = 0.9, *, stream: Literal[False], **more: Unpack[MoreOptions],
+    ) -> list[str]: ...  # fmt: skip
+    @overload
+    def complete_prompt(
+        self, prompt: Prompts, max_tokens: int | None = 300, temperature: float | None = 0.5,
+        top_p: float | None = 0.9, stream: bool = True, **more: Unpack[MoreOptions],
+    ) -> TextStream | str | list[str]: ...  # fmt: skip
+
+    def complete_prompt(
+        self,
+        prompt: Prompts,
+        max_tokens: int | None = 300,
+        temperature: float | None = 0.5,
+        top_p: float | None = 0.9,
+        stream: bool = True,
+        **more: Unpack[MoreOptions],
+    ) -> TextStream | str | list[str]:
+        """Go on from a prompt. None for a parameter means the model's default; MoreOptions names the others.
+
+        With `stream` an iterator of text; without, the text, or for a list of prompts the list of texts. A list of
+        which some failed raises BatchError, which carries the texts of the others.
+        """
+        settings = self._settings("complete_prompt", max_tokens, temperature, top_p, more)
+        if stream:
+            return self._stream(face.one_prompt(prompt), settings)
+        return self._transport.run(face.prompt_texts(prompt, settings))
+
+    @overload
+    def complete_chat(
+        self, messages: ChatMessages, add_generation_prompt: bool = True, template_type: str | None = None,
+        max_tokens: int | None = 300, temperature: float | None = 0.5, top_p: float | None = 0.9,
+        stream: Literal[True] = True, **more: Unpack[MoreOptions],
+    ) -> TextStream: ...  # fmt: skip
+    @overload
+    def complete_chat(
+        self, messages: ChatMessages, add_generation_prompt: bool = True, template_type: str | None = None,
+        max_tokens: int | None = 300, temperature: float | None = 0.5, top_p: float | None = 0.9,
+        *, stream: Literal[False], **more: Unpack[MoreOptions],
+    ) -> str: ...  # fmt: skip
+    @overload
+    def complete_chat(
+        self, messages: Sequence[ChatMessages], add_generation_prompt: bool = True, template_type: str | None = None,
+        max_tokens: int | None = 300, temperature: float | None = 0.5, top_p: float | None = 0.9,
+        *, stream: Literal[False], **more: Unpack[MoreOptions],
+    ) -> list[str]: ...  # fmt: skip
+    @overload
+    def complete_chat(
+        self, messages: Chats, add_generation_prompt: bool = True, template_type: str | None = None,
+        max_tokens: int | None = 300, temperature: float | None = 0.5, top_p: float | None = 0.9,
+        stream: bool = True, **more: Unpack[MoreOptions],
+    ) -> TextStream | str | list[str]: ...  # fmt: skip
+
+    def complete_chat(
+        self,
+        messages: Chats,
+        add_generation_prompt: bool = True,
+        template_type: str | None = None,
+        max_tokens: int | None = 300,
+        temperature: float | None = 0.5,
+        top_p: float | None = 0.9,
+        stream: bool = True,
+        **more: Unpack[MoreOptions],
+    ) -> TextStream | str | list[str]:
+        """Answer a chat: mappings with `role` and `content`. As `complete_prompt` in everything else.
+
+        `template_type` names one of the model's templates; None means its own.
+        """
+        settings = self._settings("complete_chat", max_tokens, temperature, top_p, more)
+        if stream:
+            source = face.one_chat(messages, add_generation_prompt=add_generation_prompt, template=template_type)
+            return self._stream(source, settings)
+        return self._transport.run(
+            face.chat_texts(messages, settings, add_generation_prompt=add_generation_prompt, template=template_type)
+        )
+
+    def complete(
+        self,
+        source: str | ChatMessages,
+        max_tokens: int | None = 300,
+        temperature: float | None = 0.5,
+        top_p: float | None = 0.9,
+        **more: Unpack[MoreOptions],
+    ) -> Completion:
+        """Answer a prompt or a chat, with the finish reason and the usage beside the text."""
+        settings = self._settings("complete", max_tokens, temperature, top_p, more)
+        return self._transport.run(generations.complete(face.any_input(source), settings))
+
+    def complete_batch(
+        self,
+        sources: Sequence[str | ChatMessages],
+        max_tokens: int | None = 300,
+        temperature: float | None = 0.5,
+        top_p: float | None = 0.9,
+        **more: Unpack[MoreOptions],
+    ) -> list[Completion]:
+        """Answer many prompts or chats, in their order. One that failed does not raise: see its `error`."""
+        settings = self._settings("complete_batch", max_tokens, temperature, top_p, more)
+        inputs = face.any_inputs(sources)
+        return self._transport.run(batches.complete_batch(inputs, settings))
+
+    @staticmethod
+    def print_prompt(iterator: Iterable[str], file: TextIO | None = None) -> PrintedAnswer:
+        """Print an answer as it comes, to `file` or standard output; return its text, speed and usage."""
+        return print_stream(iterator, file)
+
+    def _stream(self, source: inference_pb2.Input, settings: generations.Settings) -> TextStream:
+        answer = generations.Answer()
+        return TextStream(self._transport, generations.generate(source, settings, answer), answer)
+
+    def close(self) -> None:
+        """Close the connection; what still runs is cancelled. Sessions stay open: they are the server's."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

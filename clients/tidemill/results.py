@@ -1,0 +1,260 @@
+"""What the methods return: frozen values, read from the wire in this file only.
+
+Durations are `timedelta`, times are aware `datetime`, money is an integer of microcredits. States and reasons are the
+contract's names in lower case without their prefix, such as "ready" or "stop"; a newer server may send others.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tidemill.errors import TidemillError
+from tidemill.v1 import inference_pb2, model_pb2, session_pb2, usage_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a session has cost; it grows until `final`."""
+
+    session: str
+    """sessions/{session}."""
+    model: str
+    """models/{model}."""
+    billed_milliseconds: int
+    billed_seconds: int
+    """Whole seconds that are charged: the milliseconds rounded up, once per session."""
+    price_microcredits_per_second: int
+    cost_microcredits: int
+    final: bool
+    """Whether the session ended, so that nothing here changes any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A paid right to use one model for a time."""
+
+    name: str
+    """sessions/{session}."""
+    model: str
+    """models/{model}."""
+    state: str
+    """pending, active, stopping or ended."""
+    end_reason: str
+    """Why it ended: stopped, idle, max_duration, budget, lost, revoked or admin; empty while it is open."""
+    create_time: datetime | None
+    start_time: datetime | None
+    """When its clock first ran; None while it is pending."""
+    end_time: datetime | None
+    holders: tuple[str, ...]
+    bill: Bill
+    labels: dict[str, str]
+    already_active: bool = False
+    """Whether `start_session` found it open."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still pays for new generations."""
+        return self.state in {"pending", "active"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrices:
+    """What a model costs. 1 credit = 1,000,000 microcredits."""
+
+    session_microcredits_per_second: int
+    input_microcredits_per_million_tokens: int
+    output_microcredits_per_million_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a model is on its way to ready, or a request in its queue."""
+
+    state: str
+    """The model's state: stopped, queued, starting, ready, draining or failed."""
+    phase: str
+    """launching, loading or warming; empty when it is not starting."""
+    fraction: float
+    """0 to 1 within the whole start."""
+    time_to_ready: timedelta | None
+    queue_position: int = 0
+    """Requests before this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A registered thing that can be served."""
+
+    name: str
+    """models/{model}."""
+    description: str
+    engine: str
+    """decoder, tensor or triton."""
+    digest: str
+    """SHA-256 of its manifest."""
+    context_length: int
+    """Tokens, prompt and answer together."""
+    state: str
+    """stopped, queued, starting, ready, draining or failed."""
+    phase: str
+    """launching, loading or warming; empty when it is not starting."""
+    progress: float
+    """0 to 1 within the whole start."""
+    time_to_ready: timedelta | None
+    failure: str
+    """Why it could not be started; empty when it could."""
+    retry_time: datetime | None
+    ready_replicas: int
+    open_sessions: int
+    demand: int
+    """Generations that run or wait."""
+    prices: ModelPrices
+    chat_templates: tuple[str, ...]
+    """The default first; empty when it takes prompts only."""
+    roles: tuple[str, ...]
+    """What a message's role may be."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether at least one replica answers."""
+        return self.state == "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one generation used."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    queue_duration: timedelta
+    """From the request's arrival until a replica took it, cold start included."""
+    time_to_first_token: timedelta | None
+    """From the request's arrival at the server to the first text; None when no text came."""
+    total_duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer."""
+
+    text: str
+    finish_reason: str
+    """stop, length, cancelled, session_stopped or error."""
+    usage: Usage | None
+    """None when the generation broke before the server could say."""
+    error: TidemillError | None = None
+    """What broke it, with finish reason error; the text is what had arrived."""
+
+
+def session_of(message: session_pb2.Session, *, already_active: bool = False) -> Session:
+    """Read a session."""
+    bill = message.bill
+    return Session(
+        name=message.name,
+        model=message.model,
+        state=_name(session_pb2.Session.State, message.state, "STATE_"),
+        end_reason=_name(session_pb2.Session.EndReason, message.end_reason, "END_REASON_"),
+        create_time=_time(message.create_time, present=message.HasField("create_time")),
+        start_time=_time(message.start_time, present=message.HasField("start_time")),
+        end_time=_time(message.end_time, present=message.HasField("end_time")),
+        holders=tuple(message.holders),
+        bill=Bill(
+            session=message.name,
+            model=message.model,
+            billed_milliseconds=bill.billed_milliseconds,
+            billed_seconds=bill.billed_seconds,
+            price_microcredits_per_second=bill.price_microcredits_per_second,
+            cost_microcredits=bill.cost_microcredits,
+            final=bill.final,
+        ),
+        labels=dict(message.labels),
+        already_active=already_active,
+    )
+
+
+def model_of(message: model_pb2.Model) -> Model:
+    """Read a model."""
+    prices = message.prices
+    return Model(
+        name=message.name,
+        description=message.description,
+        engine=message.engine,
+        digest=message.digest,
+        context_length=message.context_length,
+        state=_model_state(message.state),
+        phase=_model_phase(message.phase),
+        progress=message.progress,
+        time_to_ready=_duration(message.time_to_ready, present=message.HasField("time_to_ready")),
+        failure=message.failure,
+        retry_time=_time(message.retry_time, present=message.HasField("retry_time")),
+        ready_replicas=message.ready_replicas,
+        open_sessions=message.open_sessions,
+        demand=message.demand,
+        prices=ModelPrices(
+            session_microcredits_per_second=prices.session_microcredits_per_second,
+            input_microcredits_per_million_tokens=prices.input_microcredits_per_million_tokens,
+            output_microcredits_per_million_tokens=prices.output_microcredits_per_million_tokens,
+        ),
+        chat_templates=tuple(message.chat_templates),
+        roles=tuple(message.roles),
+    )
+
+
+def progress_of(message: inference_pb2.KeepAlive) -> Progress:
+    """Read what a waiting generation waits for."""
+    return Progress(
+        state=_model_state(message.model_state),
+        phase=_model_phase(message.phase),
+        fraction=message.progress,
+        time_to_ready=_duration(message.time_to_ready, present=message.HasField("time_to_ready")),
+        queue_position=message.queue_position,
+    )
+
+
+def progress_of_model(model: Model) -> Progress:
+    """How far a watched model is."""
+    fraction = 1.0 if model.is_running else model.progress
+    return Progress(state=model.state, phase=model.phase, fraction=fraction, time_to_ready=model.time_to_ready)
+
+
+def usage_of(message: usage_pb2.Usage) -> Usage:
+    """Read a generation's usage."""
+    return Usage(
+        prompt_tokens=message.prompt_tokens,
+        completion_tokens=message.completion_tokens,
+        queue_duration=message.queue_duration.ToTimedelta(),
+        time_to_first_token=_duration(message.time_to_first_token, present=message.HasField("time_to_first_token")),
+        total_duration=message.total_duration.ToTimedelta(),
+    )
+
+
+def finish_reason_of(value: inference_pb2.FinishReason) -> str:
+    """Read why a generation ended."""
+    return _name(inference_pb2.FinishReason, value, "FINISH_REASON_")
+
+
+def _model_state(value: model_pb2.Model.State) -> str:
+    return _name(model_pb2.Model.State, value, "STATE_")
+
+
+def _model_phase(value: model_pb2.Model.Phase) -> str:
+    return _name(model_pb2.Model.Phase, value, "PHASE_")
+
+
+def _name(enum: EnumTypeWrapper, value: int, prefix: str) -> str:
+    try:
+        short = enum.Name(value).removeprefix(prefix).lower()
+    except ValueError:  # newer than this client
+        return str(value)
+    return "" if short == "unspecified" else short
+
+
+def _time(message: Timestamp, *, present: bool) -> datetime | None:
+    return message.ToDatetime(tzinfo=UTC) if present else None
+
+
+def _duration(message: Duration, *, present: bool) -> timedelta | None:
+    return message.ToTimedelta() if present else None

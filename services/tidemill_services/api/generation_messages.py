@@ -1,0 +1,72 @@
+"""From a generation's events to the messages of its stream."""
+
+from typing import assert_never
+
+from tidemill.v1 import inference_pb2, usage_pb2
+from tidemill_services.api.convert import duration
+from tidemill_services.api.model_messages import MODEL_STATES, START_PHASES
+from tidemill_services.api.statuses import error_message
+from tidemill_services.batch import BatchResult
+from tidemill_services.domain.generation import FinishReason, Usage
+from tidemill_services.generation_run import Delta, End, Event, Waiting
+
+FINISH_REASONS = {
+    FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
+    FinishReason.CANCELLED: inference_pb2.FINISH_REASON_CANCELLED,
+    FinishReason.SESSION_STOPPED: inference_pb2.FINISH_REASON_SESSION_STOPPED,
+    FinishReason.ERROR: inference_pb2.FINISH_REASON_ERROR,
+}
+
+
+def generate_response(sequence_number: int, event: Event) -> inference_pb2.GenerateResponse:
+    """One message of Generate's stream."""
+    response = inference_pb2.GenerateResponse(sequence_number=sequence_number)
+    match event:
+        case Delta():
+            response.delta.text = event.text
+            response.delta.num_tokens = event.num_tokens
+        case Waiting():
+            response.keep_alive.CopyFrom(_keep_alive(event))
+        case End():
+            response.end.CopyFrom(_end(event))
+        case _:
+            assert_never(event)
+    return response
+
+
+def generate_batch_response(sequence_number: int, event: BatchResult | Waiting) -> inference_pb2.GenerateBatchResponse:
+    """One message of GenerateBatch's stream."""
+    if isinstance(event, Waiting):
+        return inference_pb2.GenerateBatchResponse(sequence_number=sequence_number, keep_alive=_keep_alive(event))
+    result = inference_pb2.BatchResult(index=event.index, text=event.text, end=_end(event.end))
+    return inference_pb2.GenerateBatchResponse(sequence_number=sequence_number, result=result)
+
+
+def _end(event: End) -> inference_pb2.GenerationEnd:
+    return inference_pb2.GenerationEnd(
+        finish_reason=FINISH_REASONS[event.finish_reason],
+        usage=_usage(event.usage),
+        error=None if event.error is None else error_message(event.error),
+    )
+
+
+def _usage(usage: Usage) -> usage_pb2.Usage:
+    return usage_pb2.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        queue_duration=duration(usage.queue_seconds),
+        time_to_first_token=duration(usage.time_to_first_token_seconds),
+        total_duration=duration(usage.total_seconds),
+    )
+
+
+def _keep_alive(event: Waiting) -> inference_pb2.KeepAlive:
+    status = event.status
+    return inference_pb2.KeepAlive(
+        model_state=MODEL_STATES[status.model_state],
+        phase=START_PHASES[status.phase],
+        progress=status.progress,
+        time_to_ready=duration(None if status.time_to_ready_ms is None else status.time_to_ready_ms / 1000),
+        queue_position=status.queue_position,
+    )

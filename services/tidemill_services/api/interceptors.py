@@ -1,0 +1,165 @@
+"""What every call passes before its servicer: who calls, what an error becomes, what is counted.
+
+Default is to deny: a method is served without a key only when it is listed here.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from tidemill_services.api.statuses import code_of, status_of
+from tidemill_services.domain.errors import (
+    ApiKeyMissingError,
+    DrainingError,
+    FieldInvalidError,
+    NotServedError,
+    TidemillError,
+)
+from tidemill_services.faults import log_fault
+from tidemill_services.identity import Caller, Identities
+from tidemill_services.metrics import Metrics
+
+OPEN_SERVICES = ("/grpc.health.v1.Health/",)
+REFLECTION_SERVICES = ("/grpc.reflection.v1alpha.ServerReflection/", "/grpc.reflection.v1.ServerReflection/")
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def current_caller() -> Caller:
+    """Who makes the call that this code serves."""
+    return _caller.get()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Identity, errors and metrics around each call."""
+
+    def __init__(self, identities: Identities, metrics: Metrics, *, open_reflection: bool) -> None:
+        self._identities = identities
+        self._metrics = metrics
+        self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
+        self.is_draining = False
+
+    def drain(self) -> None:
+        """Refuse new calls from now on."""
+        self.is_draining = True
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Wrap the method's handler, whatever its kind."""
+        handler: Any = await continuation(handler_call_details)  # typed for the sync API only
+        method = handler_call_details.method
+        if handler is None or method.startswith(self._open):
+            return handler  # type: ignore[no-any-return]
+        # One request is parsed behind the key's check: what is no message is then refused as any wrong request.
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(method, handler), response_serializer=handler.response_serializer
+            )
+        if handler.unary_stream is not None:
+            behavior = _parsing(handler.unary_stream, handler.request_deserializer)
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, behavior), response_serializer=handler.response_serializer
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, handler.stream_stream), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, method: str, handler: Any) -> Callable[..., Any]:
+        async def call(request: bytes, context: Context) -> Any:
+            outcome = _Outcome(self._metrics, method)
+            try:
+                await self._identify(context)
+                return await handler.unary_unary(_parse(request, handler.request_deserializer), context)
+            except asyncio.CancelledError:
+                outcome.cancelled()
+                raise
+            except Exception as error:  # noqa: BLE001 -- the door is where every error becomes a status
+                await outcome.refuse(error, context)
+            finally:
+                outcome.count()
+
+        return call
+
+    def _stream(self, method: str, behavior: Callable[[Any, Context], AsyncGenerator[Any]]) -> Callable[..., Any]:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            outcome = _Outcome(self._metrics, method)
+            try:
+                await self._identify(context)
+                async with aclosing(behavior(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except (asyncio.CancelledError, GeneratorExit):
+                outcome.cancelled()
+                raise
+            except Exception as error:  # noqa: BLE001 -- the door is where every error becomes a status
+                await outcome.refuse(error, context)
+            finally:
+                outcome.count()
+
+        return call
+
+    async def _identify(self, context: Context) -> None:
+        if self.is_draining:
+            raise DrainingError(retry_after_seconds=1)
+        _caller.set(await self._identities.identify(_api_key(context)))
+
+
+def _api_key(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            text = value if isinstance(value, str) else value.decode("ascii", "replace")
+            scheme, _, rest = text.strip().partition(" ")
+            return rest.strip() if scheme.lower() == "bearer" else text.strip()
+    raise ApiKeyMissingError
+
+
+def _parsing(
+    behavior: Callable[[Any, Context], AsyncGenerator[Any]], deserialize: Callable[[bytes], Any]
+) -> Callable[[bytes, Context], AsyncGenerator[Any]]:
+    """The behavior for a request that is not parsed yet."""
+    return lambda request, context: behavior(_parse(request, deserialize), context)
+
+
+def _parse(request: bytes, deserialize: Callable[[bytes], Any]) -> Any:
+    try:
+        return deserialize(request)
+    except DecodeError:
+        raise FieldInvalidError("The request's bytes are not a message of this method.") from None
+
+
+class _Outcome:
+    """How one call ended; counted once."""
+
+    def __init__(self, metrics: Metrics, method: str) -> None:
+        self._metrics = metrics
+        self._method = method
+        self._code = "OK"
+        self._reason = ""
+        self._arrived = time.monotonic()
+
+    async def refuse(self, error: Exception, context: Context) -> None:
+        if isinstance(error, NotImplementedError):
+            refusal: TidemillError = NotServedError()
+        else:
+            refusal = error if isinstance(error, TidemillError) else log_fault(error, self._method)
+        self._code, self._reason = code_of(refusal).name, refusal.reason
+        await context.abort_with_status(rpc_status.to_status(status_of(refusal, self._method)))
+
+    def cancelled(self) -> None:
+        self._code = "CANCELLED"
+
+    def count(self) -> None:
+        self._metrics.requests.labels(self._method, self._code, self._reason).inc()
+        self._metrics.request_seconds.labels(self._method).observe(time.monotonic() - self._arrived)

@@ -1,0 +1,237 @@
+"""The one place that joins all parts: starts them in order, and stops them in the reverse order."""
+
+import asyncio
+import hmac
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidemill_models.errors import ModelPackageError
+from tidemill_models.manifest import MANIFEST_NAME
+from tidemill_models.package import bundled_packages, load_package
+from tidemill_models.template_renderer import TemplateRenderer
+from tidemill_services import local_user
+from tidemill_services.api.inference import InferenceService
+from tidemill_services.api.interceptors import CallInterceptor
+from tidemill_services.api.model import ModelService
+from tidemill_services.api.server import PublicServer
+from tidemill_services.api.session import SessionService
+from tidemill_services.catalogue import Catalogue
+from tidemill_services.domain.api_key import Role, hash_api_key
+from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
+from tidemill_services.gateway.door import Door
+from tidemill_services.gateway.health import admin_application
+from tidemill_services.gateway.http_server import HttpServer
+from tidemill_services.gateway.public import public_routes
+from tidemill_services.generation import Generations
+from tidemill_services.identity import Identities
+from tidemill_services.metrics import Metrics
+from tidemill_services.scaler.host import Host, HostSettings
+from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
+from tidemill_services.scaler.replicas import Replicas
+from tidemill_services.scaler.scaler import Scaler
+from tidemill_services.session_drains import SessionDrains
+from tidemill_services.session_streams import SessionStreams, StopReason
+from tidemill_services.settings import Settings
+from tidemill_services.store import accounts, models
+from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.opening import open_database
+from tidemill_services.store.secret_file import read_or_create_secret
+
+logger = logging.getLogger(__name__)
+
+LOCAL_ACCOUNT = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server answers, each as `host:port`, and where the local user's key lies."""
+
+    grpc: str
+    http: str
+    admin: str
+    api_key_file: Path
+
+
+class Application:
+    """One control process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._metrics = Metrics()
+        self._streams = SessionStreams()
+        self._is_ready = False
+        self._broken = ""
+
+    async def run(self, on_ready: Callable[[Addresses], None]) -> None:
+        """Start, say where, serve until SIGTERM or SIGINT, stop in order; a second signal cuts the grace short.
+
+        Raises CannotStartError.
+        """
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, self._on_signal)
+        try:
+            async with AsyncExitStack() as parts:
+                addresses = await self._start(parts)
+                self._is_ready = True
+                on_ready(addresses)
+                await self._stop.wait()
+                logger.info("stopping: running streams have %s to finish", self._settings.stop_grace)
+                self._is_ready = False
+            if self._broken:
+                raise CannotStartError(self._broken)
+        except (OSError, ModelPackageError, StoreUnavailableError) as error:
+            raise CannotStartError(str(error)) from error
+        logger.info("stopped")
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._streams.stop_all(StopReason.DRAINING)
+        self._stop.set()
+
+    async def _start(self, parts: AsyncExitStack) -> Addresses:
+        """Start each part; `parts` stops them in the reverse order."""
+        settings, metrics = self._settings, self._metrics
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret = read_or_create_secret(settings.data_dir / "secret")
+        database = open_database(settings.database_url)
+        await database.open()
+        parts.push_async_callback(database.close)
+        api_key = await _local_api_key(database, secret, settings.data_dir / "api_key")
+        await _register_packages(database, (settings.data_dir / "models", *settings.models))
+
+        renderer = TemplateRenderer()
+        parts.callback(renderer.close)
+        replicas = await self._start_scaling(parts, database, secret)
+        metrics.watch_pools(replicas.counts)
+        catalogue = Catalogue(database, renderer)
+        drains = SessionDrains(database, self._streams, settings.stop_grace.total_seconds())
+        self._keep_running(parts, drains.run(), "session-drains")
+
+        identities = Identities(database, secret)
+        generations = Generations(database, catalogue, replicas, self._streams, metrics)
+        interceptor = CallInterceptor(identities, metrics, open_reflection=settings.is_loopback)
+        server = PublicServer(
+            interceptor,
+            SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
+            ModelService(database, lambda: interceptor.is_draining),
+            InferenceService(generations),
+        )
+        door = Door(public_routes(database, generations), identities, metrics)
+        http = HttpServer(door, settings.host, settings.http_port)
+        admin = HttpServer(
+            admin_application(metrics.registry, lambda: self._is_ready), settings.admin_host, settings.admin_port
+        )
+        for http_server in (admin, http):
+            await http_server.start()
+            parts.push_async_callback(http_server.stop)
+        grpc_address = await server.start(settings.host, settings.port)
+        parts.push_async_callback(server.close)
+        parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
+        parts.push_async_callback(server.refuse_new_calls)
+        parts.callback(door.drain)
+
+        if settings.is_loopback:
+            _tell_local_user(grpc_address, api_key)
+        return Addresses(grpc_address, http.address, admin.address, (settings.data_dir / "api_key").absolute())
+
+    async def _start_scaling(self, parts: AsyncExitStack, database: Database, secret: bytes) -> Replicas:
+        """Start what decides, what launches and what leases replicas."""
+        settings = self._settings
+        launcher_secret = hmac.digest(secret, b"launcher", "sha256")
+        host_settings = HostSettings(
+            host_id=_host_id(settings.data_dir),
+            capacity=settings.replica_capacity,
+            launcher_secret=launcher_secret,
+            drain_grace_seconds=settings.stop_grace.total_seconds(),
+        )
+        launcher = LocalLauncher(LocalLauncherSettings(settings.replica_threads, settings.replica_device))
+        host = Host(database, launcher, host_settings)
+        await host.open()
+        self._keep_running(parts, host.run(), "host")
+        parts.push_async_callback(host.drain)
+        process_id = f"{host_settings.host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
+        self._keep_running(parts, Scaler(database, process_id).run(), "scaler")
+        replicas = Replicas(database, process_id, launcher_secret)
+        self._keep_running(parts, replicas.run(), "replicas")
+        return replicas
+
+    def _keep_running(self, parts: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a part until it is stopped; one that breaks stops the whole program, so that nothing goes on half."""
+        task = asyncio.create_task(work, name=name)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.critical("%s broke", name, exc_info=error)
+                self._broken = f"{name} broke: {error}"
+                self._stop.set()
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.wait({task})
+
+        task.add_done_callback(ended)
+        parts.push_async_callback(stop)
+
+
+def _tell_local_user(target: str, api_key: str) -> None:
+    """Write the CLI's config file, unless it leads to another server that answers.
+
+    A home that cannot be written to is no reason not to serve.
+    """
+    path = local_user.client_config_path()
+    other = local_user.config_target(path)
+    if other not in (None, target) and local_user.answers(other):
+        logger.warning("the CLI goes on using %s, which answers: name this server by TIDEMILL_TARGET=%s", other, target)
+        return
+    try:
+        local_user.write_private(path, local_user.client_config(target, api_key))
+    except OSError as error:
+        logger.warning("the CLI will not find this server by itself: %s cannot be written: %s", path, error.strerror)
+
+
+def _host_id(data_dir: Path) -> str:
+    """The same in each life of a process with this data directory."""
+    path = data_dir / "host_id"
+    if not path.exists():
+        local_user.write_private(path, f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}\n")
+    return path.read_text().strip()
+
+
+async def _register_packages(database: Database, folders: tuple[Path, ...]) -> None:
+    """Make known what is bundled, and each package in these folders. Raises ModelPackageError."""
+    packages = bundled_packages()
+    for folder in folders:  # of packages, or itself a package
+        packages += sorted(found.parent for found in (*folder.glob(MANIFEST_NAME), *folder.glob(f"*/{MANIFEST_NAME}")))
+    for folder in packages:
+        package = await asyncio.to_thread(load_package, folder)
+        await database.write(
+            models.register_model,
+            name=package.manifest.name,
+            digest=package.digest,
+            manifest_json=package.manifest.to_json(),
+            package_path=str(package.folder),
+        )
+
+
+async def _local_api_key(database: Database, secret: bytes, path: Path) -> str:
+    """The key of whoever runs the server, kept in `path`; a new one when there is none or it is not valid any more."""
+    kept = local_user.read_api_key(path)
+    if kept and await database.read(accounts.find_key_by_hash, hash_api_key(secret, kept)) is not None:
+        return kept
+
+    def create(tx: Transaction) -> str:
+        accounts.create_account(tx, LOCAL_ACCOUNT, "Who runs this server")
+        return accounts.create_api_key(tx, LOCAL_ACCOUNT, secret, display_name="local", role=Role.ADMIN)[1]
+
+    api_key = await database.write(create)
+    local_user.write_private(path, api_key + "\n")
+    return api_key

@@ -1,0 +1,130 @@
+"""Several generations with the same settings, each for itself: one that fails does not fail the others."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from tidemill_services.domain.errors import TidemillError
+from tidemill_services.domain.generation import ChatInput, FinishReason, PromptInput, Usage
+from tidemill_services.faults import log_fault
+from tidemill_services.generation import Admission, Generations
+from tidemill_services.generation_run import SILENCE_SIGN_SECONDS, Delta, End, Event, Waiting
+
+MAX_CONCURRENT = 32  # inputs of one batch that wait or run; the others follow, so that a batch cannot fill the queue
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInput:
+    """One input, what it may run with, and its path in the request."""
+
+    admission: Admission
+    prompt: PromptInput | ChatInput
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """How one input ended."""
+
+    index: int
+    text: str
+    end: End
+
+
+async def run_batch(
+    generations: Generations, inputs: list[BatchInput], *, deadline: float | None
+) -> AsyncGenerator[BatchResult | Waiting]:
+    """Yield the results in the order in which they end, and a sign of life in long silences."""
+    results: asyncio.Queue[BatchResult] = asyncio.Queue()
+
+    async def run(index: int) -> None:
+        results.put_nowait(await _run_input(generations, index, inputs[index], deadline))
+
+    async with _running(run, len(inputs)):
+        num_left = len(inputs)
+        while num_left:
+            try:
+                async with asyncio.timeout(SILENCE_SIGN_SECONDS):
+                    result = await results.get()
+            except TimeoutError:
+                yield generations.waiting(inputs[0].admission.served.name)
+                continue
+            num_left -= 1
+            yield result
+
+
+async def stream_batch(
+    generations: Generations, inputs: list[BatchInput], *, deadline: float | None
+) -> AsyncGenerator[tuple[int, Event]]:
+    """Yield the events of all inputs as they come, each with its input's index; every input ends with its End.
+
+    A reader that stops holds them all back, each within its own bounds.
+    """
+    if len(inputs) == 1:  # nothing to join: the events need not change tasks
+        async with aclosing(_events(generations, inputs[0], deadline)) as events:
+            async for event in events:
+                yield 0, event
+        return
+    joined: asyncio.Queue[tuple[int, Event]] = asyncio.Queue(maxsize=MAX_CONCURRENT)
+
+    async def run(index: int) -> None:
+        async with aclosing(_events(generations, inputs[index], deadline)) as events:
+            async for event in events:
+                await joined.put((index, event))
+
+    async with _running(run, len(inputs)):
+        num_left = len(inputs)
+        while num_left:
+            index, event = await joined.get()
+            num_left -= isinstance(event, End)
+            yield index, event
+
+
+@asynccontextmanager
+async def _running(run: Callable[[int], Awaitable[None]], num_inputs: int) -> AsyncGenerator[None]:
+    """Run all inputs, some at a time, within the block; what is left at its end is cancelled."""
+    places = asyncio.Semaphore(MAX_CONCURRENT)
+
+    async def run_in_place(index: int) -> None:
+        async with places:
+            await run(index)
+
+    async def run_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for index in range(num_inputs):
+                group.create_task(run_in_place(index), name=f"batch-input-{index}")
+
+    work = asyncio.create_task(run_all(), name="batch")
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.wait({work})
+
+
+async def _run_input(
+    generations: Generations, index: int, batch_input: BatchInput, deadline: float | None
+) -> BatchResult:
+    parts: list[str] = []
+    end = End(FinishReason.CANCELLED, Usage())
+    async with aclosing(_events(generations, batch_input, deadline)) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                parts.append(event.text)
+            elif isinstance(event, End):
+                end = event
+    return BatchResult(index, "".join(parts), end)
+
+
+async def _events(generations: Generations, batch_input: BatchInput, deadline: float | None) -> AsyncGenerator[Event]:
+    """One input's events; whatever goes wrong is its End."""
+    try:
+        admitted = await batch_input.admission.take(batch_input.prompt, field=batch_input.field)
+        async with aclosing(generations.stream(admitted, deadline=deadline)) as events:
+            async for event in events:
+                yield event
+    except TidemillError as error:
+        yield End(FinishReason.ERROR, Usage(), error)
+    except Exception as error:  # noqa: BLE001 -- one input's fault is not the others'
+        yield End(FinishReason.ERROR, Usage(), log_fault(error, "an input of a batch"))

@@ -1,0 +1,114 @@
+"""The server commands. They join the CLI `tidemill` through entry points."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from tidemill_services.app import Addresses, Application
+from tidemill_services.doctor.command import doctor
+from tidemill_services.domain.errors import CannotStartError
+from tidemill_services.settings import Settings, SettingsError, seconds
+
+application = typer.Typer(
+    help="The server commands of Tidemill.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+
+application.command()(doctor)
+
+
+@application.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Where gRPC and HTTP listen.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="gRPC port; 0 takes a free one.  [default: 7400]")] = None,
+    http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.  [default: 7480]")] = None,
+    admin_host: Annotated[
+        str | None, typer.Option(help="Where the admin port listens; it asks for no key.  [default: 127.0.0.1]")
+    ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Port of metrics and readiness; 0 takes a free one.  [default: 7490]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the database, keys and models lie.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="URL of a Postgres database.  [default: a SQLite file in the data directory]")
+    ] = None,
+    models: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="A folder of model packages; may be given several times."),
+    ] = None,
+    replica_capacity: Annotated[int | None, typer.Option(help="Replicas at once.  [default: 4]")] = None,
+    replica_device: Annotated[
+        str | None, typer.Option(help="cpu, or fake: answers without a model, to measure the rest.  [default: cpu]")
+    ] = None,
+    replica_threads: Annotated[
+        int | None, typer.Option(help="Threads of one replica; 0: one per core.  [default: 0]")
+    ] = None,
+    stop_grace: Annotated[
+        float | None, typer.Option(help="Seconds that running streams have to finish.  [default: 30]")
+    ] = None,
+    allow_plaintext: Annotated[
+        bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line with the addresses when ready.")] = False,
+) -> None:
+    """Serve models: the control plane and the replicas that it starts.
+
+    Each option is also the environment variable TIDEMILL_<NAME>. Ends in order on SIGTERM and Ctrl-C.
+    """
+    try:
+        settings = Settings.read(
+            host=host,
+            port=port,
+            http_port=http_port,
+            admin_host=admin_host,
+            admin_port=admin_port,
+            data_dir=data_dir,
+            database=database,
+            models=tuple(models) if models else None,
+            replica_capacity=replica_capacity,
+            replica_device=replica_device,
+            replica_threads=replica_threads,
+            stop_grace=None if stop_grace is None else seconds("stop_grace", stop_grace),
+            allow_plaintext=allow_plaintext,
+            log_level=log_level,
+        )
+    except SettingsError as error:
+        typer.echo(f"tidemill serve: {error}", err=True)
+        raise typer.Exit(2) from None
+    _log_to_stderr(settings.log_level)
+    try:
+        uvloop.run(Application(settings).run(lambda addresses: _say_ready(addresses, as_json=as_json)))
+    except CannotStartError as error:
+        typer.echo(f"tidemill serve: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("uvicorn", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _say_ready(addresses: Addresses, *, as_json: bool) -> None:
+    if as_json:
+        line = {
+            "grpc": addresses.grpc,
+            "http": addresses.http,
+            "admin": addresses.admin,
+            "api_key_file": str(addresses.api_key_file),
+        }
+        typer.echo(json.dumps(line))
+    else:
+        typer.echo(f"Tidemill serves gRPC on {addresses.grpc}, HTTP on {addresses.http}, admin on {addresses.admin}.")
+        typer.echo(
+            "Ask it from another terminal: tidemill complete 'What does Tidemill do?'   Ctrl-C drains and stops."
+        )
+    sys.stdout.flush()

@@ -1,0 +1,29 @@
+"""Speaks the private contract to one replica. Protobuf stays in here.
+
+`ReplicaClient` holds the one stream to a replica; `generate` gives an `EngineStream` for each generation on it.
+"""
+
+from tidemill_services.engine_client.client import Patience, ReplicaClient
+from tidemill_services.engine_client.stream import EngineStream
+from tidemill_services.engine_client.types import (
+    EngineFinish,
+    EngineOutput,
+    EngineRequest,
+    ReplicaLoad,
+    ReplicaPhase,
+    ReplicaRejectedError,
+    ReplicaStatus,
+)
+
+__all__ = [
+    "EngineFinish",
+    "EngineOutput",
+    "EngineRequest",
+    "EngineStream",
+    "Patience",
+    "ReplicaClient",
+    "ReplicaLoad",
+    "ReplicaPhase",
+    "ReplicaRejectedError",
+    "ReplicaStatus",
+]

@@ -1,0 +1,85 @@
+"""What is said between the control plane and a replica, in our own types."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tidemill_services.domain.errors import QueueFullError
+
+
+class EngineFinish(StrEnum):
+    """Why a replica ended a generation."""
+
+    STOP = "stop"  # an end-of-sequence token or a stop string
+    LENGTH = "length"  # max_tokens or the context length
+    CANCELLED = "cancelled"  # it was aborted
+    DEADLINE = "deadline"  # its time was over
+    ERROR = "error"  # it broke; see `error`
+
+
+class ReplicaPhase(StrEnum):
+    """Where a replica is in its life."""
+
+    LOADING = "loading"
+    WARMING = "warming"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class ReplicaRejectedError(QueueFullError):
+    """The replica took nothing: its places are full, it is not ready, or it drains. Lease again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One generation as a replica takes it."""
+
+    prompt_tokens: Sequence[int]
+    max_tokens: int
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: no limit
+    seed: int | None = None  # None: drawn by the engine
+    stop: tuple[str, ...] = ()
+    time_left_seconds: float | None = None  # None: no deadline
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOutput:
+    """What was made since the last output; the last one has a `finish_reason`, its counts and, with ERROR, why."""
+
+    text: str  # complete characters only
+    num_tokens: int  # made in this output, also those without text
+    token_ids: tuple[int, ...]
+    finish_reason: EngineFinish | None = None
+    error: str = ""
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0  # every token that was made
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """How busy a replica is."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_slots: int = 0  # 0 until its model is known
+    num_free_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """How a replica is, as it said last. What is not `connected` never comes back: it takes a new client."""
+
+    phase: ReplicaPhase
+    progress: float  # 0 to 1 within the whole start
+    detail: str  # a sentence; why, when it failed or was lost
+    responsive: bool  # whether its engine shows life
+    connected: bool
+    load: ReplicaLoad = ReplicaLoad()
+
+    @property
+    def takes_generations(self) -> bool:
+        """Whether a generation may be sent there."""
+        return self.connected and self.responsive and self.phase is ReplicaPhase.READY

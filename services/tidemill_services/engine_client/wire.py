@@ -1,0 +1,66 @@
+"""Between the private contract's messages and our own types."""
+
+from tidemill.engine.v1 import engine_pb2 as pb
+from tidemill_services.engine_client.types import (
+    EngineFinish,
+    EngineRequest,
+    ReplicaLoad,
+    ReplicaPhase,
+    ReplicaStatus,
+)
+
+FINISHES = {
+    pb.FINISH_REASON_STOP: EngineFinish.STOP,
+    pb.FINISH_REASON_LENGTH: EngineFinish.LENGTH,
+    pb.FINISH_REASON_CANCELLED: EngineFinish.CANCELLED,
+    pb.FINISH_REASON_DEADLINE: EngineFinish.DEADLINE,
+    pb.FINISH_REASON_ERROR: EngineFinish.ERROR,
+}
+_PHASES = {
+    pb.PHASE_LOADING: ReplicaPhase.LOADING,
+    pb.PHASE_WARMING: ReplicaPhase.WARMING,
+    pb.PHASE_READY: ReplicaPhase.READY,
+    pb.PHASE_DRAINING: ReplicaPhase.DRAINING,
+    pb.PHASE_FAILED: ReplicaPhase.FAILED,
+}
+
+
+def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
+    """The message that starts a generation. Raises ValueError for numbers that the contract cannot hold."""
+    message = pb.ConnectRequest(
+        submit=pb.Submit(
+            sequence_id=sequence_id,
+            prompt_tokens=request.prompt_tokens,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            seed=request.seed,
+            stop=request.stop,
+        )
+    )
+    if request.time_left_seconds is not None:
+        message.submit.time_left.FromMilliseconds(round(max(0.0, request.time_left_seconds) * 1000))
+    return message
+
+
+def write_abort(sequence_id: int) -> pb.ConnectRequest:
+    """The message that ends a generation."""
+    return pb.ConnectRequest(abort=pb.Abort(sequence_id=sequence_id))
+
+
+def read_status(status: pb.Status) -> ReplicaStatus:
+    """How a connected replica is."""
+    return ReplicaStatus(
+        phase=_PHASES.get(status.phase, ReplicaPhase.LOADING),
+        progress=status.progress,
+        detail=status.detail,
+        responsive=status.responsive,
+        connected=True,
+        load=read_load(status.load),
+    )
+
+
+def read_load(load: pb.Load) -> ReplicaLoad:
+    """How busy it is."""
+    return ReplicaLoad(load.num_running, load.num_waiting, load.num_slots, load.num_free_tokens)

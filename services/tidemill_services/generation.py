@@ -1,0 +1,162 @@
+"""One generation, from its request to its end: admit it, run it, measure it.
+
+What is wrong with a request is raised by `admit` and `take`, before anything is spent. What breaks after text was shown
+comes as the stream's typed end, so that the text until there is not lost.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from tidemill_services.catalogue import Catalogue, ServedModel
+from tidemill_services.domain.errors import FieldInvalidError, NoSessionError, SessionEndedError, TidemillError
+from tidemill_services.domain.generation import (
+    ChatInput,
+    FinishReason,
+    GenerationOptions,
+    PromptInput,
+    check_options,
+    tokens_to_make,
+)
+from tidemill_services.domain.session import Session
+from tidemill_services.engine_client import EngineRequest
+from tidemill_services.faults import log_fault
+from tidemill_services.generation_run import Admitted, Event, GenerationRun, Waiting
+from tidemill_services.identity import Caller
+from tidemill_services.metrics import Metrics
+from tidemill_services.scaler.replicas import Replicas
+from tidemill_services.session_streams import SessionStreams
+from tidemill_services.store import sessions
+from tidemill_services.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The right to run generations on a model with some options: who asks, and the session that pays."""
+
+    served: ServedModel
+    account_id: str
+    session_id: str
+    options: GenerationOptions
+    arrived: float  # when the request came, on the clock of `time.monotonic`
+
+    async def take(self, prompt: PromptInput | ChatInput, *, field: str) -> Admitted:
+        """Check and encode one prompt; errors name `field`, its path in the request."""
+        tokens = await self.served.encode(prompt, field)
+        return Admitted(
+            model=self.served.name,
+            account_id=self.account_id,
+            session_id=self.session_id,
+            request=_engine_request(self.served, tokens, self.options, field),
+            wait=self.options.wait,
+            arrived=self.arrived,
+        )
+
+
+class Generations:
+    """Runs generations for the doors of the control plane."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        replicas: Replicas,
+        streams: SessionStreams,
+        metrics: Metrics,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._replicas = replicas
+        self._streams = streams
+        self._metrics = metrics
+
+    @asynccontextmanager
+    async def admit(
+        self, caller: Caller, *, model: str, session: str, options: GenerationOptions
+    ) -> AsyncGenerator[Admission]:
+        """Check what does not depend on the prompt, and have a session pay for what runs within the block.
+
+        `model` and `session` are bare names; an empty one is found from the other, or from the key. Raises the typed
+        error of whatever is wrong.
+        """
+        arrived = time.monotonic()
+        check_options(options)
+        if session:
+            paying = await self._database.read(sessions.get_session, caller.account_id, session)
+        else:
+            model = (await self._catalogue.resolve(caller, model)).name
+            paying = await self._open_session(caller, model)
+        with self._streams.call(paying.session_id):
+            if not paying.is_open:
+                raise SessionEndedError(field="session")
+            if model not in ("", paying.model):
+                raise FieldInvalidError(
+                    f"The session pays for {paying.model}, and the request names {model}.", field="model"
+                )
+            served = await self._catalogue.resolve(caller, paying.model)
+            yield Admission(served, caller.account_id, paying.session_id, options, arrived)
+
+    async def check(
+        self, caller: Caller, *, model: str, options: GenerationOptions, prompt: PromptInput | ChatInput, field: str
+    ) -> None:
+        """Raise the typed error of a request that could not run even if something paid for it."""
+        served = await self._catalogue.resolve(caller, model)
+        _engine_request(served, await served.encode(prompt, field), options, field)
+
+    def waiting(self, model: str) -> Waiting:
+        """A sign of life that says how the model is."""
+        return Waiting(self._replicas.waiting_status(model))
+
+    async def stream(self, admitted: Admitted, *, deadline: float | None = None) -> AsyncGenerator[Event]:
+        """Yield the generation's events; the last is its End. `deadline` is on the clock of `time.monotonic`.
+
+        Raises a typed error as long as no text was yielded.
+        """
+        run = GenerationRun(admitted, self._replicas, deadline)
+        running_gauge = self._metrics.running_generations.labels(admitted.model)
+        running_gauge.inc()
+        try:
+            with self._streams.running(admitted.session_id) as running:
+                async with aclosing(run.events(running)) as events:
+                    async for event in events:
+                        yield event
+        except Exception as error:
+            refusal = error if isinstance(error, TidemillError) else log_fault(error, "a generation")
+            end = run.end(FinishReason.ERROR, refusal)
+            if not run.has_shown:
+                raise refusal from error
+            yield end
+        finally:
+            running_gauge.dec()
+            self._measure(run)
+
+    async def _open_session(self, caller: Caller, model: str) -> Session:
+        session = await self._database.read(sessions.open_session_of, caller.key_id, model)
+        if session is None:
+            raise NoSessionError
+        return session
+
+    def _measure(self, run: GenerationRun) -> None:
+        model = run.admitted.model
+        self._metrics.generations.labels(model, run.finish_reason).inc()
+        if run.taken is not None:
+            self._metrics.queue_seconds.labels(model).observe(run.taken - run.arrived)
+            self._metrics.prompt_tokens.labels(model).inc(len(run.admitted.request.prompt_tokens))
+        if run.first_text is not None:
+            self._metrics.time_to_first_token_seconds.labels(model).observe(run.first_text - run.arrived)
+        self._metrics.completion_tokens.labels(model).inc(run.num_tokens)
+
+
+def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:
+    defaults = served.manifest.defaults
+    max_tokens = defaults.max_tokens if options.max_tokens is None else options.max_tokens
+    return EngineRequest(
+        prompt_tokens=tokens,
+        max_tokens=tokens_to_make(len(tokens), max_tokens, served.context_length, field),
+        temperature=defaults.temperature if options.temperature is None else options.temperature,
+        top_p=defaults.top_p if options.top_p is None else options.top_p,
+        top_k=defaults.top_k if options.top_k is None else options.top_k,
+        seed=options.seed,
+        stop=options.stop,
+    )

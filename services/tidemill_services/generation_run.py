@@ -1,0 +1,179 @@
+"""One generation under way: on a replica, on another one when that refused it, until its end."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+
+from tidemill_services.domain.errors import DrainingError, ReplicaLostError, TidemillError, WaitExceededError
+from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
+from tidemill_services.engine_client import (
+    EngineFinish,
+    EngineOutput,
+    EngineRequest,
+    EngineStream,
+    ReplicaRejectedError,
+)
+from tidemill_services.faults import log_fault
+from tidemill_services.scaler.replicas import Lease, Replicas, WaitStatus
+from tidemill_services.session_streams import RunningStream, StopReason
+
+logger = logging.getLogger(__name__)
+
+WAITING_SIGN_SECONDS = 1.0  # while a model wakes, so that a progress bar moves
+SILENCE_SIGN_SECONDS = 15.0  # while an answer is being made
+NUM_TRIES = 3  # replicas that may refuse or be lost before anything was shown
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A generation that may run: who pays, the tokens of its prompt, and how it runs."""
+
+    model: str
+    account_id: str
+    session_id: str
+    request: EngineRequest
+    wait: WaitPolicy
+    arrived: float  # when the request came, on the clock of `time.monotonic`
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing new; what it waits for."""
+
+    status: WaitStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text."""
+
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last event of a generation."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    error: TidemillError | None = None
+
+
+Event = Waiting | Delta | End
+
+
+class GenerationRun:
+    """One generation under way, and its stopwatch. Times are on the clock of `time.monotonic`."""
+
+    def __init__(self, admitted: Admitted, replicas: Replicas, deadline: float | None) -> None:
+        self.admitted = admitted
+        self.arrived = admitted.arrived
+        self.taken: float | None = None
+        self.first_text: float | None = None
+        self.has_shown = False  # whether the caller got anything of the answer
+        self.num_tokens = 0
+        self.finish_reason = FinishReason.CANCELLED  # unless it ends in another way
+        self._replicas = replicas
+        self._deadline = deadline
+        self._wait_until = time.monotonic() + admitted.wait.max_wait_seconds
+
+    async def events(self, running: RunningStream) -> AsyncGenerator[Event]:
+        """Lease a replica and stream from it; another one when it refused, or was lost before anything was shown."""
+        for tries_left in reversed(range(NUM_TRIES)):
+            try:
+                async with aclosing(self._on_one_replica(running)) as events:
+                    async for event in events:
+                        yield event
+            except (ReplicaRejectedError, ReplicaLostError) as error:
+                if self.has_shown or not tries_left:
+                    logger.warning("a generation of %s ends: %s", self.admitted.model, error)
+                    raise type(error)(retry_after_seconds=error.retry_after_seconds) from error  # without our addresses
+            else:
+                return
+
+    def end(self, finish_reason: FinishReason, error: TidemillError | None = None) -> End:
+        """The last event."""
+        self.finish_reason = finish_reason
+        return End(finish_reason, self._usage(), error)
+
+    async def _on_one_replica(self, running: RunningStream) -> AsyncGenerator[Event]:
+        async with AsyncExitStack() as held:
+            leasing = asyncio.create_task(held.enter_async_context(self._lease()), name="lease")
+            running.on_stop(leasing.cancel)
+            try:
+                while not (await asyncio.wait({leasing}, timeout=WAITING_SIGN_SECONDS))[0]:
+                    yield Waiting(self._replicas.waiting_status(self.admitted.model))
+            finally:
+                leasing.cancel()
+                await asyncio.wait({leasing})  # so that what it got is held, and given back, by the stack
+            if running.stopped:
+                yield self._stopped_end(running.stopped)
+                return
+            lease: Lease = leasing.result()
+            self.taken = time.monotonic()
+            stream = lease.client.generate(self._request_now())
+            stream.on_end(lease.give_back)  # however slowly the answer is read
+            held.push_async_callback(stream.aclose)
+            running.on_stop(stream.abort)
+            async with aclosing(self._from_engine(stream, running)) as events:
+                async for event in events:
+                    yield event
+
+    async def _from_engine(self, stream: EngineStream, running: RunningStream) -> AsyncGenerator[Event]:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_SIGN_SECONDS):
+                    output = await anext(stream)
+            except TimeoutError:
+                yield Waiting(self._replicas.waiting_status(self.admitted.model))
+                continue
+            if output.text:
+                self.first_text = self.first_text or time.monotonic()
+            if output.text or output.num_tokens:
+                self.has_shown = True
+                self.num_tokens += output.num_tokens
+                yield Delta(output.text, output.num_tokens)
+            if output.finish_reason is not None:
+                yield self._engine_end(output, running)
+                return
+
+    def _engine_end(self, output: EngineOutput, running: RunningStream) -> End:
+        self.num_tokens = output.num_completion_tokens
+        if output.finish_reason is EngineFinish.DEADLINE:
+            raise WaitExceededError
+        if output.finish_reason is EngineFinish.ERROR:
+            raise log_fault(output.error, "the engine")
+        if output.finish_reason is EngineFinish.CANCELLED:
+            if running.stopped is None:  # nor did we cancel it: the replica's own time was over
+                raise ReplicaLostError("The replica was put to rest before the answer's end: try again.")
+            return self._stopped_end(running.stopped)
+        return self.end(FinishReason.STOP if output.finish_reason is EngineFinish.STOP else FinishReason.LENGTH)
+
+    def _stopped_end(self, reason: StopReason) -> End:
+        if reason is StopReason.DRAINING:
+            raise DrainingError(retry_after_seconds=1)
+        return self.end(FinishReason.SESSION_STOPPED)
+
+    def _lease(self) -> AbstractAsyncContextManager[Lease]:
+        admitted = self.admitted
+        until = self._wait_until if self._deadline is None else min(self._wait_until, self._deadline)
+        wait = replace(admitted.wait, max_wait_seconds=max(0.0, until - time.monotonic()))
+        return self._replicas.lease(admitted.model, admitted.account_id, wait=wait)
+
+    def _request_now(self) -> EngineRequest:
+        if self._deadline is None:
+            return self.admitted.request
+        return replace(self.admitted.request, time_left_seconds=self._deadline - time.monotonic())
+
+    def _usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=len(self.admitted.request.prompt_tokens),
+            completion_tokens=self.num_tokens,
+            queue_seconds=(self.taken or time.monotonic()) - self.arrived,
+            time_to_first_token_seconds=None if self.first_text is None else self.first_text - self.arrived,
+            total_seconds=time.monotonic() - self.arrived,
+        )

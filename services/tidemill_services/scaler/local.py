@@ -1,0 +1,206 @@
+"""The launcher `local`: each replica is a child process on this machine."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Literal
+
+from tidemill_services.scaler.launcher import LaunchedReplica, LaunchFailedError, LaunchSpec, ReplicaExit
+
+logger = logging.getLogger(__name__)
+
+LISTEN_SECONDS = 60.0  # a process that does not listen by then is given up
+LAST_WORDS_SECONDS = 1.0  # to read what it said before it ended
+_STDERR_LINES = 20
+_LINE_BYTES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLauncherSettings:
+    """What every replica of this host is told."""
+
+    threads: int = 0  # that compute in one replica; 0: as many as there are cores
+    device: Literal["cpu", "fake"] = "cpu"
+
+
+class LocalLauncher:
+    """Starts replicas as `python -m tidemill_serving`.
+
+    Launch from the thread that lives as long as the process does (the event loop's main thread): the kernel's signal to
+    a child at its parent's death is bound to the thread that made the child.
+    """
+
+    def __init__(self, settings: LocalLauncherSettings | None = None) -> None:
+        self._settings = settings or LocalLauncherSettings()
+
+    async def launch(self, spec: LaunchSpec) -> LaunchedReplica:
+        """Start a process; see the port."""
+        try:
+            token_reader, token_writer = os.pipe()
+        except OSError as error:
+            raise LaunchFailedError(f"The process could not be started: {error}.") from error
+        try:
+            os.write(token_writer, spec.token.encode())
+            # Not through the event loop: uvloop would fork, and gRPC's threads do not bear that. This one spawns.
+            process = subprocess.Popen(  # noqa: ASYNC220 -- a millisecond
+                self._command(spec, token_reader),
+                pass_fds=(token_reader,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_environment(os.environ),
+                start_new_session=True,  # a Ctrl-C in our terminal is for us alone; we drain the replicas then
+            )
+        except OSError as error:
+            raise LaunchFailedError(f"The process could not be started: {error}.") from error
+        finally:
+            os.close(token_reader)
+            os.close(token_writer)
+        replica = LocalReplica(process, spec.replica_id)
+        try:
+            await replica.listens()
+        except BaseException:
+            replica.kill()
+            await replica.wait()
+            raise
+        return replica
+
+    def _command(self, spec: LaunchSpec, token_fd: int) -> list[str]:
+        command = [sys.executable, "-m", "tidemill_serving"]
+        command += ["--package", str(spec.package_path), "--listen", "127.0.0.1:0"]
+        command += ["--token-fd", str(token_fd), "--parent-pid", str(os.getpid())]
+        command += ["--slots", str(spec.slots), "--device", self._settings.device]
+        command += ["--drain-grace-seconds", f"{spec.drain_grace_seconds:g}"]
+        if self._settings.threads:
+            command += ["--threads", str(self._settings.threads)]
+        return command
+
+
+class LocalReplica:
+    """A child process that is a replica."""
+
+    def __init__(self, process: subprocess.Popen[bytes], replica_id: str) -> None:
+        self._process = process
+        self._replica_id = replica_id
+        self._address = ""
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._listening = asyncio.get_running_loop().create_future()
+        self._ended = asyncio.create_task(self._watch(), name=f"replica-process-{replica_id}")
+
+    @property
+    def address(self) -> str:
+        """Where it listens: host:port."""
+        return self._address
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    async def listens(self) -> None:
+        """Wait until it said where it listens. Raises LaunchFailedError."""
+        try:
+            async with asyncio.timeout(LISTEN_SECONDS):
+                await asyncio.wait({self._listening, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise LaunchFailedError(f"The process did not listen within {LISTEN_SECONDS:.0f} seconds.") from None
+        if not self._listening.done():
+            raise LaunchFailedError(self._ended.result().reason)
+        self._address = self._listening.result()
+
+    async def wait(self) -> ReplicaExit:
+        """Return once it has ended."""
+        return await asyncio.shield(self._ended)
+
+    def terminate(self) -> None:
+        """Have it drain and end."""
+        if self._process.returncode is None:
+            os.kill(self._process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it now, and whatever it started."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _watch(self) -> ReplicaExit:
+        """Read what the process says until it ends; nobody else waits for it, or takes its code."""
+        pid = self._process.pid
+        readers = [
+            asyncio.create_task(_read(self._process.stdout, self._take_address), name=f"stdout-{self._replica_id}"),
+            asyncio.create_task(_read(self._process.stderr, self._take_stderr), name=f"stderr-{self._replica_id}"),
+        ]
+        try:
+            await _until_ended(pid)
+            os.killpg(pid, signal.SIGKILL)  # what it started ends with it; until its code is taken the pid is its own
+            await asyncio.wait(readers, timeout=LAST_WORDS_SECONDS)
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers)
+        code = self._process.wait()  # it has ended: this only takes the code
+        return ReplicaExit(code, self._reason(code))
+
+    def _take_address(self, line: bytes) -> None:
+        if self._listening.done():
+            return
+        try:
+            self._listening.set_result(str(json.loads(line)["address"]))
+        except (ValueError, KeyError, TypeError):
+            logger.warning("replica %s said something else than its address", self._replica_id)
+
+    def _take_stderr(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            self._stderr.append(text)
+            logger.info("replica %s: %s", self._replica_id, text)
+
+    def _reason(self, code: int) -> str:
+        if code == 0:
+            return "It ended in order."
+        if code < 0:
+            return f"The process was ended by {signal.Signals(-code).name}."
+        return self._stderr[-1] if self._stderr else f"The process ended with code {code}."
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a replica inherits: all but our own settings, which hold keys and addresses that it need not know."""
+    return {name: value for name, value in environ.items() if not name.startswith("TIDEMILL_")}
+
+
+async def _read(pipe: IO[bytes] | None, take_line: Callable[[bytes], None]) -> None:
+    """Read lines until the pipe ends; of a very long one only its end is taken."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        unfinished = b""
+        while chunk := await reader.read(65_536):
+            *lines, unfinished = (unfinished + chunk).split(b"\n")
+            unfinished = unfinished[-_LINE_BYTES:]
+            for line in lines:
+                take_line(line[-_LINE_BYTES:])
+        if unfinished:
+            take_line(unfinished)
+    finally:
+        transport.close()
+
+
+async def _until_ended(pid: int) -> None:
+    """Wait until a child of ours has ended; its code is still to be taken."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    pidfd = os.pidfd_open(pid)
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)

@@ -1,0 +1,130 @@
+"""The replicas of one model as this process sees them, and who waits for a place in them."""
+
+import asyncio
+import time
+from collections.abc import ItemsView, ValuesView
+from dataclasses import dataclass, field
+
+from tidemill_services.domain.errors import ModelFailedError
+from tidemill_services.domain.model import ModelState, ModelView
+from tidemill_services.engine_client import ReplicaStatus
+from tidemill_services.scaler.launcher import ReplicaConnection
+from tidemill_services.scaler.queue import FairQueue
+
+NUM_EXTRA_LEASES = 2  # above a replica's slots, so that a free slot finds work there already
+
+
+@dataclass(eq=False, slots=True)
+class PooledReplica:
+    """One replica that this process is, or will be, connected to."""
+
+    replica_id: str
+    connection: ReplicaConnection
+    is_in_service: bool = False  # the store has it READY, so its sessions are billed
+    num_leased: int = 0  # by this process
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether generations may be sent there."""
+        return self.is_in_service and self.connection.status.takes_generations
+
+    @property
+    def load(self) -> int:
+        """Generations there: those that it reported, of all processes, or ours where the report is behind."""
+        return max(_reported(self.connection.status), self.num_leased)
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more generation finds a slot, or nearly."""
+        return self.is_ready and self.load < self.connection.status.load.num_slots + NUM_EXTRA_LEASES
+
+
+def _reported(status: ReplicaStatus) -> int:
+    return status.load.num_running + status.load.num_waiting
+
+
+Waiter = asyncio.Future[PooledReplica]
+
+
+@dataclass(eq=False, slots=True)
+class ModelPool:
+    """One model: its replicas, its queue, and what was last read of it."""
+
+    queue: FairQueue[Waiter]
+    replicas: dict[str, PooledReplica] = field(default_factory=dict)
+    view: ModelView | None = None  # None: not read yet
+    retry_at: float = 0.0  # when a failed start is tried again, on the clock of `time.monotonic`
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether some replica answers."""
+        return any(replica.is_ready for replica in self.replicas.values())
+
+    @property
+    def num_leased(self) -> int:
+        """Generations that this process runs."""
+        return sum(replica.num_leased for replica in self.replicas.values())
+
+    def failure(self) -> ModelFailedError | None:
+        """The error of who asks for a model that could not be started; None when it could, or is tried again."""
+        if self.view is None or self.view.state is not ModelState.FAILED:
+            return None
+        return ModelFailedError(
+            f"{self.view.name} could not be started: {self.view.failure}",
+            retry_after_seconds=max(0.0, self.retry_at - time.monotonic()),
+        )
+
+    def take_place(self) -> PooledReplica | None:
+        """Take a place in the replica with the least load; None when there is none."""
+        places = [replica for replica in self.replicas.values() if replica.has_place]
+        if not places:
+            return None
+        replica = min(places, key=lambda replica: replica.load)
+        replica.num_leased += 1
+        return replica
+
+    def hand_out(self) -> None:
+        """Give the free places to those that wait, in fair turns."""
+        while len(self.queue):
+            replica = self.take_place()
+            if replica is None:
+                return
+            waiter = self._next_waiter()
+            if waiter is None:
+                replica.num_leased -= 1
+                return
+            waiter.set_result(replica)
+
+    def refuse_waiters(self, error: Exception) -> None:
+        """Let all that wait go away with an error."""
+        while (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(error)
+
+    def _next_waiter(self) -> Waiter | None:
+        while len(self.queue):
+            waiter = self.queue.pop()
+            if not waiter.done():  # else it has just gone away
+                return waiter
+        return None
+
+
+class Pools:
+    """The pools of all models that this process has heard of."""
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._pools: dict[str, ModelPool] = {}
+
+    def of(self, model: str) -> ModelPool:
+        """The pool of a model."""
+        if model not in self._pools:
+            self._pools[model] = ModelPool(FairQueue(self._max_waiting))
+        return self._pools[model]
+
+    def values(self) -> ValuesView[ModelPool]:
+        """All of them."""
+        return self._pools.values()
+
+    def items(self) -> ItemsView[str, ModelPool]:
+        """All of them, by model."""
+        return self._pools.items()

@@ -1,0 +1,202 @@
+"""The lease primitive: wait for a place in a replica of a model, have it, give it back.
+
+One bounded queue per model, cold and saturated alike. Whoever waits is counted as demand in the store, and that wakes
+the model: nothing here ever starts a process.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from tidemill_services.domain.errors import ModelColdError, QueueFullError, WaitExceededError
+from tidemill_services.domain.generation import WaitPolicy
+from tidemill_services.domain.model import ModelState, StartPhase
+from tidemill_services.engine_client import ReplicaClient
+from tidemill_services.scaler.demand_publisher import DemandPublisher
+from tidemill_services.scaler.launcher import Connect, ReplicaConnection
+from tidemill_services.scaler.pool import ModelPool, PooledReplica, Pools, Waiter
+from tidemill_services.scaler.pool_follower import PoolFollower
+from tidemill_services.store.database import Database
+from tidemill_services.store.model_views import get_model_view
+from tidemill_services.store.models import want_model
+
+MAX_WAITING = 256  # generations of one model
+LOOK_SECONDS = 0.05  # for places that other processes gave back, while somebody waits
+CONNECT_SECONDS = 5.0  # to a replica that is ready
+FULL_RETRY_SECONDS = 1.0
+COLD_RETRY_SECONDS = 5.0  # when no earlier start says how long one takes
+
+
+class Lease:
+    """A place in a replica, until it is given back."""
+
+    def __init__(self, replica_id: str, client: ReplicaConnection, queue_ms: int, free: Callable[[], None]) -> None:
+        self.replica_id = replica_id
+        self.client = client
+        self.queue_ms = queue_ms  # how long it was waited for
+        self._free: Callable[[], None] | None = free
+
+    def give_back(self) -> None:
+        """Let the next one have the place, before the block ends. Repeats are fine."""
+        free, self._free = self._free, None
+        if free is not None:
+            free()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitStatus:
+    """What somebody who waits for a model is told."""
+
+    model_state: ModelState
+    phase: StartPhase | None
+    progress: float  # 0 to 1 within the whole start
+    time_to_ready_ms: int | None
+    queue_position: int  # at most so many come before
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """One model in this process, for the metrics."""
+
+    num_waiting: int
+    num_leased: int
+    num_ready_replicas: int
+
+
+class Replicas:
+    """All leases of this process. `run` for the process's life."""
+
+    def __init__(
+        self,
+        database: Database,
+        process_id: str,
+        launcher_secret: bytes,
+        *,
+        connect: Connect = ReplicaClient,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self._database = database
+        self._pools = Pools(max_waiting)
+        self._publisher = DemandPublisher(database, process_id, self._pools)
+        self._follower = PoolFollower(database, launcher_secret, connect, self._pools)
+        self._max_waiting = max_waiting
+        self._someone_waits = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the store and the replicas, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._publisher.run(), name="replicas-demand")
+            group.create_task(self._follower.run(), name="replicas-follow")
+            group.create_task(self._look_for_places(), name="replicas-look")
+
+    @asynccontextmanager
+    async def lease(self, model: str, account_id: str, *, wait: WaitPolicy) -> AsyncIterator[Lease]:
+        """Have a place in a replica of a registered model, for one generation at a time.
+
+        Raises ModelColdError and QueueFullError (by the wait policy, or when the queue is full), ModelFailedError,
+        WaitExceededError, StoreUnavailableError.
+        """
+        arrived = time.monotonic()
+        pool = self._pools.of(model)
+        replica = await self._take_place(model, pool, account_id, wait)
+        queue_ms = round((time.monotonic() - arrived) * 1000)
+        lease = Lease(replica.replica_id, replica.connection, queue_ms, partial(self._give_back, pool, replica))
+        try:
+            yield lease
+        finally:
+            lease.give_back()
+
+    def waiting_status(self, model: str) -> WaitStatus:
+        """What a request that waits for `model` is told."""
+        pool = self._pools.of(model)
+        num_before = max(0, len(pool.queue) - 1)
+        view = pool.view
+        if view is None:
+            return WaitStatus(ModelState.QUEUED, None, 0.0, None, num_before)
+        return WaitStatus(view.state, view.phase, view.progress, view.time_to_ready_ms, num_before)
+
+    def counts(self) -> Mapping[str, PoolCounts]:
+        """What waits and runs now, by model."""
+        return {
+            model: PoolCounts(
+                len(pool.queue), pool.num_leased, sum(replica.is_ready for replica in pool.replicas.values())
+            )
+            for model, pool in self._pools.items()
+        }
+
+    async def _take_place(self, model: str, pool: ModelPool, account_id: str, wait: WaitPolicy) -> PooledReplica:
+        replica = None if len(pool.queue) else pool.take_place()
+        if replica is not None:
+            self._publisher.something_runs()
+            return replica
+        if not pool.is_ready and (failure := pool.failure()) is not None:
+            raise failure
+        fails_fast = wait.fail_fast or (wait.fail_cold and not pool.is_ready)
+        if fails_fast:
+            await self._refuse_at_once(model, pool)
+        if pool.queue.is_full:
+            raise QueueFullError(
+                f"{self._max_waiting} requests wait for {model} already: try again.",
+                retry_after_seconds=FULL_RETRY_SECONDS,
+            )
+        if not fails_fast:
+            return await self._wait(model, pool, account_id, wait.max_wait_seconds)
+        try:
+            return await self._wait(model, pool, account_id, min(CONNECT_SECONDS, wait.max_wait_seconds))
+        except WaitExceededError:
+            sentence = f"{model} is ready and cannot be reached: try again."
+            raise ModelColdError(sentence, retry_after_seconds=FULL_RETRY_SECONDS) from None
+
+    async def _wait(self, model: str, pool: ModelPool, account_id: str, max_wait_seconds: float) -> PooledReplica:
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        pool.queue.push(account_id, waiter)
+        self._someone_waits.set()
+        if pool.is_ready:
+            self._publisher.something_runs()
+        elif len(pool.queue) == 1:
+            self._publisher.somebody_waits()
+        try:
+            async with asyncio.timeout(max_wait_seconds):
+                return await waiter
+        except BaseException as error:
+            pool.queue.remove(account_id, waiter)
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._give_back(pool, waiter.result())  # it came in the moment in which we went away
+            if isinstance(error, TimeoutError):
+                state = self.waiting_status(model).model_state
+                raise WaitExceededError(f"{model} was waited for {max_wait_seconds:g} s and is {state}.") from None
+            raise
+
+    def _give_back(self, pool: ModelPool, replica: PooledReplica) -> None:
+        replica.num_leased -= 1
+        pool.hand_out()
+
+    async def _refuse_at_once(self, model: str, pool: ModelPool) -> None:
+        """Say why there is no place now; a model that sleeps is woken first.
+
+        Returns when the model is ready, and only this process is not connected to its replica yet.
+        """
+        if pool.is_ready:
+            raise QueueFullError(f"All places of {model} are taken: try again.", retry_after_seconds=FULL_RETRY_SECONDS)
+        view = await self._database.read(get_model_view, model)
+        if view.state is ModelState.READY:
+            return
+        if view.state in (ModelState.STOPPED, ModelState.DRAINING):
+            await self._database.write(want_model, model)
+        retry_after = COLD_RETRY_SECONDS if view.time_to_ready_ms is None else view.time_to_ready_ms / 1000
+        raise ModelColdError(
+            f"{model} was {view.state} and is waking: try again, or wait for it.", retry_after_seconds=retry_after
+        )
+
+    async def _look_for_places(self) -> None:
+        """While somebody waits, look for places that only a replica's reported load shows."""
+        while True:
+            await self._someone_waits.wait()
+            await asyncio.sleep(LOOK_SECONDS)
+            for pool in self._pools.values():
+                pool.hand_out()
+            if not any(len(pool.queue) for pool in self._pools.values()):
+                self._someone_waits.clear()

@@ -1,0 +1,86 @@
+"""What follows a stop: the session's streams may finish for a while, then they are ended, then the session is over.
+
+It follows the store, not the call that stopped the session: so it holds whoever stopped it, in whichever process, and
+also when that caller went away.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from tidemill_services.domain.errors import StoreUnavailableError
+from tidemill_services.session_streams import SessionStreams
+from tidemill_services.store import hosts, sessions
+from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.topics import MODELS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """A session that was stopped, as one look at the store shows it."""
+
+    session_id: str
+    left_ms: int  # that its streams may still run
+    may_end: bool  # whether nobody else can have streams of it
+
+
+class SessionDrains:
+    """Drains the sessions of this process's streams. The bill was final before; a drain costs nothing."""
+
+    def __init__(self, database: Database, streams: SessionStreams, grace_seconds: float) -> None:
+        self._database = database
+        self._streams = streams
+        self._grace_ms = round(grace_seconds * 1000)
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # by session
+
+    async def run(self) -> None:
+        """Look whenever a session changed, or pays for something new here. Runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_store(), name="session-drains-watch")
+            while True:
+                await self._streams.changed.wait()
+                self._streams.changed.clear()
+                try:
+                    await self._look()
+                except StoreUnavailableError as error:
+                    logger.warning("stopped sessions are not drained yet: %s", error)
+
+    async def _watch_store(self) -> None:
+        async for _ in self._database.changes(MODELS):
+            self._streams.changed.set()
+
+    async def _look(self) -> None:
+        here = self._streams.session_ids
+        for stopped in await self._database.read(_find_stopped, here, self._grace_ms):
+            if stopped.session_id in here:
+                self._drain(stopped)
+            elif stopped.may_end:
+                await self._database.write(sessions.finish_session, stopped.session_id)
+
+    def _drain(self, stopped: _Stopped) -> None:
+        session_id = stopped.session_id
+        if stopped.left_ms <= 0:
+            self._streams.stop_session(session_id)
+        elif session_id not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[session_id] = loop.call_later(stopped.left_ms / 1000, self._time_is_over, session_id)
+
+    def _time_is_over(self, session_id: str) -> None:
+        del self._timers[session_id]
+        self._streams.stop_session(session_id)
+
+
+def _find_stopped(tx: Transaction, session_ids: frozenset[str], grace_ms: int) -> list[_Stopped]:
+    """Those of `session_ids` that were stopped, and every session that is STOPPING.
+
+    One whose clock never ran may not run on: its streams have had nothing yet, and nothing pays for them.
+    """
+    is_alone = hosts.count_live_hosts(tx) <= 1
+    found = []
+    for session in sessions.list_stopped(tx, session_ids):
+        until_ms = (session.end_ms or 0) + (grace_ms if session.start_ms is not None else 0)
+        left_ms = until_ms - tx.now_ms
+        found.append(_Stopped(session.session_id, left_ms, may_end=is_alone or left_ms <= 0))
+    return found

@@ -1,0 +1,122 @@
+"""The calls that sessions pay for in this process, so that none outlives its session, nor the server."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
+
+LAST_WORDS_SECONDS = 2.0  # for the ends of stopped streams to reach their readers
+
+
+class StopReason(Enum):
+    """Why a stream is ended from outside."""
+
+    SESSION_STOPPED = "session stopped"  # and the time to finish is over
+    DRAINING = "draining"  # the server stops, and the time to finish is over
+
+
+class RunningStream:
+    """One generation that waits or runs; `stop` ends it early, with its text kept."""
+
+    def __init__(self) -> None:
+        self.stopped: StopReason | None = None
+        self._end: Callable[[], object] | None = None
+
+    def on_stop(self, end: Callable[[], object]) -> None:
+        """Say what ends the stream from now on; called at once when it was stopped already."""
+        self._end = end
+        if self.stopped:
+            end()
+
+    def stop(self, reason: StopReason) -> None:
+        """End the stream; the first reason counts."""
+        self.stopped = self.stopped or reason
+        if self._end is not None:
+            self._end()
+
+
+class _Payer:
+    """What one session pays for here."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self.streams: set[RunningStream] = set()
+        self.stopped: StopReason | None = None  # streams that begin now are stopped from the start
+
+
+class SessionStreams:
+    """All calls of this process by the session that pays for them.
+
+    A call registers *before* it reads that its session is open, and whoever watches `changed` looks at the sessions
+    of new calls: so a session that is stopped meanwhile is found out by one of the two.
+    """
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()  # a session got its first call here, or its last one ended
+        self._payers: dict[str, _Payer] = {}
+        self._stopped: StopReason | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def session_ids(self) -> frozenset[str]:
+        """The sessions that pay for something here."""
+        return frozenset(self._payers)
+
+    @contextmanager
+    def call(self, session_id: str) -> Iterator[None]:
+        """Count a call, with all the generations in it, as paid by the session."""
+        payer = self._payers.get(session_id)
+        if payer is None:
+            payer = self._payers[session_id] = _Payer()
+            self._empty.clear()
+            self.changed.set()
+        payer.num_calls += 1
+        try:
+            yield
+        finally:
+            payer.num_calls -= 1
+            if not payer.num_calls:
+                del self._payers[session_id]
+                self.changed.set()
+            if not self._payers:
+                self._empty.set()
+
+    @contextmanager
+    def running(self, session_id: str) -> Iterator[RunningStream]:
+        """Have a stream that can be stopped, within a call of the session."""
+        payer = self._payers[session_id]
+        stream = RunningStream()
+        if (reason := self._stopped or payer.stopped) is not None:
+            stream.stop(reason)
+        payer.streams.add(stream)
+        try:
+            yield stream
+        finally:
+            payer.streams.discard(stream)
+
+    def stop_session(self, session_id: str) -> None:
+        """End the streams of a session, and those that its calls begin later."""
+        payer = self._payers.get(session_id)
+        if payer is not None:
+            payer.stopped = StopReason.SESSION_STOPPED
+            for stream in tuple(payer.streams):
+                stream.stop(payer.stopped)
+
+    def stop_all(self, reason: StopReason) -> None:
+        """End all streams, and those that begin later."""
+        self._stopped = reason
+        for payer in self._payers.values():
+            for stream in tuple(payer.streams):
+                stream.stop(reason)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let all calls finish; stop those that have not after the grace, and give them a moment to say so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._empty.wait()
+                return
+        self.stop_all(StopReason.DRAINING)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._empty.wait()

@@ -1,0 +1,131 @@
+"""Everything that can be set, with its unit and its reason. Read once at start, checked, and passed in."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from platformdirs import user_data_path
+
+DeviceName = Literal["cpu", "fake"]
+MAX_STOP_GRACE_SECONDS = 3_600
+
+
+class SettingsError(Exception):
+    """A setting has a value that it may not have; the sentence names it and says what it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one control process. Each is also the environment variable `TIDEMILL_<NAME>`."""
+
+    host: str = "127.0.0.1"  # where gRPC and HTTP listen
+    port: int = 7400  # gRPC; 0 takes a free one
+    http_port: int = 7480  # 0 takes a free one
+    admin_host: str = "127.0.0.1"  # where the admin port listens, which asks for no key
+    admin_port: int = 7490  # metrics and readiness; 0 takes a free one
+    data_dir: Path = field(default_factory=lambda: user_data_path("tidemill"))
+    database: str = ""  # URL of a Postgres database; empty: a SQLite file in data_dir
+    models: tuple[Path, ...] = ()  # folders of model packages, besides data_dir/models and the bundled ones
+    replica_capacity: int = 4  # replicas that this host runs at once
+    replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
+    replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
+    stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
+    allow_plaintext: bool = False  # plaintext on an address that is not loopback
+    log_level: str = "info"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> "Settings":
+        """Take what was given, else the environment, else the default; refuse what may not be."""
+        values = {name: value for name, value in given.items() if value is not None}
+        for setting in fields(cls):
+            text = environ.get(f"TIDEMILL_{setting.name.upper()}", "")
+            if setting.name not in values and text:
+                values[setting.name] = _parse(setting.name, text)
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    @property
+    def database_url(self) -> str:
+        """The database to open."""
+        return self.database or f"sqlite:///{self.data_dir / 'tidemill.db'}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach gRPC and HTTP."""
+        return _is_loopback("host", self.host)
+
+    def _check(self) -> None:
+        for name, host in (("host", self.host), ("admin_host", self.admin_host)):
+            if not _is_loopback(name, host) and not self.allow_plaintext:
+                raise SettingsError(
+                    f"{name} is {host}, which others can reach, and the ports are not encrypted: "
+                    "listen on 127.0.0.1, or say --allow-plaintext (TIDEMILL_ALLOW_PLAINTEXT=true)"
+                )
+        for name in ("port", "http_port", "admin_port"):
+            _check_range(name, getattr(self, name), 0, 65_535)
+        _check_range("replica_capacity", self.replica_capacity, 1, 1_024)
+        _check_range("replica_threads", self.replica_threads, 0, 1_024)
+        _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_STOP_GRACE_SECONDS)
+        for folder in self.models:
+            if not folder.is_dir():
+                raise SettingsError(f"models is {folder}; it may be folders, and this is none")
+        _check_choice("log_level", self.log_level, _LOG_LEVELS)
+        _check_choice("replica_device", self.replica_device, get_args(DeviceName))
+
+
+def seconds(name: str, number: float) -> timedelta:
+    """A setting's duration from its number. Raises SettingsError for what is no number of seconds."""
+    try:
+        return timedelta(seconds=number)
+    except (ValueError, OverflowError):  # not a number, or beyond all times
+        raise SettingsError(f"{name} is {number}; it may be 0 to {MAX_STOP_GRACE_SECONDS:,} seconds") from None
+
+
+def _is_loopback(name: str, host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        raise SettingsError(f"{name} is {host!r}; it may be an IP address or localhost") from None
+
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _check_range(name: str, value: float, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise SettingsError(f"{name} is {value}; it may be {lowest} to {highest}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}; it may be {', '.join(choices)}")
+
+
+def _boolean(text: str) -> bool:
+    return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+
+
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "port": (int, "a number"),
+    "http_port": (int, "a number"),
+    "admin_port": (int, "a number"),
+    "replica_capacity": (int, "a number"),
+    "replica_threads": (int, "a number"),
+    "data_dir": (Path, "a folder"),
+    "models": (lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part), "folders"),
+    "stop_grace": (lambda text: seconds("TIDEMILL_STOP_GRACE", float(text)), "a number of seconds"),
+    "allow_plaintext": (_boolean, "true or false"),
+}
+
+
+def _parse(name: str, text: str) -> Any:
+    parse, expected = _PARSERS.get(name, (str, "text"))
+    try:
+        return parse(text)
+    except (ValueError, KeyError):
+        raise SettingsError(f"TIDEMILL_{name.upper()} is {text!r}; it may be {expected}") from None

@@ -1,0 +1,138 @@
+"""The one writer of a process: a thread that commits many units of work with one sync to disk."""
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from tidemill_services.store.backend import Backend
+from tidemill_services.store.database import Transaction
+
+MAX_BATCH = 256  # units; bounds how long the first of a batch waits for the last
+MAX_ATTEMPTS = 20
+
+
+@dataclass(slots=True)
+class _Handed:
+    """A unit that was handed in, and what came of it."""
+
+    unit: Callable[[Transaction], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class GroupCommit:
+    """Runs units in the order in which they came, each in its savepoint, and commits all that wait together."""
+
+    def __init__(self, backend: Backend, on_commit: Callable[[set[str]], None]) -> None:
+        """`on_commit` takes the notified topics in the event loop, after their commit."""
+        self._backend = backend
+        self._on_commit = on_commit
+        self._handed: queue.SimpleQueue[_Handed | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, unit: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
+        """Hand a unit in. The future resolves when the unit is durable, or with its error."""
+        handed = _Handed(unit, self._loop.create_future())
+        self._handed.put(handed)
+        return handed.future
+
+    async def close(self) -> None:
+        """Commit what was handed in, then end the thread."""
+        self._handed.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            batch, closing = self._next_batch()
+            if batch:
+                topics = self._commit(batch)
+                self._loop.call_soon_threadsafe(self._resolve, batch, topics)
+
+    def _next_batch(self) -> tuple[list[_Handed], bool]:
+        """Wait for one unit, then take what else is there. The flag says that nothing comes after."""
+        batch: list[_Handed] = []
+        handed = self._handed.get()
+        while handed is not None:
+            batch.append(handed)
+            if len(batch) == MAX_BATCH or self._handed.empty():
+                return batch, False
+            handed = self._handed.get()
+        return batch, True
+
+    def _commit(self, batch: Sequence[_Handed]) -> set[str]:
+        """Run and commit a batch; return what it notified. Without a commit every unit of it has an error."""
+        for attempt in range(MAX_ATTEMPTS):
+            committing = False
+            try:
+                with self._backend.write_engine.begin() as connection:
+                    topics = self._run_units(connection, batch)
+                    committing = True
+            except Exception as error:  # noqa: BLE001 - the writer outlives whatever the database does
+                if attempt + 1 < MAX_ATTEMPTS and self._backend.lost_race(error):
+                    time.sleep(random.uniform(0, min(0.2, 0.002 * 2**attempt)))  # noqa: S311 - parts the rivals
+                    continue
+                lost = self._backend.store_error(error, committing=committing) or error
+                for handed in batch:
+                    handed.error = handed.error or lost
+                return set()
+            else:
+                return topics
+        raise AssertionError("the last attempt returns")
+
+    def _run_units(self, connection: Connection, batch: Sequence[_Handed]) -> set[str]:
+        self._backend.take_turn(connection)
+        now_ms = self._backend.now_ms(connection)
+        topics: set[str] = set()
+        for handed in batch:
+            tx = Transaction(connection, now_ms)
+            self._run_unit(tx, handed)
+            if handed.error is None:
+                topics |= tx.topics
+        self._backend.before_commit(connection, now_ms, topics)
+        return topics
+
+    def _run_unit(self, tx: Transaction, handed: _Handed) -> None:
+        """Run one unit in its savepoint. Raises only when the whole transaction is gone."""
+        # By hand: SQLAlchemy's nested transactions cost more than most units.
+        savepoint = tx.connection.exec_driver_sql
+        handed.result = handed.error = None
+        savepoint("SAVEPOINT unit")
+        try:
+            handed.result = handed.unit(tx)
+        except Exception as error:
+            if self._backend.lost_race(error):
+                raise
+            try:
+                savepoint("ROLLBACK TO SAVEPOINT unit")
+            except SQLAlchemyError as broken:  # the disk is full, or the connection lost: there is no savepoint left
+                is_cause = self._backend.store_error(error, committing=False) is not None
+                raise (error if is_cause else broken) from None  # a unit's own refusal is not the others'
+            handed.error = self._backend.store_error(error, committing=False) or _for_a_future(error)
+        savepoint("RELEASE SAVEPOINT unit")
+
+    def _resolve(self, batch: Sequence[_Handed], topics: set[str]) -> None:
+        for handed in batch:
+            if handed.future.cancelled():
+                continue
+            if handed.error is None:
+                handed.future.set_result(handed.result)
+            else:
+                handed.future.set_exception(handed.error)
+        self._on_commit(topics)
+
+
+def _for_a_future(error: Exception) -> Exception:
+    """Futures refuse StopIteration, as coroutines do."""
+    return RuntimeError(f"a unit raised {error!r}") if isinstance(error, StopIteration) else error

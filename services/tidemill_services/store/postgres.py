@@ -1,0 +1,117 @@
+"""The database on Postgres, shared by any number of control processes.
+
+Units are written to run alone, and SERIALIZABLE is the level that promises it, whatever a unit reads; row locks would
+have to be thought of again in every unit. But serializable transactions that meet must be repeated, and small tables
+make them meet even where they share nothing. So the writers of all processes take turns, by a table lock that is the
+first statement of each transaction, and all units of a process that wait have one turn.
+"""
+
+from collections.abc import Iterable
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
+from tidemill_services.store import migrations, postgres_errors
+from tidemill_services.store.listener import CHANNEL, KEEPALIVES, Listener
+from tidemill_services.store.sql_database import SqlDatabase
+
+_MIGRATION_LOCK = 0x7469_6465  # "tide"
+_STATEMENT_SECONDS = 10
+_TURN_SECONDS = 2  # without a word from a process whose turn it is: it is stopped, and must not stop the others
+_READ_SECONDS = 30  # the same of one that reads, which stops nobody
+# LOCK TABLE comes before the snapshot; this mode excludes only itself, so not the listener's marks.
+_TAKE_TURN = text("LOCK TABLE clock IN SHARE UPDATE EXCLUSIVE MODE")
+_NOW = text("SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000)::bigint, high_water_ms) FROM clock")
+_NOTIFY = text("SELECT pg_notify(:channel, :topic)")
+
+
+class PostgresDatabase(SqlDatabase):
+    """The port `Database` on a server."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is `postgresql://USER:PASSWORD@HOST/NAME`."""
+        parsed = make_url(url)
+        self._conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._postgres = _PostgresBackend(parsed.set(drivername="postgresql+psycopg"))
+        self._listener: Listener | None = None
+        super().__init__(self._postgres)
+
+    async def open(self) -> None:
+        """Connect, migrate, start the writer and listen for the commits of other processes."""
+        await super().open()
+        self._listener = Listener(self._conninfo, self._watchers, lambda: self._postgres.newest_ms)
+
+    async def close(self) -> None:
+        """Finish what was handed in, then disconnect."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.close()
+        await super().close()
+
+
+class _PostgresBackend:
+    """The port `Backend`."""
+
+    num_readers = 4
+
+    def __init__(self, url: URL) -> None:
+        self.write_engine = _engine(url, "SERIALIZABLE", pool_size=1, idle_seconds=_TURN_SECONDS)
+        self.read_engine = _engine(
+            url, "REPEATABLE READ", pool_size=self.num_readers, idle_seconds=_READ_SECONDS
+        ).execution_options(postgresql_readonly=True)
+        self.newest_ms = 0  # the latest time that a unit of this process was given
+
+    def prepare(self) -> None:
+        """Migrate, one process at a time."""
+        try:
+            migrating = self.write_engine.execution_options(isolation_level="READ COMMITTED")
+            with migrating.begin() as connection:
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                migrations.upgrade(connection)
+        except DBAPIError as error:
+            raise CannotStartError(
+                f"The database cannot be opened. The server or its driver says: {error.orig}"
+            ) from error
+
+    def take_turn(self, connection: Connection) -> None:
+        """Wait until no other process writes."""
+        connection.execute(_TAKE_TURN)
+
+    def now_ms(self, connection: Connection) -> int:
+        """Return the database's time."""
+        self.newest_ms = max(self.newest_ms, connection.execute(_NOW).scalar_one())
+        return self.newest_ms
+
+    def before_commit(self, connection: Connection, now_ms: int, topics: Iterable[str]) -> None:
+        """Notify all processes."""
+        for topic in topics:
+            connection.execute(_NOTIFY, {"channel": CHANNEL, "topic": topic})
+
+    def lost_race(self, error: Exception) -> bool:
+        """Whether a repeat may succeed."""
+        return postgres_errors.lost_race(error)
+
+    def store_error(self, error: Exception, *, committing: bool) -> StoreUnavailableError | None:
+        """Say what Postgres says."""
+        return postgres_errors.store_error(error, committing=committing)
+
+    def dispose(self) -> None:
+        """Disconnect."""
+        self.read_engine.dispose()
+        self.write_engine.dispose()
+
+
+def _engine(url: URL, isolation_level: str, *, pool_size: int, idle_seconds: int) -> Engine:
+    options = f"-c statement_timeout={_STATEMENT_SECONDS}s -c idle_in_transaction_session_timeout={idle_seconds}s"
+    return create_engine(
+        url,
+        isolation_level=isolation_level,
+        pool_size=pool_size,
+        max_overflow=0,
+        hide_parameters=True,  # what customers send stays out of errors and logs
+        pool_pre_ping=True,  # a server that was restarted costs nobody an error
+        connect_args={"connect_timeout": 5, "options": options, **KEEPALIVES},
+    )

@@ -1,0 +1,225 @@
+"""Units of work on sessions. What a session may do is decided in `domain.session`; here it is found and kept."""
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, literal_column, select, update
+
+from tidemill_services.domain import session as rules
+from tidemill_services.domain.errors import (
+    FieldInvalidError,
+    ModelNotFoundError,
+    SessionDiffersError,
+    SessionNotFoundError,
+)
+from tidemill_services.domain.session import EndReason, Liveness, Session, SessionLimits, SessionState
+from tidemill_services.store import session_rows
+from tidemill_services.store.database import Transaction
+from tidemill_services.store.tables import models, of_model, replicas, sessions
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1_000
+_SESSION_ID = re.compile(r"[0-9a-f]{32}")
+_IS_OPEN = sessions.c.end_ms.is_(None)
+_IS_STOPPING = sessions.c.state == literal_column("'STOPPING'")  # as the partial index has it
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Some of an account's sessions, newest first."""
+
+    sessions: tuple[Session, ...]
+    next_page_token: str  # empty on the last page
+
+
+def start_session(
+    tx: Transaction,
+    *,
+    account_id: str,
+    key_id: str,
+    model: str,
+    holder: str,
+    price_microcredits_per_second: int,
+    limits: SessionLimits | None = None,
+    liveness: Liveness = Liveness.NONE,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[Session, bool]:
+    """Start a session of a key and model, or join the open one; the flag says that it was open before.
+
+    The clock of a new one runs at once if the model has a ready replica. Price, liveness and labels of an open one stay
+    as they are; `limits` that are given and differ are refused.
+
+    Raises FieldInvalidError, ModelNotFoundError, SessionDiffersError.
+    """
+    rules.check_holder(holder)
+    rules.check_labels(labels or {})
+    existing = open_session_of(tx, key_id, model)
+    if existing is not None:
+        if limits is not None and limits != existing.limits:
+            raise SessionDiffersError
+        joined = rules.holder_joined(existing, holder)
+        session_rows.save(tx, [existing], [joined])
+        return joined, True
+    _require_model(tx, model)
+    session = Session(
+        session_id=f"{tx.now_ms:012x}{secrets.token_hex(10)}",  # sorts by creation
+        account_id=account_id,
+        key_id=key_id,
+        model=model,
+        price_microcredits_per_second=price_microcredits_per_second,
+        create_ms=tx.now_ms,
+        holders=(holder,),
+        liveness=liveness,
+        labels=dict(labels or {}),
+        limits=limits or SessionLimits(),
+    )
+    if _has_ready_replica(tx, model):
+        session = rules.model_ready(session, tx.now_ms)
+    session_rows.add(tx, session)
+    return session, False
+
+
+def stop_session(
+    tx: Transaction,
+    *,
+    account_id: str,
+    key_id: str,
+    session_id: str | None = None,
+    model: str = "",
+    holder: str = "",
+    all_holders: bool = False,
+    reason: EndReason = EndReason.STOPPED,
+) -> tuple[Session, bool]:
+    """Let a holder leave a session, or all of them; the flag says that it was stopped before.
+
+    The session is the account's one of that id, else the key's open one of `model`, else the key's last one of `model`.
+    When its last holder has left, its bill is final; call `finish_session` once none of its streams runs any more.
+
+    Raises SessionNotFoundError.
+    """
+    if session_id is not None:
+        before = get_session(tx, account_id, session_id)
+    else:
+        found = open_session_of(tx, key_id, model) or _last_session_of(tx, key_id, model)
+        if found is None:
+            raise SessionNotFoundError(f"This key has had no session of the model {model!r}.")
+        before = found
+    after = rules.stopped(before, reason, tx.now_ms) if all_holders else rules.holder_left(before, holder, tx.now_ms)
+    session_rows.save(tx, [before], [after])
+    if before.is_open and not after.is_open:
+        _mark_used(tx, after.model)
+    return after, not before.is_open
+
+
+def stop_sessions_of_model(tx: Transaction, model: str, reason: EndReason) -> list[str]:
+    """Stop every open session of a model, whoever holds it. Returns their ids; call `finish_session` for each."""
+    before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
+    if session_rows.save(tx, before, [rules.stopped(session, reason, tx.now_ms) for session in before]):
+        _mark_used(tx, model)
+    return [session.session_id for session in before]
+
+
+def list_stopped(tx: Transaction, session_ids: Iterable[str] = ()) -> list[Session]:
+    """Return the sessions that are STOPPING, and those of `session_ids` that are not open any more."""
+    stopping = session_rows.load(tx, select(sessions).where(_IS_STOPPING))
+    is_named = sessions.c.session_id.in_(list(session_ids))  # apart, so that each query has its index
+    ended = session_rows.load(tx, select(sessions).where(is_named, sessions.c.state == SessionState.ENDED.value))
+    return stopping + ended
+
+
+def finish_session(tx: Transaction, session_id: str) -> None:
+    """End a stopped session whose last stream has ended. Repeats change nothing."""
+    before = session_rows.load(tx, select(sessions).where(sessions.c.session_id == session_id))
+    session_rows.save(tx, before, [rules.drained(session) for session in before])
+
+
+def get_session(tx: Transaction, account_id: str, session_id: str) -> Session:
+    """Return a session of this account. Raises SessionNotFoundError."""
+    query = select(sessions).where(sessions.c.session_id == session_id, sessions.c.account_id == account_id)
+    session = session_rows.load_one(tx, query) if _SESSION_ID.fullmatch(session_id) else None
+    if session is None:
+        raise SessionNotFoundError
+    return session
+
+
+def list_sessions(
+    tx: Transaction,
+    account_id: str,
+    *,
+    page_size: int = 0,
+    page_token: str = "",
+    model: str = "",
+    open_only: bool = False,
+) -> SessionPage:
+    """Return a page of the account's sessions, newest first; one that starts meanwhile moves no page.
+
+    `page_size` 0 means 50; `model` empty means all; `open_only` leaves out what is ENDED. Raises FieldInvalidError.
+    """
+    if not 0 <= page_size <= MAX_PAGE_SIZE:
+        raise FieldInvalidError(f"page_size must be 0 to {MAX_PAGE_SIZE:,}, got {page_size:,}.", field="page_size")
+    size = page_size or DEFAULT_PAGE_SIZE
+    query = select(sessions).where(sessions.c.account_id == account_id)
+    if page_token:
+        if not _SESSION_ID.fullmatch(page_token):
+            raise FieldInvalidError("page_token must be one that the last page returned.", field="page_token")
+        query = query.where(sessions.c.session_id < page_token)
+    if model:
+        query = query.where(sessions.c.model == model)
+    if open_only:
+        query = query.where(sessions.c.state != SessionState.ENDED.value)
+    found = session_rows.load(tx, query.order_by(sessions.c.session_id.desc()).limit(size + 1))
+    page = tuple(found[:size])
+    return SessionPage(page, page[-1].session_id if len(found) > size else "")
+
+
+def open_session_of(tx: Transaction, key_id: str, model: str) -> Session | None:
+    """Return the key's session of this model that is pending or active, or None."""
+    return session_rows.load_one(
+        tx, select(sessions).where(sessions.c.key_id == key_id, sessions.c.model == model, _IS_OPEN)
+    )
+
+
+def model_became_ready(tx: Transaction, model: str) -> int:
+    """Run the clocks of all open sessions of a model; call it in the unit that makes its first replica READY.
+
+    Returns how many sessions changed.
+    """
+    before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
+    return session_rows.save(tx, before, [rules.model_ready(session, tx.now_ms) for session in before])
+
+
+def model_was_lost(tx: Transaction, model: str, *, lost_ms: int | None = None) -> int:
+    """Stop the clocks of all open sessions of a model; call it in the unit that takes away its last READY replica.
+
+    `lost_ms` is the last sign of life, where that lies back: time after it is not billed. Returns how many changed.
+    """
+    at_ms = tx.now_ms if lost_ms is None else min(lost_ms, tx.now_ms)
+    before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
+    return session_rows.save(tx, before, [rules.model_lost(session, at_ms) for session in before])
+
+
+def count_open_by_model(tx: Transaction, model: str | None = None) -> dict[str, int]:
+    """Return how many sessions each model, or one, has that are pending or active; models without any are left out."""
+    query = select(sessions.c.model, func.count().label("num_open")).where(_IS_OPEN, of_model(sessions, model))
+    return {row.model: row.num_open for row in tx.connection.execute(query.group_by(sessions.c.model))}
+
+
+def _last_session_of(tx: Transaction, key_id: str, model: str) -> Session | None:
+    query = select(sessions).where(sessions.c.key_id == key_id, sessions.c.model == model)
+    return session_rows.load_one(tx, query.order_by(sessions.c.session_id.desc()))
+
+
+def _mark_used(tx: Transaction, model: str) -> None:
+    tx.connection.execute(update(models).where(models.c.name == model).values(last_used_ms=tx.now_ms))
+
+
+def _require_model(tx: Transaction, model: str) -> None:
+    if tx.connection.execute(select(models.c.name).where(models.c.name == model)).first() is None:
+        raise ModelNotFoundError(f"No model {model!r} is registered: `tidemill model list` shows what is.")
+
+
+def _has_ready_replica(tx: Transaction, model: str) -> bool:
+    query = select(replicas.c.replica_id).where(replicas.c.model == model, replicas.c.state == "READY").limit(1)
+    return tx.connection.execute(query).first() is not None

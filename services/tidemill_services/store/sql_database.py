@@ -1,0 +1,73 @@
+"""The half of the database that SQLite and Postgres share: one writer thread, and readers on snapshots of their own.
+
+Units are plain blocking code, so they run in threads, and never hold up the event loop.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tidemill_services.domain.errors import StoreUnavailableError
+from tidemill_services.store.backend import Backend
+from tidemill_services.store.database import Changes, Transaction
+from tidemill_services.store.group_commit import GroupCommit
+from tidemill_services.store.watchers import Watchers
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqlDatabase:
+    """The port `Database` over a backend. One event loop uses it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._watchers = Watchers()
+        self._readers = ThreadPoolExecutor(backend.num_readers, thread_name_prefix="store-reader")
+        self._writer: GroupCommit | None = None
+
+    async def open(self) -> None:
+        """Connect, migrate and start the writer."""
+        try:
+            await asyncio.to_thread(self._backend.prepare)
+        except BaseException:
+            await asyncio.to_thread(self._backend.dispose)
+            raise
+        self._writer = GroupCommit(self._backend, self._watchers.wake)
+
+    async def write(self, unit: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit in the writer; a process's units run in the order in which they are handed in."""
+        if self._writer is None:
+            raise StoreUnavailableError("The store is closed.")
+        result: T = await self._writer.submit(lambda tx: unit(tx, *args, **kwargs))
+        return result
+
+    async def read(self, unit: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit on a reader's snapshot."""
+        if self._writer is None:
+            raise StoreUnavailableError("The store is closed.")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, lambda tx: unit(tx, *args, **kwargs))
+
+    def changes(self, topic: str, *, poll_seconds: float = 1.0) -> Changes:
+        """Watch a topic."""
+        return self._watchers.watch(topic, poll_seconds)
+
+    async def close(self) -> None:
+        """Finish what was handed in, then disconnect."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+        self._watchers.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._backend.dispose)
+
+    def _read(self, unit: Callable[[Transaction], T]) -> T:
+        try:
+            with self._backend.read_engine.begin() as connection:
+                return unit(Transaction(connection, self._backend.now_ms(connection)))
+        except SQLAlchemyError as error:
+            raise self._backend.store_error(error, committing=False) or error from error

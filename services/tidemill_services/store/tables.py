@@ -1,0 +1,199 @@
+"""The tables, for SQLite and Postgres alike. Times are `*_ms`: milliseconds since 1970, UTC.
+
+States are stored as the names of the domain's enums. Migrations are made from this file; a test compares the two.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+    true,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account_id", String(64), primary_key=True),
+    Column("display_name", String(256), nullable=False),
+    Column("create_ms", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False, index=True),
+    Column("display_name", String(256), nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("default_model", String(64)),
+    Column("create_ms", BigInteger, nullable=False),
+    Column("expire_ms", BigInteger),
+    Column("revoke_ms", BigInteger),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("manifest", Text, nullable=False),  # the manifest's canonical JSON
+    Column("package_path", Text, nullable=False),
+    Column("create_ms", BigInteger, nullable=False),
+    Column("wanted_ms", BigInteger),  # when somebody asked for it by StartModel; null: nobody, or stopped since
+    Column("last_used_ms", BigInteger),  # end of the last generation or session
+    Column("failed_starts", Integer, nullable=False, server_default="0"),  # in a row
+    Column("failure", Text),  # why the last start failed
+    Column("retry_ms", BigInteger),  # not to be started before
+)
+
+model_starts = Table(
+    "model_starts",
+    metadata,
+    Column("replica_id", String(64), primary_key=True),
+    Column("model", ForeignKey("models.name"), nullable=False, index=True),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("ready_ms", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", String(64), primary_key=True),  # sorts by creation
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False),
+    Column("key_id", ForeignKey("api_keys.key_id"), nullable=False),
+    Column("model", ForeignKey("models.name"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("end_reason", String(16)),
+    Column("create_ms", BigInteger, nullable=False),
+    Column("start_ms", BigInteger),  # the clock first ran
+    Column("end_ms", BigInteger),  # the stop was committed
+    Column("price_microcredits_per_second", BigInteger, nullable=False),
+    Column("billed_ms", BigInteger, nullable=False),  # closed intervals of the clock
+    Column("clock_since_ms", BigInteger),  # the open interval's start; null: the clock stands
+    Column("liveness", String(16), nullable=False),
+    Column("labels", Text, nullable=False),  # JSON object of strings
+    Column("idle_timeout_ms", BigInteger, nullable=False),
+    Column("max_duration_ms", BigInteger, nullable=False),
+    Column("max_spend_microcredits", BigInteger),
+    Index("ix_sessions_account", "account_id", "session_id"),
+    Index("ix_sessions_key_model", "key_id", "model", "session_id"),
+    Index(
+        "ix_sessions_stopping",
+        "end_ms",
+        postgresql_where=text("state = 'STOPPING'"),
+        sqlite_where=text("state = 'STOPPING'"),
+    ),
+    Index(
+        "ix_sessions_open_model", "model", postgresql_where=text("end_ms IS NULL"), sqlite_where=text("end_ms IS NULL")
+    ),
+    Index(
+        "uq_sessions_open_key_model",
+        "key_id",
+        "model",
+        unique=True,
+        postgresql_where=text("end_ms IS NULL"),
+        sqlite_where=text("end_ms IS NULL"),
+    ),
+)
+
+session_holders = Table(
+    "session_holders",
+    metadata,
+    Column("session_id", ForeignKey("sessions.session_id"), primary_key=True),
+    Column("holder", String(128), primary_key=True),
+    Column("join_ms", BigInteger, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("account_id", ForeignKey("accounts.account_id"), primary_key=True),
+    Column("rpc", String(64), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("create_ms", BigInteger, nullable=False, index=True),
+)
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("host_id", String(64), primary_key=True),
+    Column("capacity", Integer, nullable=False),  # replicas
+    Column("expire_ms", BigInteger, nullable=False),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("model", ForeignKey("models.name"), primary_key=True),
+    Column("host_id", String(64), primary_key=True),
+    Column("replicas", Integer, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica_id", String(64), primary_key=True),
+    Column("model", ForeignKey("models.name"), nullable=False, index=True),
+    Column("host_id", String(64), nullable=False, index=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("address", String(256)),  # host:port, once the process listens
+    Column("state", String(16), nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("create_ms", BigInteger, nullable=False),
+    Column("ready_ms", BigInteger),
+)
+
+demand = Table(
+    "demand",
+    metadata,
+    Column("process_id", String(64), primary_key=True),
+    Column("model", ForeignKey("models.name"), primary_key=True),
+    Column("num_running", Integer, nullable=False),
+    Column("num_waiting", Integer, nullable=False),
+    Column("expire_ms", BigInteger, nullable=False),
+)
+
+leader = Table(
+    "leader",
+    metadata,
+    Column("only", Integer, primary_key=True),  # always 1
+    Column("holder", String(64), nullable=False),
+    Column("expire_ms", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+
+clock = Table(
+    "clock",
+    metadata,
+    Column("only", Integer, primary_key=True),  # always 1
+    Column("high_water_ms", BigInteger, nullable=False),  # time never goes back behind it
+)
+
+
+def of_model(table: Table, model: str | None) -> ColumnElement[bool]:
+    """A condition on a table with a column `model`: the rows of that one, or of all."""
+    return true() if model is None else table.c.model == model

@@ -1,0 +1,13 @@
+"""The names under which units notify and watchers wait. A topic says that something changed, never what."""
+
+MODELS = "models"  # any model's state, demand, replicas or assignments
+
+
+def model_topic(name: str) -> str:
+    """One model: its state, replicas and waiting sessions."""
+    return f"model/{name}"
+
+
+def session_topic(session_id: str) -> str:
+    """One session."""
+    return f"session/{session_id}"

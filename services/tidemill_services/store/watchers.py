@@ -1,0 +1,83 @@
+"""Who waits for which topic, in this process. All of it runs in the event loop's thread."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Self
+
+
+class Watchers:
+    """Wakes the watches of a topic."""
+
+    def __init__(self) -> None:
+        self._wakes: dict[str, set[asyncio.Event]] = {}
+        self.closed = False
+
+    def watch(self, topic: str, poll_seconds: float) -> "Watch":
+        """Wait for a topic from now on."""
+        return Watch(self, topic, poll_seconds)
+
+    def wake(self, topics: Iterable[str]) -> None:
+        """Wake whoever watches one of these."""
+        for topic in topics:
+            for wake in self._wakes.get(topic, ()):
+                wake.set()
+
+    def wake_all(self) -> None:
+        """Wake everybody: wakes may have been missed."""
+        self.wake(self._wakes)
+
+    def close(self) -> None:
+        """End every watch."""
+        self.closed = True
+        self.wake_all()
+
+    def add(self, topic: str, wake: asyncio.Event) -> None:
+        """Set `wake` whenever the topic is woken."""
+        self._wakes.setdefault(topic, set()).add(wake)
+
+    def remove(self, topic: str, wake: asyncio.Event) -> None:
+        """Forget it. Repeats are fine."""
+        wakes = self._wakes.get(topic, set())
+        wakes.discard(wake)
+        if not wakes:
+            self._wakes.pop(topic, None)
+
+
+class Watch:
+    """Yields at once, then after each wake, and after `poll_seconds` in any case; ends when all is closed.
+
+    Wakes that come while the caller is busy are one wake. A cancelled `anext` loses nothing: the watch goes on. It is
+    forgotten when it is closed, or dropped.
+    """
+
+    def __init__(self, watchers: Watchers, topic: str, poll_seconds: float) -> None:
+        self._watchers = watchers
+        self._topic = topic
+        self._poll_seconds = poll_seconds
+        self._wake = asyncio.Event()
+        self._wake.set()
+        watchers.add(topic, self._wake)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> None:
+        if not self._wake.is_set():
+            await self._wait()
+        self._wake.clear()
+        if self._watchers.closed:
+            raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop waiting."""
+        self._watchers.remove(self._topic, self._wake)
+
+    def __del__(self) -> None:
+        self._watchers.remove(self._topic, self._wake)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return  # the slow poll: look again even if nobody said so

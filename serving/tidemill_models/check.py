@@ -1,0 +1,122 @@
+"""Checks a model package wholly, before it is served or registered. Reads every byte of it once."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path, PurePosixPath
+
+from tidemill_models.chat import Message
+from tidemill_models.chat_template import ChatTemplate
+from tidemill_models.decoder_graph import check_decoder_graph
+from tidemill_models.errors import ModelPackageError, PromptError, TemplateError, TokenizerError
+from tidemill_models.graph import GraphSignature, read_graph
+from tidemill_models.manifest import MANIFEST_NAME, ChatSpec, DecoderSpec, FileDigest
+from tidemill_models.package import ModelPackage, load_package
+from tidemill_models.template_renderer import TemplateRenderer
+from tidemill_models.tokenizer import Tokenizer
+
+_PROBE = "Is the mill running?"
+
+
+def check_package(
+    folder: Path, *, deep: bool = True, templates: bool = True, renderer: TemplateRenderer | None = None
+) -> ModelPackage:
+    """Open a package and refuse whatever is wrong with it.
+
+    Always: what `load_package` checks, and that the folder holds nothing that [files] does not name. `deep`: the
+    digests, the graph, the tokenizer and its tokens, and, with `templates`, one rendering of each chat template by
+    `renderer` or one of its own, which costs 0.1 s to start; a replica renders none and leaves that out. Raises
+    ModelPackageError.
+    """
+    package = load_package(folder)
+    for name in _file_names(package.folder):
+        if name not in package.manifest.files:
+            raise ModelPackageError("is not named in [files]", path=str(package.folder / name))
+    if not deep:
+        return package
+    for name, path in package.paths.items():
+        _check_digest(path, package.manifest.files[name])
+    if package.manifest.decoder is not None:
+        tokenizer = _check_decoder(package, package.manifest.decoder)
+        if templates and package.manifest.chat is not None:
+            with nullcontext(renderer) if renderer else TemplateRenderer(num_processes=1) as used:
+                _check_templates(package, package.manifest.chat, tokenizer, used)
+    return package
+
+
+def digest_files(folder: Path) -> dict[str, FileDigest]:
+    """What [files] must say of a folder: each file but model.toml, by name. For whoever writes a package."""
+    return {
+        name: FileDigest(sha256=_sha256(folder / name), bytes=(folder / name).stat().st_size)
+        for name in _file_names(folder)
+    }
+
+
+def _file_names(folder: Path) -> Iterator[str]:
+    """All that lies in the folder and below, sorted: files, links and whatever else is no folder."""
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        for name in sorted(files + links):
+            relative = (Path(parent) / name).relative_to(folder).as_posix()
+            if relative != MANIFEST_NAME:
+                yield relative
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_digest(path: Path, expected: FileDigest) -> None:
+    try:
+        sha256 = _sha256(path)
+    except OSError as error:
+        raise ModelPackageError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    if sha256 != expected.sha256:
+        raise ModelPackageError(f"was changed: its SHA-256 is {sha256}, not {expected.sha256}", path=str(path))
+
+
+def _check_decoder(package: ModelPackage, decoder: DecoderSpec) -> Tokenizer:
+    graph = read_graph(package.graph_path)
+    beside = PurePosixPath(decoder.graph).parent
+    files = [str(PurePosixPath(name).relative_to(beside)) for name in package.paths if _is_below(name, beside)]
+    path = str(package.graph_path)
+    check_decoder_graph(graph, files=files, context_length=decoder.context_length, path=path)
+    tokenizer = Tokenizer.from_file(package.tokenizer_path)
+    _check_tokens(package, decoder, tokenizer, graph)
+    return tokenizer
+
+
+def _is_below(name: str, folder: PurePosixPath) -> bool:
+    return PurePosixPath(name).is_relative_to(folder)
+
+
+def _check_tokens(package: ModelPackage, decoder: DecoderSpec, tokenizer: Tokenizer, graph: GraphSignature) -> None:
+    size = tokenizer.vocabulary_size
+    if graph.vocabulary_size is not None and size > graph.vocabulary_size:
+        sentence = f"has ids up to {size - 1}, and the graph's logits end at {graph.vocabulary_size - 1}"
+        raise TokenizerError(sentence, path=str(package.tokenizer_path))
+    named = [("decoder.eos_token_ids", token_id) for token_id in decoder.eos_token_ids]
+    if decoder.bos_token_id is not None:
+        named.append(("decoder.bos_token_id", decoder.bos_token_id))
+    for key, token_id in named:
+        if tokenizer.token_text(token_id) is None:
+            sentence = f"names the token {token_id}, which the tokenizer does not have"
+            raise ModelPackageError(sentence, path=str(package.folder / MANIFEST_NAME), key=key)
+
+
+def _check_templates(package: ModelPackage, chat: ChatSpec, tokenizer: Tokenizer, renderer: TemplateRenderer) -> None:
+    role = "user" if "user" in chat.roles else chat.roles[0]
+    for name, source in package.chat_templates().items():
+        path = str(package.paths[chat.templates[name]])
+        template = ChatTemplate(source, renderer)
+        try:
+            parts = template.render_blocking([Message(role, _PROBE)])
+            tokenizer.encode_chat(parts)
+        except (TemplateError, PromptError) as error:
+            raise ModelPackageError(str(error), path=path, key=f"chat.templates.{name}") from error
+        if all(part.from_template for part in parts):
+            sentence = f"leaves out what a message of the role {role} says"
+            raise ModelPackageError(sentence, path=path, key=f"chat.templates.{name}")

@@ -1,0 +1,109 @@
+"""Reads protobuf's wire format in place, so that a model's graph is seen without loading its weights."""
+
+import mmap
+from collections.abc import Iterator
+
+from tidemill_models.errors import GraphError
+
+_MAX_FIELDS = 5_000_000  # of one file; a decoder of 100 layers has about 100 thousand
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+class WireMessage:
+    """A stretch of a buffer that holds one message. Fields are read in the order in which they stand."""
+
+    __slots__ = ("_budget", "_buffer", "_end", "_start")
+
+    def __init__(self, buffer: bytes | mmap.mmap, start: int, end: int, budget: list[int] | None = None) -> None:
+        self._buffer = buffer
+        self._start = start
+        self._end = end
+        self._budget = [_MAX_FIELDS] if budget is None else budget  # one count, shared by all parts of a file
+
+    def fields(self) -> Iterator[tuple[int, "int | WireMessage"]]:
+        """Each field's number with its integer (varints), or the stretch that it holds (all others).
+
+        Raises GraphError where the bytes are no message.
+        """
+        position = self._start
+        while position < self._end:
+            self._budget[0] -= 1
+            if self._budget[0] < 0:
+                raise GraphError(f"has more than {_MAX_FIELDS} fields")
+            key, position = self._varint(position)
+            number, wire_type = key >> 3, key & 7
+            if wire_type == _VARINT:
+                value, position = self._varint(position)
+                yield number, value
+                continue
+            length = {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
+            if wire_type == _LENGTH:
+                length, position = self._varint(position)
+            if length is None or number == 0 or position + length > self._end:
+                raise GraphError("is not an ONNX file, or is cut off")
+            yield number, WireMessage(self._buffer, position, position + length, self._budget)
+            position += length
+
+    def messages(self, number: int) -> Iterator["WireMessage"]:
+        """The stretches of every field `number`."""
+        for field, value in self.fields():
+            if field == number and isinstance(value, WireMessage):
+                yield value
+
+    def message(self, number: int) -> "WireMessage":
+        """The last stretch of field `number`, as protobuf has it; an empty one where there is none."""
+        last = WireMessage(b"", 0, 0, self._budget)
+        for value in self.messages(number):
+            last = value
+        return last
+
+    def texts(self, number: int) -> list[str]:
+        """Every field `number` as a string."""
+        return [value.text() for value in self.messages(number)]
+
+    def text_of(self, number: int) -> str:
+        """Field `number` as a string, empty where there is none."""
+        return self.message(number).text()
+
+    def integer(self, number: int, default: int = 0) -> int:
+        """The last integer of field `number`."""
+        return next(reversed(self.integers(number)), default)
+
+    def integers(self, number: int) -> list[int]:
+        """Every field `number` as integers, packed or not."""
+        integers: list[int] = []
+        for field, value in self.fields():
+            if field != number:
+                continue
+            integers += [value] if isinstance(value, int) else value.packed_integers()
+        return integers
+
+    def packed_integers(self) -> list[int]:
+        """This stretch as varints, one behind the other."""
+        integers: list[int] = []
+        position = self._start
+        while position < self._end:
+            value, position = self._varint(position)
+            integers.append(value)
+        return integers
+
+    def text(self) -> str:
+        """This stretch as a string."""
+        if self._end - self._start > 1 << 16:
+            raise GraphError("has a name of more than 64 KiB")
+        try:
+            return bytes(self._buffer[self._start : self._end]).decode()
+        except UnicodeDecodeError as error:
+            raise GraphError("has a name that is not UTF-8") from error
+
+    def _varint(self, position: int) -> tuple[int, int]:
+        value = 0
+        for shift in range(0, 70, 7):
+            if position >= self._end:
+                raise GraphError("is not an ONNX file, or is cut off")
+            byte = self._buffer[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+        raise GraphError("is not an ONNX file: a number has more than 10 bytes")

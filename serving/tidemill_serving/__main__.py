@@ -1,0 +1,67 @@
+"""`python -m tidemill_serving`: one process is one replica of one model."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from tidemill_serving.lifeline import die_with_parent
+from tidemill_serving.package_engine import engine_for
+from tidemill_serving.server import Replica
+from tidemill_serving.settings import ReplicaSettings, read_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a replica until it is drained (0), cannot be started (1), or was told to wrongly (2)."""
+    settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        if settings.parent_pid is not None:
+            die_with_parent(settings.parent_pid)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            failure = runner.run(_serve(settings))
+    except OSError as error:
+        failure = f"The replica cannot start: {error}"
+    if failure is not None:
+        # The launcher shows the last line of stderr.
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    return 0
+
+
+async def _serve(settings: ReplicaSettings) -> str | None:
+    replica = Replica(engine_for(settings), settings.token, settings.server)
+    address = await replica.open(settings.listen)
+    _listen_to_signals(replica)
+    sys.stdout.write(json.dumps({"address": address}) + "\n")
+    sys.stdout.flush()
+    return await replica.run()
+
+
+def _listen_to_signals(replica: Replica) -> None:
+    """The first SIGTERM or SIGINT drains; the second one ends the process at once."""
+    told = False
+
+    def hear(number: signal.Signals) -> None:
+        nonlocal told
+        if told:
+            os._exit(128 + number)
+        told = True
+        replica.drain()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear, number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

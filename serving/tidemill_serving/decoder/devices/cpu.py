@@ -1,0 +1,196 @@
+"""Runs the decoder on the processor with ONNX Runtime.
+
+Facts this stands on (GroupQueryAttention, onnxruntime 1.31): with one buffer bound as past and as present it appends
+in place; the mask only gives each row's count and the width; a batch may hold rows of any length when each appends
+one token; several tokens with a past need a batch of one.
+"""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from tidemill_serving.decoder.devices.device import DeviceError, FloatArray, IntArray, ModelRefusedError
+from tidemill_serving.decoder.devices.export import (
+    BETTER_EXPORT,
+    Export,
+    GraphValue,
+    past_names,
+    present_name,
+    read_export,
+)
+from tidemill_serving.decoder.devices.guard import Room
+from tidemill_serving.decoder.kv_cache import KVCache
+
+_PROBE_LENGTH = 4  # tokens of cache in the probe; it runs one
+_HEAD_SIZES = (64, 128, 80, 96, 256, 32, 16, 8, *range(24, 513, 8))  # the usual ones first
+_QUIET = 4  # log nothing: every failure comes back as an exception
+
+
+class CpuDevice:
+    """See `Device`. Caches of float32 and float16; exports with and without position_ids and pruned logits."""
+
+    def __init__(self, *, num_threads: int, spinning: bool) -> None:
+        self._num_threads = num_threads
+        self._spinning = spinning
+        self._bindings: dict[tuple[int, int], Any] = {}
+
+    def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
+        """Make the session and the cache."""
+        self._session = self._make_session(graph)
+        on_progress(0.8)
+        self._export = read_export(*_signature(self._session))
+        self._vocab_size, head_size = _probe(self._session, self._export)
+        self._room = Room(num_slots, context_length, self._vocab_size)
+        self._cache = KVCache(
+            num_layers=self._export.num_layers,
+            num_slots=num_slots,
+            num_kv_heads=self._export.num_kv_heads,
+            num_tokens=context_length,
+            head_size=head_size,
+            dtype=self._export.cache_dtype,
+        )
+        self._positions = np.arange(context_length, dtype=np.int64)
+        self._ones = np.ones((1, context_length), np.int64)
+        self._logits = np.empty(num_slots * self._vocab_size, self._export.logits_dtype)
+        self._check_context_length()
+        on_progress(1.0)
+        return self._vocab_size
+
+    def decode(self, token_ids: IntArray, num_past: IntArray) -> FloatArray:
+        """Append one token to each of the first slots."""
+        self._room.check_decode(token_ids, num_past)
+        n, width = len(token_ids), int(num_past.max()) + 1
+        mask = (self._positions[:width] <= num_past[:, None]).astype(np.int64)
+        logits: FloatArray = self._run((0, n), token_ids[:, None], mask, num_past[:, None])[:, -1]
+        return logits
+
+    def extend(self, slot: int, token_ids: IntArray, num_past: int) -> FloatArray:
+        """Append tokens to one slot."""
+        self._room.check_extend(slot, token_ids, num_past)
+        total = num_past + len(token_ids)
+        positions = self._positions[None, num_past:total]
+        logits: FloatArray = self._run((slot, slot + 1), token_ids[None], self._ones[:, :total], positions)[0, -1]
+        return logits
+
+    def move(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the start of a slot."""
+        self._cache.move(source, target, num_tokens)
+
+    def close(self) -> None:
+        """Drop the session and the cache; their memory goes with them."""
+        self._bindings.clear()
+        for name in ("_session", "_cache", "_logits"):
+            self.__dict__.pop(name, None)
+
+    def _make_session(self, graph: Path) -> Any:
+        if not graph.is_file():
+            raise ModelRefusedError(f"the graph {graph.name} is missing")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        # It would keep one memory plan for each shape that ever ran: as many as there are lengths.
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spinning)))
+        try:
+            return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelRefusedError(f"the graph {graph.name} cannot be loaded: {_sentence(error)}") from error
+
+    def _check_context_length(self) -> None:
+        """Run one token as if the context were full: its mask has the full width, and still counts one.
+
+        A graph's table of rotary angles may end before the context that the manifest claims.
+        """
+        mask = np.zeros((1, self._room.num_tokens), np.int64)
+        mask[0, 0] = 1
+        try:
+            self._run((0, 1), np.zeros((1, 1), np.int64), mask, self._positions[None, -1:])
+        except DeviceError as error:
+            raise ModelRefusedError(
+                f"the graph does not reach a context of {self._room.num_tokens} tokens: {error}"
+            ) from error
+
+    def _run(self, slots: tuple[int, int], token_ids: IntArray, mask: IntArray, positions: IntArray) -> FloatArray:
+        """One run over the slots; returns logits [B, S or 1, V]."""
+        logits = self._logits_buffer(len(token_ids), 1 if self._export.has_pruned_logits else token_ids.shape[1])
+        binding = self._binding(slots)
+        binding.bind_ortvalue_input("input_ids", _bound(token_ids))
+        binding.bind_ortvalue_input("attention_mask", _bound(mask))
+        if self._export.has_position_ids:
+            binding.bind_ortvalue_input("position_ids", _bound(positions))
+        binding.bind_ortvalue_output("logits", _bound(logits))
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise DeviceError(_sentence(error)) from error
+        return logits.astype(np.float32, copy=False)
+
+    def _binding(self, slots: tuple[int, int]) -> Any:
+        """A binding with the cache of these slots as past and as present; made once for each range."""
+        if slots not in self._bindings:
+            binding = self._session.io_binding()
+            arrays = chain.from_iterable(zip(self._cache.keys, self._cache.values, strict=True))
+            for name, array in zip(past_names(self._export.num_layers), arrays, strict=True):
+                view = _bound(array[slots[0] : slots[1]])
+                binding.bind_ortvalue_input(name, view)
+                binding.bind_ortvalue_output(present_name(name), view)
+            self._bindings[slots] = binding
+        return self._bindings[slots]
+
+    def _logits_buffer(self, num_rows: int, num_tokens: int) -> NDArray[np.generic]:
+        """Room for logits [rows, tokens, V], kept for the next run."""
+        size = num_rows * num_tokens * self._vocab_size
+        if size > self._logits.size:
+            self._logits = np.empty(size, self._logits.dtype)
+        return self._logits[:size].reshape(num_rows, num_tokens, self._vocab_size)
+
+
+def _bound(array: NDArray[np.generic]) -> Any:
+    """An OrtValue on the array's own memory, which must live until the run is over.
+
+    Of anything but contiguous memory ONNX Runtime would bind a copy, and what a run writes there would be lost.
+    """
+    if not array.flags.c_contiguous:
+        raise DeviceError("an array to be bound is not contiguous")
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _signature(session: Any) -> tuple[list[GraphValue], list[GraphValue]]:
+    def read(values: Any) -> list[GraphValue]:
+        return [GraphValue(value.name, value.type, tuple(value.shape)) for value in values]
+
+    return read(session.get_inputs()), read(session.get_outputs())
+
+
+def _probe(session: Any, export: Export) -> tuple[int, int]:
+    """Run one token on a cache of four, to learn vocabulary and head size and that it appends in place.
+
+    An export that grows its cache by concatenation answers with five. Returns (vocabulary size, head size).
+    """
+    failure = ""
+    for head_size in (export.head_size,) if export.head_size else _HEAD_SIZES:
+        cache = np.zeros((1, export.num_kv_heads, _PROBE_LENGTH, head_size), export.cache_dtype)
+        feed = dict.fromkeys(past_names(export.num_layers), cache)
+        feed |= {"input_ids": np.zeros((1, 1), np.int64), "attention_mask": np.ones((1, 1), np.int64)}
+        if export.has_position_ids:
+            feed["position_ids"] = np.zeros((1, 1), np.int64)
+        try:
+            logits, present = session.run(["logits", "present.0.key"], feed)
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime has no common base class
+            failure = failure or _sentence(error)
+            continue
+        if present.shape[2] != _PROBE_LENGTH:
+            raise ModelRefusedError(f"the graph grows its cache by concatenation; {BETTER_EXPORT}")
+        return int(logits.shape[-1]), head_size
+    raise ModelRefusedError(f"the graph does not run with a cache of a fixed length ({failure}); {BETTER_EXPORT}")
+
+
+def _sentence(error: Exception) -> str:
+    """ONNX Runtime's message without its prefix, cut to a readable length."""
+    return str(error).rpartition("Status Message: ")[2].replace("\n", " ")[:300]

@@ -1,0 +1,52 @@
+"""The port below the decoder: what runs the model's graph and holds its KV cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+
+
+class ModelRefusedError(Exception):
+    """The graph cannot be served; the sentence says why and what would be."""
+
+
+class DeviceError(Exception):
+    """A run failed. What the cache held before it is still there, so the run may be tried again in parts."""
+
+
+class Device(Protocol):
+    """Runs one decoder model. Only the engine's thread calls it.
+
+    The cache has numbered slots; each holds the keys and values of one sequence from its first token on. A run
+    appends to them. How much of a slot counts is the caller's knowledge: `num_past` says it with every run.
+    """
+
+    def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
+        """Load the graph, make room for `num_slots` sequences of `context_length` tokens each.
+
+        Calls `on_progress` with 0 to 1. Returns the vocabulary's size. Raises ModelRefusedError.
+        """
+
+    def decode(self, token_ids: IntArray, num_past: IntArray) -> FloatArray:
+        """Append one token to each of the slots 0 to n-1.
+
+        `token_ids` [n] are the tokens, `num_past` [n] the lengths of the slots before them. Returns logits [n, V],
+        which stay valid until the next call. Raises DeviceError.
+        """
+
+    def extend(self, slot: int, token_ids: IntArray, num_past: int) -> FloatArray:
+        """Append `token_ids` [s] to one slot that holds `num_past` tokens.
+
+        Returns the last token's logits [V], which stay valid until the next call. Raises DeviceError.
+        """
+
+    def move(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first `num_tokens` of slot `source` over slot `target`."""
+
+    def close(self) -> None:
+        """Free the model and the cache."""

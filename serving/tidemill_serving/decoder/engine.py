@@ -1,0 +1,241 @@
+"""The decoder engine: one thread that loads a model and then steps whenever there is work."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tidemill_models.package import ModelPackage
+from tidemill_models.tokenizer import Tokenizer
+from tidemill_serving.decoder.admission import Admission, RequestRefusedError
+from tidemill_serving.decoder.devices.device import Device, DeviceError, ModelRefusedError
+from tidemill_serving.decoder.heartbeat import Heartbeat
+from tidemill_serving.decoder.loop import DecoderLoop
+from tidemill_serving.decoder.scheduler import ChunkPolicy, Scheduler
+from tidemill_serving.decoder.sequence import Limits, TokenText
+from tidemill_serving.decoder.settings import DecoderSettings
+from tidemill_serving.engine import (
+    EngineBusyError,
+    EngineListener,
+    EngineStoppedError,
+    FinishReason,
+    GenerationRequest,
+    Load,
+    Phase,
+    SequenceOutput,
+    Step,
+)
+
+IDLE_BEAT_S = 1.0  # an idle engine shows life this often
+CLOSE_PATIENCE_S = 10.0
+LOADED_PROGRESS = 0.8  # share of a start that loading takes; warming is the rest
+WARM_LENGTHS = (2, 16, 64)  # tokens of the prompts that are run before the first caller's
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderModel:
+    """What the engine must know of a model."""
+
+    graph: Path
+    limits: Limits
+    open_text: Callable[[Sequence[int]], TokenText]
+    """Called with a prompt; gives the stream that turns its answer's tokens into text."""
+
+    @classmethod
+    def from_package(cls, package: ModelPackage) -> "DecoderModel":
+        """Read the tokenizer; the graph is read by the engine. Raises ModelPackageError."""
+        limits = Limits(package.decoder.context_length, frozenset(package.decoder.eos_token_ids))
+        return cls(package.graph_path, limits, Tokenizer.from_file(package.tokenizer_path).text_stream)
+
+
+class DecoderEngine:
+    """See `Engine`. Sequence ids must be unique among the generations that have not ended (else ValueError)."""
+
+    def __init__(self, model: DecoderModel, device: Device, settings: DecoderSettings) -> None:
+        self._model = model
+        self._device = device
+        self._settings = settings
+        self._token_budget = settings.token_budget or settings.num_slots * model.limits.context_length
+        self._scheduler = Scheduler(num_slots=settings.num_slots, token_budget=self._token_budget)
+        self._chunks = ChunkPolicy(
+            inter_token_budget_s=settings.inter_token_budget.total_seconds(),
+            max_chunk_length=settings.max_chunk_length,
+        )
+        self._loop = DecoderLoop(device, self._scheduler, self._chunks)
+        self._heartbeat = Heartbeat()
+        self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
+        self._num_steps = 0
+        # All below is shared between threads and guarded by `_changed`.
+        self._changed = threading.Condition()
+        self._inbox: list[GenerationRequest] = []
+        self._cancelled: set[int] = set()
+        self._unfinished: set[int] = set()
+        self._load = self._scheduler.load()
+        self._is_closing = False
+        self._failure = ""
+
+    def start(self, listener: EngineListener) -> None:
+        """Load and warm the model in the engine's own thread, then step whenever there is work."""
+        self._listener = listener
+        self._heartbeat.begin("load")
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Take a generation in. Raises EngineBusyError and EngineStoppedError."""
+        with self._changed:
+            if self._is_closing or self._failure:
+                raise EngineStoppedError(self._failure or "The engine is closed.")
+            if request.sequence_id in self._unfinished:
+                raise ValueError(f"sequence_id {request.sequence_id} is in use")
+            if len(self._unfinished) >= self._settings.num_slots + self._settings.num_waiting_places:
+                raise EngineBusyError(f"{len(self._unfinished)} generations are running or waiting")
+            self._unfinished.add(request.sequence_id)
+            self._inbox.append(request)
+            self._changed.notify()
+
+    def abort(self, sequence_id: int) -> None:
+        """End a generation within one step, with CANCELLED. Unknown and finished ids are ignored."""
+        with self._changed:
+            if sequence_id in self._unfinished:
+                self._cancelled.add(sequence_id)
+                self._changed.notify()
+
+    def load(self) -> Load:
+        """How busy the engine is now."""
+        with self._changed:
+            return replace(self._load, num_waiting=len(self._unfinished) - self._load.num_running)
+
+    def is_responsive(self) -> bool:
+        """Whether the engine's thread lives and what it does has not taken too long."""
+        return self._thread.is_alive() and self._heartbeat.is_fresh()
+
+    def close(self) -> None:
+        """Abort what runs, end the thread, free the model. Returns when the thread has ended (at most 10 s)."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_PATIENCE_S)
+
+    # From here on: the engine's thread.
+
+    def _live(self) -> None:
+        try:
+            self._admission = self._start_model()
+            self._work()
+        except ModelRefusedError as error:
+            self._fail(f"The model cannot be served: {error}.")
+        except Exception as error:
+            _logger.exception("the engine's thread failed")
+            self._fail(f"The engine failed: {type(error).__name__}: {error}.")
+        finally:
+            self._device.close()
+
+    def _start_model(self) -> Admission:
+        """Load and warm the model. Raises ModelRefusedError."""
+        self._tell(Phase.LOADING, 0.0, "The graph is loaded.")
+        vocab_size = self._device.load(
+            self._model.graph,
+            num_slots=self._settings.num_slots + 1,
+            context_length=self._model.limits.context_length,
+            on_progress=lambda progress: self._tell(Phase.LOADING, LOADED_PROGRESS * progress, "The graph is loaded."),
+        )
+        self._tell(Phase.WARMING, LOADED_PROGRESS, "The first runs are made.")
+        self._warm()
+        self._tell(Phase.READY, 1.0, "The engine takes generations.")
+        return Admission(self._model.limits, vocab_size, self._token_budget, self._model.open_text)
+
+    def _warm(self) -> None:
+        """Run once what callers will run, so that the first of them does not pay for it and chunks start out right."""
+        try:
+            for wanted in WARM_LENGTHS:
+                length = min(wanted, self._model.limits.context_length - 1)
+                start = time.monotonic()
+                self._device.extend(0, np.zeros(length, np.int64), 0)
+                self._chunks.saw_prefill(time.monotonic() - start, length)
+            for num_rows in {1, self._settings.num_slots}:
+                self._device.decode(np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64))
+        except DeviceError as error:
+            raise ModelRefusedError(f"its first run failed: {error}") from error
+
+    def _work(self) -> None:
+        while True:
+            requests, cancelled, is_closing = self._take_inbox()
+            outputs = self._admit(requests)
+            if is_closing:
+                self._publish(outputs + self._loop.cancel_all())
+                return
+            self._heartbeat.begin("prefill" if self._scheduler.waiting or self._scheduler.prefilling else "decode")
+            self._publish(outputs + self._loop.step(cancelled))
+            if self._loop.failure:
+                self._fail(self._loop.failure)
+                return
+
+    def _take_inbox(self) -> tuple[list[GenerationRequest], set[int], bool]:
+        """Everything that came in; waits while there is nothing to do at all."""
+        with self._changed:
+            while not (self._inbox or self._cancelled or self._is_closing or self._scheduler.has_work):
+                self._heartbeat.begin("idle")
+                self._changed.wait(IDLE_BEAT_S)
+            taken = self._inbox, self._cancelled, self._is_closing
+            self._inbox, self._cancelled = [], set()
+            return taken
+
+    def _admit(self, requests: Iterable[GenerationRequest]) -> list[SequenceOutput]:
+        """Put the requests that can run among the waiting; returns the ends of the others."""
+        refused = []
+        for request in requests:
+            try:
+                self._scheduler.add(self._admission.make_sequence(request))
+            except RequestRefusedError as error:
+                refused.append(_error_output(request, str(error)))
+            except Exception:  # one caller's request is not the others' end
+                _logger.exception("sequence %d cannot be taken in", request.sequence_id)
+                refused.append(_error_output(request, "the engine could not take this generation in"))
+        return refused
+
+    def _publish(self, outputs: list[SequenceOutput]) -> None:
+        """Hand out a step's outputs and the load after it, if there is news."""
+        load = self._scheduler.load()
+        with self._changed:
+            is_news = bool(outputs) or load != self._load
+            self._load = load
+            self._unfinished.difference_update(
+                output.sequence_id for output in outputs if output.finish_reason is not None
+            )
+        if not is_news:
+            return
+        self._num_steps += 1
+        try:
+            self._listener.on_step(Step(self._num_steps, tuple(outputs), load))
+        except Exception:
+            _logger.exception("the listener failed")
+
+    def _fail(self, sentence: str) -> None:
+        """Take nothing more, end what is here, and say why."""
+        with self._changed:
+            self._failure = sentence
+            stranded, self._inbox = self._inbox, []
+        self._publish([_error_output(request, sentence) for request in stranded] + self._loop.fail_all(sentence))
+        self._tell(Phase.FAILED, 0.0, sentence)
+
+    def _tell(self, phase: Phase, progress: float, detail: str) -> None:
+        try:
+            self._listener.on_phase(phase, progress, detail)
+        except Exception:
+            _logger.exception("the listener failed")
+
+
+def _error_output(request: GenerationRequest, error: str) -> SequenceOutput:
+    return SequenceOutput(
+        sequence_id=request.sequence_id,
+        finish_reason=FinishReason.ERROR,
+        error=error,
+        num_prompt_tokens=len(request.prompt_tokens),
+    )

@@ -1,0 +1,42 @@
+"""How others see whether the engine's thread is alive."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+PATIENCE_S = 5.0
+LOADING_PATIENCE_S = 600.0  # a first load has no example; the disk may be slow
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    kind: str
+    since: float
+
+
+class Heartbeat:
+    """Written by the engine's thread, read by any.
+
+    Work of one kind may take 5 times its longest so far, and 5 seconds in any case.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._longest: dict[str, float] = {}
+        self._work: _Work | None = None  # replaced as a whole: a reader never sees a half of it
+
+    def begin(self, kind: str) -> None:
+        """The thread ends what it did and begins something of this kind."""
+        now = self._clock()
+        if self._work is not None:
+            took = now - self._work.since
+            self._longest[self._work.kind] = max(took, self._longest.get(self._work.kind, 0.0))
+        self._work = _Work(kind, now)
+
+    def is_fresh(self) -> bool:
+        """Whether the present work has not taken too long."""
+        work = self._work
+        if work is None:
+            return True
+        patience = LOADING_PATIENCE_S if work.kind == "load" else PATIENCE_S
+        return self._clock() - work.since <= max(patience, 5 * self._longest.get(work.kind, 0.0))

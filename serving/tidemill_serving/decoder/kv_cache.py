@@ -1,0 +1,24 @@
+"""The memory that holds every running sequence's keys and values."""
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class KVCache:
+    """One array per layer for the keys and one for the values, each `[slots, kv heads, tokens, head size]`.
+
+    The graph appends in place, so what it is handed must be a view, never a copy: only slices on axis 0 are. They
+    start as zero pages that the operating system makes real when they are written, so unused length costs nothing.
+    """
+
+    def __init__(
+        self, *, num_layers: int, num_slots: int, num_kv_heads: int, num_tokens: int, head_size: int, dtype: DTypeLike
+    ) -> None:
+        shape = (num_slots, num_kv_heads, num_tokens, head_size)
+        self.keys: list[NDArray[np.generic]] = [np.zeros(shape, dtype) for _ in range(num_layers)]
+        self.values: list[NDArray[np.generic]] = [np.zeros(shape, dtype) for _ in range(num_layers)]
+
+    def move(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first `num_tokens` of slot `source` over slot `target`."""
+        for array in (*self.keys, *self.values):
+            array[target, :, :num_tokens] = array[source, :, :num_tokens]

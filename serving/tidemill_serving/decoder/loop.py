@@ -1,0 +1,158 @@
+"""One step of the engine: admit, one decode run, at most one piece of a prompt, sample."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
+from tidemill_serving.decoder.sampler import draw_token, is_greedy
+from tidemill_serving.decoder.scheduler import ChunkPolicy, Move, Scheduler
+from tidemill_serving.decoder.sequence import Sequence
+from tidemill_serving.engine import FinishReason, SequenceOutput
+
+_logger = logging.getLogger(__name__)
+
+
+class DecoderLoop:
+    """Moves all sequences on by one step at a time. Knows nothing of threads."""
+
+    def __init__(
+        self, device: Device, scheduler: Scheduler, chunks: ChunkPolicy, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.scheduler = scheduler
+        self._device = device
+        self._chunks = chunks
+        self._clock = clock
+        self.failure = ""
+
+    def step(self, cancelled: Iterable[int] = ()) -> list[SequenceOutput]:
+        """End what is cancelled or overdue, admit, run, sample.
+
+        Sets `failure` to a sentence when the device does not run any more, whatever it is given.
+        """
+        outputs = self._end_unwanted(frozenset(cancelled))
+        self.scheduler.admit()
+        outputs += self._decode()
+        outputs += self._prefill()
+        return outputs
+
+    def cancel_all(self) -> list[SequenceOutput]:
+        """End every sequence as its caller would have, without a run."""
+        return [self._end(sequence, FinishReason.CANCELLED) for sequence in list(self.scheduler)]
+
+    def fail_all(self, error: str) -> list[SequenceOutput]:
+        """End every sequence with ERROR and a sentence, without touching the device."""
+        ended = list(self.scheduler)
+        for sequence in ended:
+            self.scheduler.remove(sequence)
+        return [sequence.fail(error) for sequence in ended]
+
+    def _end_unwanted(self, cancelled: frozenset[int]) -> list[SequenceOutput]:
+        now = self._clock()
+        outputs = []
+        for sequence in list(self.scheduler):
+            deadline = sequence.request.deadline
+            if sequence.request.sequence_id in cancelled:
+                outputs.append(self._end(sequence, FinishReason.CANCELLED))
+            elif deadline is not None and deadline <= now:
+                outputs.append(self._end(sequence, FinishReason.DEADLINE))
+        return outputs
+
+    def _decode(self) -> list[SequenceOutput]:
+        running = list(self.scheduler.decoding)
+        if not running:
+            return []
+        token_ids = np.array([sequence.last_token for sequence in running], np.int64)
+        num_past = np.array([sequence.num_cached for sequence in running], np.int64)
+        start = self._clock()
+        try:
+            logits = self._device.decode(token_ids, num_past)
+        except DeviceError:
+            return self._decode_alone(running)
+        self._chunks.saw_decode(self._clock() - start)
+        for sequence in running:
+            sequence.num_cached += 1
+        return self._take(running, logits)
+
+    def _decode_alone(self, running: list[Sequence]) -> list[SequenceOutput]:
+        """A batch failed: run its rows one by one, so that only those which fail by themselves end."""
+        outputs: list[SequenceOutput] = []
+        for sequence in running:
+            token = np.array([sequence.last_token], np.int64)
+            try:
+                logits = self._device.extend(sequence.slot, token, sequence.num_cached)
+            except DeviceError as error:
+                outputs.append(self._fail(sequence, f"the model's run failed: {error}"))
+            else:
+                sequence.num_cached += 1
+                outputs += self._take([sequence], logits[None])
+        self._check_device()
+        return outputs
+
+    def _prefill(self) -> list[SequenceOutput]:
+        if not self.scheduler.prefilling:
+            return []
+        sequence = self.scheduler.prefilling[0]
+        length = self._chunks.length(sequence.num_prompt_left, others_decode=bool(self.scheduler.decoding))
+        chunk = sequence.prompt[sequence.num_cached : sequence.num_cached + length]
+        start = self._clock()
+        try:
+            logits = self._device.extend(sequence.slot, chunk, sequence.num_cached)
+        except DeviceError as error:
+            output = self._fail(sequence, f"the model's run failed: {error}")
+            self._check_device()
+            return [output]
+        self._chunks.saw_prefill(self._clock() - start, length)
+        sequence.num_cached += length
+        if sequence.num_prompt_left:
+            return []
+        self._carry_out(self.scheduler.promote(sequence))
+        return self._take([sequence], logits[None])
+
+    def _take(self, sequences: list[Sequence], logits: FloatArray) -> list[SequenceOutput]:
+        """Sample a token for each sequence from its row of `logits` [n, V]."""
+        best = logits.argmax(axis=1)  # of a row with a NaN, its place
+        are_finite = np.isfinite(logits[np.arange(len(best)), best])
+        outputs = []
+        # As lists: Python reads numbers out of arrays ten times more slowly.
+        for row, (sequence, token, is_finite) in enumerate(
+            zip(sequences, best.tolist(), are_finite.tolist(), strict=True)
+        ):
+            if not is_finite:
+                outputs.append(self._fail(sequence, "the model's logits are not finite"))
+                continue
+            try:
+                sampling = sequence.request.sampling
+                chosen = token if is_greedy(sampling) else draw_token(logits[row], sampling, sequence.generator)
+                outputs.append(self._advance(sequence, chosen))
+            except Exception:  # one generation's trouble is not its neighbours'
+                _logger.exception("sequence %d cannot go on", sequence.request.sequence_id)
+                outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
+        return outputs
+
+    def _advance(self, sequence: Sequence, token: int) -> SequenceOutput:
+        output = sequence.take(token)
+        if output.finish_reason is not None:
+            self._carry_out(self.scheduler.remove(sequence))
+        return output
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> SequenceOutput:
+        self._carry_out(self.scheduler.remove(sequence))
+        return sequence.end(reason)
+
+    def _fail(self, sequence: Sequence, error: str) -> SequenceOutput:
+        self._carry_out(self.scheduler.remove(sequence))
+        return sequence.fail(error)
+
+    def _check_device(self) -> None:
+        """After a failed run: see in the spare slot whether the device still runs anything at all."""
+        try:
+            self._device.extend(self.scheduler.spare_slot, np.zeros(1, np.int64), 0)
+        except DeviceError as error:
+            self.failure = f"The device does not run any more: {error}."
+
+    def _carry_out(self, moves: list[Move]) -> None:
+        for move in moves:
+            self._device.move(move.source, move.target, move.num_tokens)

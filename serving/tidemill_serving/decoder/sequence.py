@@ -1,0 +1,111 @@
+"""One generation inside the engine."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from tidemill_models.stop_strings import StopMatcher
+from tidemill_serving.decoder.devices.device import IntArray
+from tidemill_serving.decoder.sampler import make_generator
+from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput
+
+
+class TokenText(Protocol):
+    """Turns tokens into text as they come, complete characters only."""
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """The text that these tokens complete."""
+
+    def finish(self) -> str:
+        """What is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends a generation, beside its own wishes."""
+
+    context_length: int
+    eos_token_ids: frozenset[int]
+
+
+class State(Enum):
+    """Where a sequence is: waiting for a slot, its prompt going into the cache, or making tokens."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request with what the engine has made of it so far."""
+
+    request: GenerationRequest
+    prompt: IntArray
+    limits: Limits
+    text: TokenText
+    state: State = State.WAITING
+    slot: int = -1  # meaningful from PREFILL on
+    num_cached: int = 0  # tokens whose keys and values are in the slot
+    num_completion_tokens: int = 0
+    last_token: int = 0  # sampled, not yet in the cache
+    generator: np.random.Generator = field(init=False)
+    _stops: StopMatcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generator = make_generator(self.request.sampling.seed)
+        self._stops = StopMatcher(self.request.stop)
+
+    @property
+    def num_reserved(self) -> int:
+        """The most tokens of cache that this sequence can come to need."""
+        return min(len(self.prompt) + self.request.max_tokens, self.limits.context_length)
+
+    @property
+    def num_prompt_left(self) -> int:
+        """Prompt tokens that are not in the cache yet."""
+        return len(self.prompt) - self.num_cached
+
+    def take(self, token: int) -> SequenceOutput:
+        """Take the next token; the output says whether it was the last."""
+        self.num_completion_tokens += 1
+        self.last_token = token
+        if token in self.limits.eos_token_ids:
+            return self.end(FinishReason.STOP, token_ids=(token,))
+        text, hit = self._stops.push(self.text.push([token]))
+        if hit:
+            return self._output(text, (token,), FinishReason.STOP)
+        if self._is_full():
+            return self.end(FinishReason.LENGTH, before=text, token_ids=(token,))
+        return SequenceOutput(self.request.sequence_id, text, (token,))
+
+    def end(self, reason: FinishReason, *, before: str = "", token_ids: tuple[int, ...] = ()) -> SequenceOutput:
+        """End with all text that was held back, up to a stop string that the last of it completes."""
+        text, hit = self._stops.push(self.text.finish())
+        if not hit:
+            text += self._stops.finish()
+        elif reason is FinishReason.LENGTH:
+            reason = FinishReason.STOP
+        return self._output(before + text, token_ids, reason)
+
+    def fail(self, error: str) -> SequenceOutput:
+        """End with ERROR and a sentence; text that was held back is not worth a second failure."""
+        return self._output("", (), FinishReason.ERROR, error)
+
+    def _is_full(self) -> bool:
+        made = self.num_completion_tokens
+        return made >= self.request.max_tokens or len(self.prompt) + made >= self.limits.context_length
+
+    def _output(self, text: str, token_ids: tuple[int, ...], reason: FinishReason, error: str = "") -> SequenceOutput:
+        return SequenceOutput(
+            sequence_id=self.request.sequence_id,
+            text=text,
+            token_ids=token_ids,
+            finish_reason=reason,
+            error=error,
+            num_prompt_tokens=len(self.prompt),
+            num_completion_tokens=self.num_completion_tokens,
+        )

@@ -1,0 +1,120 @@
+"""The engine of a model package: checks the package, then becomes the engine that its manifest names."""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidemill_models.errors import ModelPackageError
+from tidemill_models.package import ModelPackage
+from tidemill_serving.engine import (
+    Engine,
+    EngineListener,
+    EngineStoppedError,
+    GenerationRequest,
+    Load,
+    Phase,
+)
+from tidemill_serving.settings import ReplicaSettings
+
+if TYPE_CHECKING:
+    from tidemill_serving.decoder.devices.device import Device
+    from tidemill_serving.decoder.settings import DecoderSettings
+
+_log = logging.getLogger(__name__)
+_NOTHING_LOADED = Load(num_running=0, num_waiting=0, num_slots=0, num_free_tokens=0)
+
+
+class PackageEngine:
+    """See `Engine`. Reads nothing before `start`, so that the port can be open while a large package is read."""
+
+    def __init__(self, folder: Path, build: Callable[[ModelPackage], Engine]) -> None:
+        self._folder = folder
+        self._build = build
+        self._lock = threading.Lock()  # of the two below: who closes meets who builds
+        self._engine: Engine | None = None
+        self._is_closed = False
+
+    def start(self, listener: EngineListener) -> None:
+        """Check the package in a thread, then start its engine; what is wrong with it ends in FAILED."""
+        threading.Thread(target=self._open, args=(listener,), name="tidemill-package", daemon=True).start()
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Take a generation in, once there is an engine."""
+        if self._engine is None:
+            raise EngineStoppedError("the package is still being read")
+        self._engine.submit(request)
+
+    def abort(self, sequence_id: int) -> None:
+        """End a generation."""
+        if self._engine is not None:
+            self._engine.abort(sequence_id)
+
+    def load(self) -> Load:
+        """How busy the engine is; without one there are no slots."""
+        return _NOTHING_LOADED if self._engine is None else self._engine.load()
+
+    def is_responsive(self) -> bool:
+        """Whether the engine lives; reading a package takes what the disk takes."""
+        return self._engine is None or self._engine.is_responsive()
+
+    def close(self) -> None:
+        """Close the engine, or see to it that none is started any more."""
+        with self._lock:
+            self._is_closed = True
+        if self._engine is not None:
+            self._engine.close()
+
+    def _open(self, listener: EngineListener) -> None:
+        listener.on_phase(Phase.LOADING, 0.0, "The package is checked.")
+        try:
+            engine = self._build(_check(self._folder))
+        except ModelPackageError as error:
+            listener.on_phase(Phase.FAILED, 0.0, f"The model package cannot be served: {error}")
+            return
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the launcher must hear of it
+            _log.exception("the package cannot be opened")
+            listener.on_phase(Phase.FAILED, 0.0, f"The replica cannot start: {type(error).__name__}: {error}")
+            return
+        with self._lock:
+            if not self._is_closed:
+                self._engine = engine
+                engine.start(listener)
+
+
+# The imports below wait for their use: they take longer than all else that happens before the port is open.
+
+
+def _check(folder: Path) -> ModelPackage:
+    from tidemill_models.check import check_package  # noqa: PLC0415
+
+    return check_package(folder, templates=False)  # a replica renders none
+
+
+def engine_for(settings: ReplicaSettings) -> Engine:
+    """The engine that `settings` ask for, not started yet."""
+    return PackageEngine(settings.package, lambda package: _decoder_engine(package, settings))
+
+
+def _decoder_engine(package: ModelPackage, settings: ReplicaSettings) -> Engine:
+    from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel  # noqa: PLC0415
+    from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
+
+    decoder = DecoderSettings(
+        num_slots=settings.slots or package.manifest.scaling.slots, num_threads=settings.threads or 0
+    )
+    model = DecoderModel.from_package(package)
+    return DecoderEngine(model, _device(package, settings, decoder), decoder)
+
+
+def _device(package: ModelPackage, settings: ReplicaSettings, decoder: "DecoderSettings") -> "Device":
+    from tidemill_models.tokenizer import Tokenizer  # noqa: PLC0415
+    from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
+    from tidemill_serving.decoder.devices.fake import FakeDevice  # noqa: PLC0415
+
+    if settings.device == "fake":
+        vocab_size = Tokenizer.from_file(package.tokenizer_path).vocabulary_size
+        return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
+    return CpuDevice(num_threads=decoder.threads(), spinning=decoder.spinning)

@@ -1,0 +1,216 @@
+"""The wall between the engine's thread and the event loop: every sequence of every caller passes here.
+
+The engine's thread only appends to a queue and wakes the loop, once for all that it said meanwhile; everything
+else here runs in the loop.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tidemill.engine.v1 import engine_pb2 as pb
+from tidemill_serving.engine import Engine, EngineBusyError, FinishReason, Phase, SequenceOutput, Step
+from tidemill_serving.server.caller import Caller
+from tidemill_serving.server.wire import SubmitInvalidError, read_submit, write_status
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the engine is in its life, as it said last."""
+
+    phase: Phase
+    progress: float = 0.0
+    detail: str = ""
+
+
+class Switchboard:
+    """Brings sequences to the engine and what it makes back to the callers that they belong to.
+
+    Callers choose their own ids; the engine sees ids of ours. `on_change` is called in the loop when the stage
+    changed or the last running sequence ended.
+    """
+
+    def __init__(self, engine: Engine, max_pending_size: int, on_change: Callable[[], None]) -> None:
+        self.stage = Stage(Phase.LOADING)
+        self.responsive = True
+        self._engine = engine
+        self._max_pending_size = max_pending_size
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._callers: set[Caller] = set()
+        self._owners: dict[int, tuple[Caller, int]] = {}  # the engine's id → whose it is, and its id there
+        self._engine_ids = itertools.count(1)
+        self._heard: deque[Stage | Step] = deque()
+        self._wake_is_due = False
+        self._step_number = 0
+        self._closed = False
+
+    # The engine's thread.
+
+    def on_phase(self, phase: Phase, progress: float, detail: str) -> None:
+        """See EngineListener."""
+        self._hear(Stage(phase, progress, detail))
+
+    def on_step(self, step: Step) -> None:
+        """See EngineListener."""
+        self._hear(step)
+
+    def _hear(self, said: Stage | Step) -> None:
+        self._heard.append(said)
+        if not self._wake_is_due:  # else the loop has not come to it yet, and will find this too
+            self._wake_is_due = True
+            self._loop.call_soon_threadsafe(self._pass_on)
+
+    # The loop.
+
+    def _pass_on(self) -> None:
+        self._wake_is_due = False  # before the queue is emptied: what comes after this line wakes us again
+        while self._heard:
+            said = self._heard.popleft()
+            if isinstance(said, Step):
+                self._pass_step_on(said)
+            else:
+                self._enter(said)
+
+    def _pass_step_on(self, step: Step) -> None:
+        self._step_number = step.number
+        was_busy = bool(self._owners)
+        for output in step.outputs:
+            owner = self._owners.get(output.sequence_id)
+            if owner is None:
+                continue  # its caller has gone
+            caller, sequence_id = owner
+            caller.put_load(step.number, step.load)
+            caller.put_output(sequence_id, output)
+            if output.finish_reason is not None:
+                del self._owners[output.sequence_id]
+                del caller.engine_ids[sequence_id]
+            if caller.overflowed:
+                self._abort_all_of(caller)
+        if was_busy and not self._owners:
+            self._on_change()
+
+    def _enter(self, stage: Stage) -> None:
+        if self.stage.phase is Phase.FAILED:
+            return
+        if self.stage.phase is Phase.DRAINING and stage.phase is not Phase.FAILED:
+            return  # that the model became ready meanwhile does not undo the drain
+        if stage.phase is not self.stage.phase:
+            _log.info("%s: %s", stage.phase.value, stage.detail or f"{stage.progress:.0%}")
+        self.stage = stage
+        self.tell_status()
+        if stage.phase is Phase.FAILED:
+            self._end_all_with_error(stage.detail)
+        self._on_change()
+
+    def _end_all_with_error(self, detail: str) -> None:
+        """What an engine that broke left open must not stay open."""
+        load = self._engine.load()
+        for caller, sequence_id in self._owners.values():
+            caller.put_load(self._step_number, load)
+            caller.put_output(sequence_id, SequenceOutput(sequence_id, finish_reason=FinishReason.ERROR, error=detail))
+            caller.engine_ids.clear()
+        self._owners.clear()
+
+    @property
+    def num_running(self) -> int:
+        """Sequences of all callers that have not ended."""
+        return len(self._owners)
+
+    @property
+    def num_callers(self) -> int:
+        """Connected control processes."""
+        return len(self._callers)
+
+    def drain(self) -> None:
+        """Take nothing new from now on."""
+        self._enter(Stage(Phase.DRAINING, 1.0, "It finishes what runs."))
+
+    def tell_status(self) -> None:
+        """Send every caller how the replica is now."""
+        status = self._status()
+        for caller in self._callers:
+            caller.put_status(status)
+
+    def _status(self) -> pb.ConnectResponse:
+        stage, load = self.stage, self._engine.load()
+        return write_status(stage.phase, stage.progress, stage.detail, responsive=self.responsive, load=load)
+
+    def connect(self) -> Caller:
+        """A new caller; its first message is the status."""
+        caller = Caller(self._max_pending_size)
+        caller.put_status(self._status())
+        self._callers.add(caller)
+        if self._closed:
+            caller.close()
+        return caller
+
+    def disconnect(self, caller: Caller) -> None:
+        """The caller has gone, or its stream ended: abort what it left."""
+        self._callers.discard(caller)
+        self._abort_all_of(caller)
+
+    def submit(self, caller: Caller, submit: pb.Submit) -> None:
+        """Take a sequence in, or tell the caller why not."""
+        sequence_id = submit.sequence_id
+        caller.put_load(self._step_number, self._engine.load())
+        if sequence_id <= caller.last_sequence_id:
+            error = f"sequence_id {sequence_id} is not above {caller.last_sequence_id}, the last one of this stream."
+            self._forget(caller, sequence_id)
+            caller.put_output(sequence_id, _error(sequence_id, error))
+            return
+        caller.last_sequence_id = sequence_id
+        if self.stage.phase is not Phase.READY or caller.overflowed:
+            caller.put_rejection(sequence_id)
+            return
+        engine_id = next(self._engine_ids)
+        try:
+            self._engine.submit(read_submit(submit, engine_id))
+        except SubmitInvalidError as error:
+            caller.put_output(sequence_id, _error(sequence_id, str(error)))
+        except EngineBusyError:
+            caller.put_rejection(sequence_id)
+        else:
+            # What the engine says of it comes through the loop, so not before this line.
+            self._owners[engine_id] = (caller, sequence_id)
+            caller.engine_ids[sequence_id] = engine_id
+
+    def abort(self, caller: Caller, sequence_id: int) -> None:
+        """End one sequence of `caller`; unknown ids are ignored."""
+        engine_id = caller.engine_ids.get(sequence_id)
+        if engine_id is not None:
+            self._engine.abort(engine_id)
+
+    def abort_all(self) -> None:
+        """End every sequence, with CANCELLED; its callers hear of it."""
+        for engine_id in self._owners:
+            self._engine.abort(engine_id)
+
+    def close(self) -> None:
+        """End every stream after what waits for it, also those that come later."""
+        self._closed = True
+        for caller in self._callers:
+            caller.close()
+
+    def _abort_all_of(self, caller: Caller) -> None:
+        for sequence_id in tuple(caller.engine_ids):
+            self._forget(caller, sequence_id)
+
+    def _forget(self, caller: Caller, sequence_id: int) -> None:
+        """End a sequence; what is still made for it goes nowhere."""
+        engine_id = caller.engine_ids.pop(sequence_id, None)
+        if engine_id is None:
+            return
+        self._engine.abort(engine_id)
+        del self._owners[engine_id]
+        if not self._owners:
+            self._on_change()
+
+
+def _error(sequence_id: int, sentence: str) -> SequenceOutput:
+    return SequenceOutput(sequence_id, finish_reason=FinishReason.ERROR, error=sentence)

@@ -1,0 +1,110 @@
+"""Between the private contract's messages and the engine's own types."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+
+from tidemill.engine.v1 import engine_pb2 as pb
+from tidemill_serving.engine import FinishReason, GenerationRequest, Load, Phase, Sampling, SequenceOutput
+
+_FINISH_REASONS = {
+    None: pb.FINISH_REASON_UNSPECIFIED,
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
+    FinishReason.DEADLINE: pb.FINISH_REASON_DEADLINE,
+    FinishReason.ERROR: pb.FINISH_REASON_ERROR,
+}
+_PHASES = {
+    Phase.LOADING: pb.PHASE_LOADING,
+    Phase.WARMING: pb.PHASE_WARMING,
+    Phase.READY: pb.PHASE_READY,
+    Phase.DRAINING: pb.PHASE_DRAINING,
+    Phase.FAILED: pb.PHASE_FAILED,
+}
+
+
+class SubmitInvalidError(Exception):
+    """A Submit that no engine could run; the sentence names the field and its limit."""
+
+
+def read_submit(submit: pb.Submit, engine_id: int) -> GenerationRequest:
+    """The generation that `submit` asks for, under the engine's own id. Raises SubmitInvalidError."""
+    if not submit.prompt_tokens:
+        raise SubmitInvalidError("prompt_tokens is empty: send at least one token.")
+    if submit.max_tokens < 1:
+        raise SubmitInvalidError("max_tokens must be at least 1.")
+    if any(not stop for stop in submit.stop):
+        raise SubmitInvalidError("stop holds an empty string: send none, or strings of at least one character.")
+    return GenerationRequest(
+        sequence_id=engine_id,
+        prompt_tokens=tuple(submit.prompt_tokens),
+        max_tokens=submit.max_tokens,
+        sampling=_read_sampling(submit),
+        stop=tuple(submit.stop),
+        deadline=_read_deadline(submit),
+    )
+
+
+def _read_sampling(submit: pb.Submit) -> Sampling:
+    if not math.isfinite(submit.temperature) or submit.temperature < 0:
+        raise SubmitInvalidError(f"temperature must be a number of at least 0, not {submit.temperature}.")
+    if not 0 < submit.top_p <= 1:
+        raise SubmitInvalidError(f"top_p must be above 0 and at most 1, not {submit.top_p}.")
+    return Sampling(
+        temperature=submit.temperature,
+        top_p=submit.top_p,
+        top_k=submit.top_k,
+        seed=submit.seed if submit.HasField("seed") else None,
+    )
+
+
+def _read_deadline(submit: pb.Submit) -> float | None:
+    if not submit.HasField("time_left"):
+        return None
+    return time.monotonic() + submit.time_left.seconds + submit.time_left.nanos / 1e9
+
+
+def write_status(phase: Phase, progress: float, detail: str, *, responsive: bool, load: Load) -> pb.ConnectResponse:
+    """How the replica is, as its callers hear it."""
+    status = pb.Status(
+        phase=_PHASES[phase], progress=progress, detail=detail, load=_write_load(load), responsive=responsive
+    )
+    return pb.ConnectResponse(status=status)
+
+
+def write_step(
+    number: int, outputs: Iterable[tuple[int, Sequence[SequenceOutput]]], rejected: Iterable[int], load: Load
+) -> pb.ConnectResponse:
+    """One message for `outputs` (the caller's id, what was made for it in order) and for the ids not taken."""
+    response = pb.ConnectResponse(step=pb.Step(number=number, load=_write_load(load)))
+    add = response.step.outputs.add
+    for sequence_id, parts in outputs:
+        last = parts[-1]
+        # Most messages carry one token of each sequence: no joining, and no fields that say nothing.
+        message = (
+            add(sequence_id=sequence_id, text=last.text, token_ids=last.token_ids)
+            if len(parts) == 1
+            else add(
+                sequence_id=sequence_id,
+                text="".join(part.text for part in parts),
+                token_ids=[token for part in parts for token in part.token_ids],
+            )
+        )
+        if last.finish_reason is not None:
+            message.finish_reason = _FINISH_REASONS[last.finish_reason]
+            message.error = last.error
+            message.num_prompt_tokens = last.num_prompt_tokens
+            message.num_completion_tokens = last.num_completion_tokens
+    for sequence_id in rejected:
+        add(sequence_id=sequence_id, finish_reason=pb.FINISH_REASON_REJECTED)
+    return response
+
+
+def _write_load(load: Load) -> pb.Load:
+    return pb.Load(
+        num_running=load.num_running,
+        num_waiting=load.num_waiting,
+        num_slots=load.num_slots,
+        num_free_tokens=load.num_free_tokens,
+    )

@@ -1,0 +1,93 @@
+"""The writer is one for all, so no unit may read through a whole table that only grows."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event
+
+from tests.contract.store.conftest import Customer, new_customer
+from tests.integration.scaler.platform import manifest_json
+from tidemill_services.domain.session import EndReason
+from tidemill_services.store import accounts, model_views, models, requests, sessions
+from tidemill_services.store.database import Transaction
+from tidemill_services.store.sqlite import SqliteDatabase
+
+GROWING = ("sessions", "session_holders", "requests", "api_keys", "accounts", "model_starts")
+# A scan of a partial index reads what it holds, one of the primary key reads everything.
+WHOLE_TABLE = re.compile(rf"SCAN ({'|'.join(GROWING)})( USING .*sqlite_autoindex.*)?")
+REQUEST = requests.RequestKey("first", "Start", "r", b"h" * 32)
+UNITS: dict[str, Callable[[Transaction], object]] = {
+    "start": lambda tx: sessions.start_session(
+        tx, account_id="first", key_id=key_of(tx), model="small", holder="h", price_microcredits_per_second=1
+    ),
+    "stop twice": lambda tx: [
+        sessions.stop_session(tx, account_id="first", key_id=key_of(tx), model="small", all_holders=True)
+        for _ in range(2)
+    ],
+    "stop of the model": lambda tx: sessions.stop_sessions_of_model(tx, "small", EndReason.ADMIN),
+    "finish": lambda tx: sessions.finish_session(tx, "0" * 32),
+    "list stopped": lambda tx: sessions.list_stopped(tx, ["0" * 32]),
+    "get": lambda tx: sessions.get_session(tx, "first", an_id(tx)),
+    "list": lambda tx: sessions.list_sessions(tx, "first", page_size=2, page_token="f" * 32, model="small"),
+    "open session": lambda tx: sessions.open_session_of(tx, "none", "small"),
+    "model ready": lambda tx: sessions.model_became_ready(tx, "small"),
+    "model lost": lambda tx: sessions.model_was_lost(tx, "small"),
+    "count": sessions.count_open_by_model,
+    "count of one": lambda tx: sessions.count_open_by_model(tx, "small"),
+    "view of a model": lambda tx: model_views.get_model_view(tx, "small"),
+    "find key": lambda tx: accounts.find_key_by_hash(tx, b"h" * 32),
+    "find response": lambda tx: requests.find_response(tx, REQUEST),
+    "save response": lambda tx: requests.save_response(tx, REQUEST, b"done"),
+}
+
+
+def key_of(tx: Transaction) -> str:
+    return tx.connection.exec_driver_sql("SELECT key_id FROM api_keys").scalar_one()
+
+
+def an_id(tx: Transaction) -> str:
+    return sessions.list_sessions(tx, "first").sessions[0].session_id
+
+
+@pytest.fixture
+async def sqlite_customer(tmp_path: Path):
+    database = SqliteDatabase(tmp_path / "tidemill.db")
+    await database.open()
+    await database.write(
+        models.register_model, name="small", digest="0" * 64, manifest_json=manifest_json(), package_path="/p"
+    )
+    customer = await new_customer(database, "first")
+    await customer.start()
+    yield customer
+    await database.close()
+
+
+@pytest.mark.parametrize("name", UNITS)
+async def test_a_unit_finds_its_rows_by_an_index(sqlite_customer: Customer, name: str):
+    def scanned(tx: Transaction) -> list[str]:
+        statements = recorded(tx.connection, lambda: UNITS[name](tx))
+        plans = [
+            row[3]
+            for statement, parameters in statements
+            for row in tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+        assert statements
+        return [plan for plan in plans if WHOLE_TABLE.fullmatch(plan)]
+
+    assert await sqlite_customer.database.write(scanned) == []
+
+
+def recorded(connection: Connection, work: Callable[[], object]) -> list[tuple[str, tuple]]:
+    """Do the work; return its statements with the parameters of the first execution of each."""
+    statements = []
+
+    def record(_connection, _cursor, statement, parameters, _context, executemany) -> None:
+        if "api_keys" not in statement or "WHERE" in statement:
+            statements.append((statement, parameters[0] if executemany else parameters))
+
+    event.listen(connection, "before_cursor_execute", record)
+    work()
+    event.remove(connection, "before_cursor_execute", record)
+    return statements

@@ -1,0 +1,227 @@
+"""Chat templates in their own processes: what a hostile one does, and what a good one costs nobody else."""
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tidemill_models.errors import (
+    TemplateError,
+    TemplateMemoryLimitError,
+    TemplateRefusedError,
+    TemplateRendererError,
+    TemplateRenderError,
+    TemplateSizeLimitError,
+    TemplateSyntaxError,
+    TemplateTimeLimitError,
+)
+from tidemill_models.template_process import TemplateLimits
+from tidemill_models.template_renderer import TemplateRenderer
+
+LIMITS = TemplateLimits(seconds=1)
+
+
+@pytest.fixture
+def renderer():
+    with TemplateRenderer(LIMITS, num_processes=1) as one:
+        yield one
+
+
+async def test_templates_render_as_in_transformers(renderer):
+    source = textwrap.dedent(
+        """\
+        {%- for m in messages %}
+            {%- if m.role == 'skip' %}{% continue %}{% endif %}
+            {% generation %}<{{ m.role }}>{{ m.content | trim }}{% endgeneration %}
+        {% endfor %}
+        {{ messages | tojson }}{{ strftime_now('%Y') | length }}{% if undefined_name %}x{% endif %}
+        """
+    )
+    messages = [{"role": "skip", "content": "no"}, {"role": "user", "content": " é<&> "}]
+    text = await renderer.render(source, {"messages": messages})
+    assert text == '<user>é<&>[{"role": "skip", "content": "no"}, {"role": "user", "content": " é<&> "}]4'
+
+
+async def test_a_refusal_carries_what_the_template_says(renderer):
+    with pytest.raises(TemplateRefusedError, match="roles must alternate"):
+        await renderer.render("{{ raise_exception('roles must alternate') }}", {})
+
+
+GROWING = """{% set n = namespace(x='a' * 1000000) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}"""
+HOSTILE = [
+    ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", TemplateTimeLimitError),
+    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", TemplateError),
+    ("{{ 'a' * 10**9 }}", TemplateMemoryLimitError),
+    (GROWING, TemplateMemoryLimitError),
+    ("{{ [0] * 10**9 }}", TemplateMemoryLimitError),
+    ("{{ '%1000000000d' % 1 }}", TemplateMemoryLimitError),
+    ("{{ 'a' | center(10**9) }}", TemplateMemoryLimitError),
+    ("{{ range(10**9) | list }}", TemplateRenderError),
+    ("{% for i in range(100000) %}{{ 'aaaaaaaaaa' }}{% endfor %}", TemplateSizeLimitError),
+    ("{{ 10 ** (10 ** 10) }}", TemplateTimeLimitError),
+    ("{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}", TemplateError),
+    ("{% if 1 %}" * 3_000 + "{% endif %}" * 3_000, TemplateError),
+    ("{{ " + "-" * 30_000 + "1 }}", TemplateError),
+    ("{{ ''.__class__.__mro__[1].__subclasses__() }}", TemplateRenderError),
+    ("{{ raise_exception.__globals__['os'] }}", TemplateRenderError),
+    ("{{ self.__init__.__globals__ }}", TemplateRenderError),
+    ("{{ '{0.__class__.__init__.__globals__}'.format(cycler) }}", TemplateRenderError),
+    ("{{ messages.append(1) }}", TemplateRenderError),
+    ("{% include '/etc/passwd' %}", TemplateRenderError),
+    ("{{ missing.attribute }}", TemplateRenderError),
+    ("{{ raise_exception('a' * 1000) }}", TemplateRefusedError),
+    ("{% endfor %}", TemplateSyntaxError),
+    ("{{ 'open", TemplateSyntaxError),
+    ("a\ud800", TemplateRenderError),
+    ("a" * 70_000, TemplateSizeLimitError),
+]
+
+
+@pytest.mark.parametrize(("source", "error"), HOSTILE, ids=[str(number) for number in range(len(HOSTILE))])
+async def test_a_hostile_template_ends_in_its_own_error_and_the_next_one_renders(renderer, source, error):
+    began = time.monotonic()
+    with pytest.raises(error) as caught:
+        await renderer.render(source, {"messages": [1]})
+    assert time.monotonic() - began < LIMITS.seconds + 2
+    assert len(str(caught.value)) < 700
+    assert await renderer.render("{{ messages[0] }}", {"messages": [1]}) == "1"
+
+
+async def test_what_a_template_left_in_memory_does_not_weigh_on_the_next(renderer):
+    """Constants are folded when a template is compiled, and compiled templates are kept."""
+    for number in range(40):
+        with pytest.raises(TemplateSizeLimitError):
+            await renderer.render(f"{{{{ 'a' * {4_000_000 + number} }}}}", {})
+    assert await renderer.render("{{ ('b' * 80000000) | length }}", {}) == "80000000"
+
+
+async def test_one_hostile_template_does_not_hold_up_the_others():
+    with TemplateRenderer(TemplateLimits(seconds=60), num_processes=2) as renderer:
+        endless = asyncio.ensure_future(renderer.render(HOSTILE[0][0], {}))
+        texts = await asyncio.gather(*(renderer.render("{{ n }}", {"n": n}) for n in range(50)))
+        assert texts == [str(n) for n in range(50)]
+        assert not endless.done()
+    with pytest.raises(TemplateRendererError):
+        await endless
+
+
+async def test_a_rendering_that_nobody_waits_for_anymore_disturbs_no_other(renderer):
+    waiting = [asyncio.ensure_future(renderer.render("{{ n }}", {"n": n})) for n in range(20)]
+    await asyncio.sleep(0)
+    for task in waiting[::2]:
+        task.cancel()
+    assert [await task for task in waiting[1::2]] == [str(n) for n in range(1, 20, 2)]
+
+
+def test_many_threads_share_one_renderer():
+    texts: dict[int, str] = {}
+    with TemplateRenderer(num_processes=2) as renderer:
+
+        def ask(number: int) -> None:
+            texts[number] = renderer.render_blocking("{{ n }}", {"n": number})
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert texts == {number: str(number) for number in range(16)}
+
+
+def workers() -> list[int]:
+    """The renderers' processes among all that this run has started."""
+    pids = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    return [pid for pid in pids if b"template_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_worker_that_was_killed_is_replaced(renderer):
+    assert renderer.render_blocking("a", {}) == "a"
+    (worker,) = workers()
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    assert renderer.render_blocking("b", {}) == "b"
+
+
+def test_close_ends_the_processes_and_what_waits_and_is_final():
+    gc.collect()  # what earlier tests left
+    num_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    renderer = TemplateRenderer(TemplateLimits(seconds=30), num_processes=1)
+    errors: list[TemplateRendererError] = []
+
+    def wait_for(source: str) -> None:
+        try:
+            renderer.render_blocking(source, {})
+        except TemplateRendererError as error:
+            errors.append(error)
+
+    renderer.render_blocking("warm", {})
+    threads = [threading.Thread(target=wait_for, args=(HOSTILE[0][0],)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    renderer.close()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began < 5
+    assert len(errors) == 3
+    with pytest.raises(TemplateRendererError, match="closed"):
+        renderer.render_blocking("a", {})
+    renderer.close()
+    gc.collect()
+    assert workers() == []
+    assert len(os.listdir("/proc/self/fd")) == num_files  # noqa: PTH208
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("source", ["{{ 1 }}", HOSTILE[0][0]], ids=["resting", "rendering"])
+def test_a_worker_ends_when_its_parent_is_killed(source):
+    program = textwrap.dedent(
+        """
+        import pathlib, sys, threading, time
+        from tidemill_models.template_process import TemplateLimits
+        from tidemill_models.template_renderer import TemplateRenderer
+        renderer = TemplateRenderer(TemplateLimits(seconds=60), num_processes=1)
+        renderer.render_blocking("warm", {})
+        tasks = pathlib.Path("/proc/self/task").iterdir()
+        print("".join((task / "children").read_text() for task in tasks), flush=True)
+        threading.Thread(target=renderer.render_blocking, args=(sys.argv[1], {}), daemon=True).start()
+        time.sleep(60)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", program, source], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        idle_ticks = num_cpu_ticks(worker)
+        if source == HOSTILE[0][0]:
+            assert wait_until(lambda: num_cpu_ticks(worker) > idle_ticks + 10, seconds=20)
+        parent.kill()
+    assert wait_until(lambda: not is_running(worker), seconds=5)
+
+
+def num_cpu_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until(holds, *, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,18 @@
+"""The replica processes of this machine, as /proc shows them."""
+
+import os
+from pathlib import Path
+
+
+def replica_pids(parent_pid: int | None = None) -> set[int]:
+    """Processes that run a replica for `parent_pid` (this process, when None), also those whose parent has gone."""
+    wanted = ["tidemill_serving", "--parent-pid", str(parent_pid or os.getpid())]
+    return {int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _runs(folder, wanted)}
+
+
+def _runs(folder: Path, wanted: list[str]) -> bool:
+    try:
+        arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False  # it has just ended
+    return all(part in arguments for part in wanted)

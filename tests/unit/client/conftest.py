@@ -1,0 +1,36 @@
+"""The client's fixtures: a mill in memory and clients of it, on a machine without settings."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.client.mill import KEY, Mill
+from tidemill import AsyncClient, Client
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("TIDEMILL_API_KEY", "TIDEMILL_TARGET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TIDEMILL_CONFIG", str(tmp_path / "config.toml"))
+
+
+@pytest.fixture
+def mill() -> Iterator[Mill]:
+    found = Mill()
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def client(mill: Mill) -> Iterator[Client]:
+    with Client(KEY, target=mill.target) as found:
+        yield found
+
+
+@pytest.fixture
+async def async_client(mill: Mill) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(KEY, target=mill.target) as found:
+        yield found

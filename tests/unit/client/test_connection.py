@@ -1,0 +1,127 @@
+"""Which server, with which key."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tidemill import ApiKeyMissingError, Client, ConfigError
+from tidemill.connection import DEFAULT_TARGET, resolve
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text('target = "127.0.0.1:7500"\napi_key = "from_file"\n')
+    path.chmod(0o600)
+    return path
+
+
+def test_the_key_comes_from_the_first_place_that_has_one(config: Path) -> None:
+    environ = {"TIDEMILL_CONFIG": str(config), "TIDEMILL_API_KEY": "from_variable", "TEAM_KEY": "from_named"}
+    assert resolve("from_argument", environ=environ).api_key == "from_argument"
+    assert resolve(custom_env_var="TEAM_KEY", environ=environ).api_key == "from_named"
+    assert resolve(environ=environ).api_key == "from_variable"
+    assert resolve(environ={"TIDEMILL_CONFIG": str(config)}).api_key == "from_file"
+
+
+def test_the_target_comes_from_the_first_place_that_has_one(config: Path, tmp_path: Path) -> None:
+    environ = {"TIDEMILL_CONFIG": str(config), "TIDEMILL_TARGET": "127.0.0.1:7600"}
+    assert resolve("k", target="127.0.0.1:7700", environ=environ).target == "127.0.0.1:7700"
+    assert resolve("k", environ=environ).target == "127.0.0.1:7600"
+    assert resolve("k", environ={"TIDEMILL_CONFIG": str(config)}).target == "127.0.0.1:7500"
+    assert resolve("k", environ={"TIDEMILL_CONFIG": str(tmp_path / "none.toml")}).target == DEFAULT_TARGET
+
+
+def test_both_ways_to_give_a_key_contradict_each_other() -> None:
+    with pytest.raises(ConfigError, match="api_key and custom_env_var"):
+        Client("key", custom_env_var="TEAM_KEY")
+
+
+def test_a_named_variable_that_is_not_set_is_an_error_and_no_other_key_is_taken(config: Path) -> None:
+    with pytest.raises(ApiKeyMissingError, match="TEAM_KEY is not set"):
+        resolve(custom_env_var="TEAM_KEY", environ={"TIDEMILL_CONFIG": str(config), "TIDEMILL_API_KEY": "other"})
+
+
+def test_without_any_key_the_error_names_the_places(tmp_path: Path) -> None:
+    with pytest.raises(ApiKeyMissingError, match="TIDEMILL_API_KEY"):
+        resolve(environ={"TIDEMILL_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_the_files_key_is_used_for_its_own_target_only(config: Path) -> None:
+    environ = {"TIDEMILL_CONFIG": str(config)}
+    assert resolve(target="localhost:7500", environ=environ).api_key == "from_file"
+    with pytest.raises(ApiKeyMissingError):
+        resolve(target="127.0.0.1:7600", environ=environ)
+
+
+def test_a_key_for_another_server_is_named_when_there_is_none_for_this(config: Path) -> None:
+    with pytest.raises(ApiKeyMissingError) as caught:
+        resolve(target="127.0.0.1:7600", environ={"TIDEMILL_CONFIG": str(config)})
+    assert "There is no API key for 127.0.0.1:7600" in str(caught.value)
+    assert f"the one in {config} is for 127.0.0.1:7500" in str(caught.value)
+    assert "from_file" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_file_that_others_can_reach_is_refused(config: Path, mode: int) -> None:
+    config.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        resolve(environ={"TIDEMILL_CONFIG": str(config)})
+
+
+def test_a_file_of_another_user_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: config.stat().st_uid + 1)
+    with pytest.raises(ConfigError, match="another user"):
+        resolve(environ={"TIDEMILL_CONFIG": str(config)})
+
+
+@pytest.mark.parametrize("text", ["target = ", "target = 7", "api_key = ['a']"])
+def test_a_file_that_is_not_understood_is_named(config: Path, text: str) -> None:
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        resolve(environ={"TIDEMILL_CONFIG": str(config)})
+
+
+def test_the_file_is_not_needed_when_everything_is_given(config: Path) -> None:
+    config.chmod(0o644)
+    assert resolve("key", target="127.0.0.1:7400", environ={"TIDEMILL_CONFIG": str(config)}).api_key == "key"
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:7400", "localhost:1", "[::1]:7400", "127.9.9.9:65535"])
+def test_loopback_targets_may_be_plaintext(target: str) -> None:
+    assert resolve("key", target=target, environ={}).target == target
+
+
+@pytest.mark.parametrize("target", ["10.0.0.1:7400", "example.org:7400", "[2001:db8::1]:7400"])
+def test_the_key_is_never_shown_to_a_network(target: str) -> None:
+    with pytest.raises(ConfigError, match="plaintext"):
+        resolve("key", target=target, environ={})
+
+
+@pytest.mark.parametrize("target", ["7400", "localhost", "localhost:", "localhost:0", "localhost:70000", ":7400"])
+def test_a_target_needs_host_and_port(target: str) -> None:
+    with pytest.raises(ConfigError, match="host:port"):
+        resolve("key", target=target, environ={})
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:7400", "grpc://127.0.0.1:7400/"])
+def test_a_target_with_a_scheme_is_told_to_leave_it_out(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"host:port without (http|grpc)://, such as 127\.0\.0\.1:7400\.$"):
+        resolve("key", target=target, environ={})
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel"])
+def test_a_key_with_strange_characters_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(key, target=DEFAULT_TARGET, environ={})
+    assert key not in str(caught.value)
+
+
+def test_an_empty_key_is_no_key(config: Path) -> None:
+    with pytest.raises(ApiKeyMissingError, match="empty"):
+        resolve("", environ={"TIDEMILL_CONFIG": str(config)})
+
+
+def test_the_key_is_not_shown_by_repr() -> None:
+    assert "secret" not in repr(resolve("secret", target=DEFAULT_TARGET, environ={}))

@@ -1,0 +1,110 @@
+"""What the wire says becomes an error of ours."""
+
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+import tidemill
+from tests.unit.client.mill import Mill, Refusal
+from tidemill.errors import BY_REASON, TidemillError
+from tidemill.statuses import error_of_call, error_of_message
+from tidemill.v1 import errors_pb2
+
+REASONS = [name for name in errors_pb2.Error.Reason.keys() if name != "REASON_UNSPECIFIED"]  # noqa: SIM118
+
+
+class Failure:
+    """A failed call, as gRPC shows it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str = "", metadata: tuple = ()) -> None:
+        self._code, self._details, self._metadata = code, details, metadata
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+    def trailing_metadata(self) -> tuple:
+        return self._metadata
+
+
+def failure_of(refusal: Refusal) -> Failure:
+    return Failure(refusal.code, refusal.message, refusal.status().trailing_metadata)
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_every_reason_has_a_class_of_its_own(name: str) -> None:
+    reason = name.removeprefix("REASON_")
+    from_message = error_of_message(errors_pb2.Error(reason=name, message="Do this.", field="a.b"), request_id="r1")
+    code = BY_REASON[reason].code
+    from_status = error_of_call(failure_of(Refusal(code, reason, "Do this.", "a.b")), target="t", request_id="r1")
+    assert type(from_message) is type(from_status) is BY_REASON[reason]
+    for error in (from_message, from_status):
+        assert (str(error), error.field, error.reason, error.request_id) == ("Do this.", "a.b", reason, "r1")
+        assert error.code is code
+    assert getattr(tidemill, type(from_message).__name__) is type(from_message)
+    assert from_message.__doc__
+
+
+def test_every_class_with_a_reason_stands_in_the_contract() -> None:
+    assert {f"REASON_{reason}" for reason in BY_REASON} == set(REASONS)
+
+
+def test_how_long_to_wait_is_read_from_both_forms() -> None:
+    message = errors_pb2.Error(reason="REASON_QUEUE_FULL", retry_delay=Duration(seconds=2))
+    assert error_of_message(message).retry_after == timedelta(seconds=2)
+    refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_seconds=3)
+    assert error_of_call(failure_of(refusal), target="t").retry_after == timedelta(seconds=3)
+
+
+def test_a_reason_that_is_newer_than_this_client_keeps_its_name_and_kind() -> None:
+    error = error_of_call(failure_of(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "TIDE_TOO_LOW")), target="t")
+    assert type(error) is tidemill.FailedPreconditionError
+    assert (error.reason, str(error)) == ("TIDE_TOO_LOW", "It is refused.")
+    message = errors_pb2.Error(message="New.")
+    message.MergeFromString(errors_pb2.Error(reason=99).SerializeToString())  # type: ignore[arg-type]
+    assert (type(error_of_message(message)), error_of_message(message).reason) == (TidemillError, "99")
+
+
+def test_another_domains_reason_is_not_taken_for_ours() -> None:
+    refusal = Refusal(grpc.StatusCode.NOT_FOUND, "NO_SESSION", domain="example.org")
+    assert type(error_of_call(failure_of(refusal), target="t")) is tidemill.NotFoundError
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_bare_code_becomes_an_error_with_that_code(code: grpc.StatusCode) -> None:
+    error = error_of_call(Failure(code, "what it says"), target="127.0.0.1:7400")
+    assert error.code is code
+    assert isinstance(error, TidemillError)
+
+
+def test_details_that_are_no_status_do_not_hide_the_code() -> None:
+    failure = Failure(grpc.StatusCode.NOT_FOUND, "gone", (("grpc-status-details-bin", b"\xff\xff\xff"),))
+    assert type(error_of_call(failure, target="t")) is tidemill.NotFoundError
+
+
+def test_a_message_that_is_too_large_for_grpc_is_said_in_a_sentence() -> None:
+    text = "SERVER: Received message larger than max (5000000 vs. 4194304)"
+    error = error_of_call(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, text), target="t")
+    assert isinstance(error, tidemill.ResourceExhaustedError)
+    assert (error.reason, error.code) == ("MESSAGE_TOO_LARGE", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert "5000000 vs. 4194304" in str(error)
+    assert str(error).endswith("send less at once.")
+
+
+def test_a_lost_connection_is_not_called_a_missing_server() -> None:
+    error = error_of_call(Failure(grpc.StatusCode.UNAVAILABLE, "Socket closed"), target="127.0.0.1:7400")
+    assert isinstance(error, tidemill.UnreachableError)
+    assert str(error) == "The connection to 127.0.0.1:7400 was lost: Socket closed"
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_a_refused_call_raises_the_reasons_class(client: tidemill.Client, mill: Mill, name: str) -> None:
+    reason = name.removeprefix("REASON_")
+    mill.fail_next("GetSession", *[Refusal(BY_REASON[reason].code, reason, "Do this.", retry_seconds=9)])
+    with pytest.raises(BY_REASON[reason], match=r"Do this\.") as caught:
+        client.get_session("sessions/1")
+    assert caught.value.retry_after == timedelta(seconds=9)

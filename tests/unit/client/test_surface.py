@@ -1,0 +1,61 @@
+"""What `import tidemill` gives, and what it does not load."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import tidemill
+from tidemill import methods
+from tidemill.methods import Method
+from tidemill.v1 import inference_pb2, model_pb2, session_pb2
+
+CLASSES = {
+    "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Client", "Completion", "Model",
+    "ModelPrices", "MoreOptions", "OneLine", "OpenSession", "PrintedAnswer", "Progress", "Session", "Stream",
+    "TextStream", "Usage", "__version__",
+}  # fmt: skip
+ERRORS = {
+    "AlreadyExistsError", "ApiKeyInvalidError", "ApiKeyMissingError", "BatchError", "CallCancelledError",
+    "ChatTemplateRefusedError", "ChatUnsupportedError", "ConfigError", "ContextExceededError", "DeadlineExceededError",
+    "DrainingError", "FailedPreconditionError", "FieldInvalidError", "InternalError", "InvalidArgumentError",
+    "ModelColdError", "ModelFailedError", "ModelInUseError", "ModelNotFoundError", "ModelRequiredError",
+    "NoSessionError", "NotFoundError", "PermissionDeniedError", "PromptEmptyError", "ProtocolError", "QueueFullError",
+    "ReaderTooSlowError", "ReplicaLostError", "RequestIdReusedError", "ResourceExhaustedError", "RoleRequiredError",
+    "RoleUnknownError", "SessionDiffersError", "SessionEndedError", "SessionNotFoundError", "StoreUnavailableError",
+    "TidemillError", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "UnreachableError",
+}  # fmt: skip
+
+
+def test_the_exported_names_are_these() -> None:
+    assert set(tidemill.__all__) == CLASSES | ERRORS
+    assert all(hasattr(tidemill, name) for name in tidemill.__all__)
+
+
+def test_looking_into_it_shows_the_public_names_alone() -> None:
+    assert dir(tidemill) == sorted(tidemill.__all__)
+
+
+def test_the_version_is_that_of_the_installation() -> None:
+    assert tidemill.__version__ == version("tidemill")
+
+
+def test_importing_it_loads_neither_the_cli_nor_the_server() -> None:
+    script = "import sys, tidemill; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "grpc" in loaded
+    assert not loaded & {"typer", "rich", "click", "tidemill_services", "tidemill_serving", "tidemill_models", "numpy"}
+
+
+def test_every_method_is_in_the_contract_with_its_messages() -> None:
+    files = (session_pb2.DESCRIPTOR, model_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR)
+    served = {
+        f"/{service.full_name}/{method.name}": (method.input_type, method.output_type, method.server_streaming)
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+    called = [found for found in vars(methods).values() if isinstance(found, Method)]
+    assert len(called) == 11
+    for found in called:
+        assert served[found.path] == (found.request.DESCRIPTOR, found.reply.DESCRIPTOR, found.streams)

@@ -1,0 +1,140 @@
+import pytest
+from starlette.datastructures import Headers
+
+from tidemill_services.domain import errors
+from tidemill_services.domain.generation import ChatInput, GenerationOptions, PromptInput, WaitPolicy
+from tidemill_services.gateway.http_errors import KINDS, error_body, error_response, kind_of
+from tidemill_services.gateway.openai_requests import chat_request, text_request
+
+NO_HEADERS = Headers({})
+CHAT = {"messages": [{"role": "user", "content": "a"}]}
+NOT_WAITING = WaitPolicy(fail_cold=True)
+
+
+def test_what_is_absent_or_null_is_the_models_default() -> None:
+    for body in ({"prompt": "a"}, {"prompt": "a", "n": None, "temperature": None, "stop": None, "model": None}):
+        request = text_request(body, NO_HEADERS)
+        assert request.options == GenerationOptions(wait=NOT_WAITING)
+        assert (request.model, request.num_choices, request.stream, request.include_usage) == ("", 1, False, False)
+        assert request.prompts == (("prompt", PromptInput("a")),)
+
+
+def test_every_field_that_the_engine_has_arrives() -> None:
+    body = {
+        "model": "tide-nano",
+        "prompt": ["a", "b"],
+        "max_tokens": 5,
+        "temperature": 1,
+        "top_p": 0.5,
+        "top_k": 40,
+        "seed": -1,
+        "stop": "x",
+        "n": 2,
+        "stream": True,
+        "stream_options": {"include_usage": True, "include_obfuscation": False},
+    }
+    request = text_request(body, Headers({"x-tidemill-wait": "2.5"}))
+    assert request.options == GenerationOptions(5, 1.0, 0.5, 40, -1, ("x",), WaitPolicy(max_wait_seconds=2.5))
+    assert request.prompts == (("prompt[0]", PromptInput("a")), ("prompt[1]", PromptInput("b")))
+    assert (request.model, request.num_choices, request.stream, request.include_usage) == ("tide-nano", 2, True, True)
+
+
+def test_a_chats_messages_arrive_as_roles_and_texts() -> None:
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c", "refusal": None, "tool_calls": None, "annotations": []},
+    ]
+    ((path, chat),) = chat_request({"messages": messages, "max_completion_tokens": 3}, NO_HEADERS).prompts
+    assert path == "messages"
+    assert chat == ChatInput((("system", "be brief"), ("user", "ab"), ("assistant", "c")))
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}},
+        {"logprobs": False, "top_logprobs": 0, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
+        {"store": False, "metadata": None, "service_tier": "auto", "modalities": ["text"], "parallel_tool_calls": True},
+        {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k"},
+    ],
+    ids=str,
+)
+def test_what_asks_for_nothing_is_taken(neutral: dict[str, object]) -> None:
+    assert chat_request({**CHAT, **neutral}, NO_HEADERS) == chat_request(CHAT, NO_HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"frequency_penalty": 0.1}, "frequency_penalty"),
+        ({"presence_penalty": False}, "presence_penalty"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tools": [{}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"store": True}, "store"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"best_of": 1}, "best_of"),  # of the other page
+        ({"prompt": "a"}, "prompt"),
+        ({"typo": 1}, "typo"),
+        ({"user": 5}, "user"),
+        ({"max_tokens": 3, "max_completion_tokens": 3}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"seed": 2**63}, "seed"),
+        ({"n": 0}, "n"),
+        ({"stop": ["a", 1]}, "stop[1]"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        ({"messages": []}, "messages"),
+        ({"messages": {"role": "user"}}, "messages"),
+        ({"messages": ["a"]}, "messages[0]"),
+        ({"messages": [{"content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]}, "messages[0].tool_call_id"),
+    ],
+    ids=str,
+)
+def test_what_the_engine_does_not_have_is_refused_by_its_name(more: dict[str, object], param: str) -> None:
+    with pytest.raises(errors.FieldInvalidError) as refused:
+        chat_request({**CHAT, **more}, NO_HEADERS)
+    assert error_body(refused.value)["error"]["param"] == param
+    assert kind_of(refused.value).status == 400
+
+
+@pytest.mark.parametrize(
+    "more", [{"echo": True}, {"suffix": "a"}, {"logprobs": 0}, {"best_of": 2}, {"messages": []}], ids=str
+)
+def test_what_texts_do_not_have_is_refused_by_its_name(more: dict[str, object]) -> None:
+    with pytest.raises(errors.FieldInvalidError) as refused:
+        text_request({"prompt": "a", **more}, NO_HEADERS)
+    assert refused.value.field == next(iter(more))
+
+
+def test_every_kind_of_error_has_a_status_and_only_what_passes_by_itself_or_is_our_fault_is_5xx() -> None:
+    kinds = [kind for kind in errors.TidemillError.__subclasses__() if kind is not errors.CannotStartError]
+    assert {kind for kind in kinds if kind_of(kind()).status >= 500} == {
+        errors.UnavailableError,
+        errors.DeadlineExceededError,
+        errors.InternalError,
+    }
+    assert {kind.status for kind in KINDS.values() if kind.status >= 500} == {500, 503}
+
+
+def test_only_where_waiting_helps_is_the_time_said_in_whole_seconds() -> None:
+    cold = error_response(errors.ModelColdError(retry_after_seconds=0.2))
+    assert (cold.status_code, cold.headers["retry-after"], cold.headers["x-should-retry"]) == (503, "1", "true")
+    full = error_response(errors.QueueFullError(retry_after_seconds=1.2))
+    assert (full.status_code, full.headers["retry-after"]) == (429, "2")
+    waited = error_response(errors.WaitExceededError())
+    assert (waited.status_code, waited.headers["x-should-retry"]) == (503, "false")
+    assert "retry-after" not in waited.headers
