@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STUBS  := clients/tidemill/v1/__init__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos check lint test bench run demo clean
+.PHONY: help setup protos check lint test fault bench run demo clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ check: lint  ## lint, strict types, import rules, buf lint
 
 test: check  ## set up what is missing, then run every test
 	$(BIN)/python -m pytest
+
+fault: setup  ## the strain tests with their full counts: about an hour
+	TIDEMILL_STRAIN=full $(BIN)/python -m pytest tests/fault --timeout 1800
 
 bench: setup  ## measure; prints tables and writes JSON
 	$(BIN)/python -m tests.bench.engine
