@@ -46,7 +46,7 @@ check: lint  ## lint, strict types, import rules, buf lint
 	$(BIN)/buf lint protos
 
 test: check  ## set up what is missing, then run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4
 
 fault: setup  ## the strain tests with their full counts: about an hour
 	TIDEMILL_STRAIN=full $(BIN)/python -m pytest tests/fault --timeout 1800
