@@ -25,7 +25,7 @@ $(VENV)/.run: pyproject.toml hatch_build.py $(PROTOS)
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	$(PIP) install --quiet 'pip>=25.1'
 	$(PIP) install --quiet --no-build-isolation --group protos hatchling editables
-	$(PIP) install --quiet --no-build-isolation --group dev --editable '.[cpu,postgres]'
+	$(PIP) install --quiet --no-build-isolation --group dev --editable '.[cpu,postgres,otel]'
 	@touch $@
 
 $(STUBS): $(PROTOS) | $(VENV)/.dev

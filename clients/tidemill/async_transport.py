@@ -42,7 +42,6 @@ class AsyncTransport:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._metadata = channel.metadata(connection)
         self._channel: grpc.aio.Channel | None = None
         self._is_closed = False
 
@@ -92,7 +91,7 @@ class AsyncTransport:
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.reply.FromString,
         )
-        return call(request, timeout=timeout, metadata=self._metadata)
+        return call(request, timeout=timeout, metadata=channel.metadata(self._connection))
 
     async def close(self) -> None:
         """Close the channel; calls that run are cancelled."""

@@ -1,5 +1,8 @@
 """How channels are set up, sync and aio alike."""
 
+import sys
+from typing import TypeAlias
+
 from tidemill.connection import Connection
 
 MIB = 1024 * 1024
@@ -21,6 +24,20 @@ OPTIONS: list[tuple[str, int | str]] = [
 ]
 
 
-def metadata(connection: Connection) -> tuple[tuple[str, str], ...]:
-    """What every call carries."""
-    return (("authorization", f"Bearer {connection.api_key}"),)
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+
+def metadata(connection: Connection) -> Metadata:
+    """What every call carries: the key, and the trace that the program is in, if it keeps traces."""
+    return (("authorization", f"Bearer {connection.api_key}"), *_trace_context())
+
+
+def _trace_context() -> Metadata:
+    """W3C trace context of OpenTelemetry's current span; a program that never imported OpenTelemetry has none."""
+    trace = sys.modules.get("opentelemetry.trace")
+    context = trace.get_current_span().get_span_context() if trace is not None else None
+    if context is None or not context.is_valid:
+        return ()
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    state = context.trace_state.to_header()
+    return (("traceparent", parent), ("tracestate", state)) if state else (("traceparent", parent),)

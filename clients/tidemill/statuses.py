@@ -14,6 +14,7 @@ from tidemill.v1 import errors_pb2
 
 DOMAIN = "tidemill.v1"
 DETAILS_KEY = "grpc-status-details-bin"
+REQUEST_ID_KEY = "x-request-id"
 _NOT_CONNECTED = ("failed to connect", "connection refused", "name resolution", "dns resolution", "no such file")
 
 
@@ -29,7 +30,7 @@ def error_of_call(failure: CallFailure, *, target: str, request_id: str = "") ->
     """The error of a call that gRPC ended, sync or aio. `target` is named when nothing answered there."""
     code, text = failure.code(), failure.details() or ""
     error = _from_details(failure, code, text) or _from_code(code, text, target)
-    error.request_id = request_id
+    error.request_id = _request_id(failure) or request_id
     return error
 
 
@@ -59,6 +60,11 @@ def _from_details(failure: CallFailure, code: grpc.StatusCode, text: str) -> err
     if info is None or info.domain != DOMAIN:
         return None
     return _make(info.reason, code, text, field, retry_after)
+
+
+def _request_id(failure: CallFailure) -> str:
+    """By what name the call stands in the server's log; empty when no server answered."""
+    return next((str(value) for key, value in failure.trailing_metadata() or () if key == REQUEST_ID_KEY), "")
 
 
 def _details(failure: CallFailure) -> Iterable[any_pb2.Any]:

@@ -23,7 +23,6 @@ class SyncTransport:
 
     def __init__(self, connection: Connection, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._connection = connection
-        self._metadata = channel.metadata(connection)
         self._sleep = sleep
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -57,9 +56,13 @@ class SyncTransport:
     def _perform(self, step: Step) -> Any:
         match step:
             case Unary():
-                return self._call(step.method)(step.request, timeout=step.timeout, metadata=self._metadata)
+                return self._call(step.method)(
+                    step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
+                )
             case Open():
-                return self._call(step.method)(step.request, timeout=step.timeout, metadata=self._metadata)
+                return self._call(step.method)(
+                    step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
+                )
             case Read():
                 return next(cast("Any", step.call), None)
             case Sleep():

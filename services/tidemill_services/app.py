@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -22,6 +23,7 @@ from tidemill_services.api.interceptors import CallInterceptor
 from tidemill_services.api.model import ModelService
 from tidemill_services.api.server import PublicServer
 from tidemill_services.api.session import SessionService
+from tidemill_services.calls import Calls
 from tidemill_services.catalogue import Catalogue
 from tidemill_services.domain.api_key import Role, hash_api_key
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
@@ -43,6 +45,7 @@ from tidemill_services.store import accounts, models
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.secret_file import read_or_create_secret
+from tidemill_telemetry.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +104,10 @@ class Application:
         """Start each part; `parts` stops them in the reverse order."""
         settings, metrics = self._settings, self._metrics
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        instance = {"service.instance.id": f"{socket.gethostname()}.{os.getpid()}"}
+        tracing = await asyncio.to_thread(open_tracing, "tidemill", instance)
+        parts.push_async_callback(asyncio.to_thread, tracing.close)
+        calls = Calls(tracing, access_log=settings.access_log)
         secret = read_or_create_secret(settings.data_dir / "secret")
         database = open_database(settings.database_url)
         await database.open()
@@ -117,15 +124,15 @@ class Application:
         self._keep_running(parts, drains.run(), "session-drains")
 
         identities = Identities(database, secret)
-        generations = Generations(database, catalogue, replicas, self._streams, metrics)
-        interceptor = CallInterceptor(identities, metrics, open_reflection=settings.is_loopback)
+        generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
+        interceptor = CallInterceptor(identities, metrics, calls, open_reflection=settings.is_loopback)
         server = PublicServer(
             interceptor,
             SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations),
         )
-        door = Door(public_routes(database, generations), identities, metrics)
+        door = Door(public_routes(database, generations), identities, metrics, calls)
         http = HttpServer(door, settings.host, settings.http_port)
         admin = HttpServer(
             admin_application(metrics.registry, lambda: self._is_ready), settings.admin_host, settings.admin_port
@@ -153,7 +160,9 @@ class Application:
             launcher_secret=launcher_secret,
             drain_grace_seconds=settings.stop_grace.total_seconds(),
         )
-        launcher = LocalLauncher(LocalLauncherSettings(settings.replica_threads, settings.replica_device))
+        launcher = LocalLauncher(
+            LocalLauncherSettings(settings.replica_threads, settings.replica_device, settings.log_level)
+        )
         host = Host(database, launcher, host_settings)
         await host.open()
         self._keep_running(parts, host.run(), "host")

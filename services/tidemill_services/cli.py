@@ -13,6 +13,9 @@ from tidemill_services.app import Addresses, Application
 from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.settings import Settings, SettingsError, seconds
+from tidemill_telemetry.logs import log_to_stderr
+
+logger = logging.getLogger(__name__)
 
 application = typer.Typer(
     help="The server commands of Tidemill.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -55,6 +58,10 @@ def serve(
         bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text, or json: one object a line.  [default: text]")] = None,
+    access_log: Annotated[
+        bool | None, typer.Option(help="Log a line for each call at its end.  [default: access-log]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line with the addresses when ready.")] = False,
 ) -> None:
     """Serve models: the control plane and the replicas that it starts.
@@ -77,24 +84,21 @@ def serve(
             stop_grace=None if stop_grace is None else seconds("stop_grace", stop_grace),
             allow_plaintext=allow_plaintext,
             log_level=log_level,
+            log_format=log_format,
+            access_log=access_log,
         )
     except SettingsError as error:
         typer.echo(f"tidemill serve: {error}", err=True)
         raise typer.Exit(2) from None
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_format, settings.log_level)
     try:
         uvloop.run(Application(settings).run(lambda addresses: _say_ready(addresses, as_json=as_json)))
     except CannotStartError as error:
-        typer.echo(f"tidemill serve: {error}", err=True)
+        if settings.log_format == "json":
+            logger.critical("%s", error)
+        else:
+            typer.echo(f"tidemill serve: {error}", err=True)
         raise typer.Exit(1) from None
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for chatty in ("uvicorn", "alembic"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _say_ready(addresses: Addresses, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ comes as the stream's typed end, so that the text until there is not lost.
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidemill_services.catalogue import Catalogue, ServedModel
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError, SessionEndedError, TidemillError
@@ -23,12 +23,15 @@ from tidemill_services.domain.session import Session
 from tidemill_services.engine_client import EngineRequest
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_run import Admitted, Event, GenerationRun, Waiting
+from tidemill_services.generation_trace import GenerationTrace
 from tidemill_services.identity import Caller
 from tidemill_services.metrics import Metrics
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import sessions
 from tidemill_services.store.database import Database
+from tidemill_telemetry.call_record import current_call
+from tidemill_telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Admission:
         tokens = await self.served.encode(prompt, field)
         return Admitted(
             model=self.served.name,
+            operation="chat" if isinstance(prompt, ChatInput) else "text_completion",
             account_id=self.account_id,
             session_id=self.session_id,
             request=_engine_request(self.served, tokens, self.options, field),
@@ -64,12 +68,14 @@ class Generations:
         replicas: Replicas,
         streams: SessionStreams,
         metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._replicas = replicas
         self._streams = streams
         self._metrics = metrics
+        self._tracing = tracing
 
     @asynccontextmanager
     async def admit(
@@ -87,6 +93,7 @@ class Generations:
         else:
             model = (await self._catalogue.resolve(caller, model)).name
             paying = await self._open_session(caller, model)
+        _name_in_logs(paying)
         with self._streams.call(paying.session_id):
             if not paying.is_open:
                 raise SessionEndedError(field="session")
@@ -113,7 +120,10 @@ class Generations:
 
         Raises a typed error as long as no text was yielded.
         """
+        trace = GenerationTrace(self._tracing, admitted)
+        admitted = replace(admitted, request=replace(admitted.request, origin=trace.origin))
         run = GenerationRun(admitted, self._replicas, deadline)
+        failure = ""
         running_gauge = self._metrics.running_generations.labels(admitted.model)
         running_gauge.inc()
         try:
@@ -124,12 +134,14 @@ class Generations:
         except Exception as error:
             refusal = error if isinstance(error, TidemillError) else log_fault(error, "a generation")
             end = run.end(FinishReason.ERROR, refusal)
+            failure = refusal.reason
             if not run.has_shown:
                 raise refusal from error
             yield end
         finally:
             running_gauge.dec()
             self._measure(run)
+            trace.end(run, failure)
 
     async def _open_session(self, caller: Caller, model: str) -> Session:
         session = await self._database.read(sessions.open_session_of, caller.key_id, model)
@@ -146,6 +158,12 @@ class Generations:
         if run.first_text is not None:
             self._metrics.time_to_first_token_seconds.labels(model).observe(run.first_text - run.arrived)
         self._metrics.completion_tokens.labels(model).inc(run.num_tokens)
+
+
+def _name_in_logs(paying: Session) -> None:
+    call = current_call()
+    if call is not None:
+        call.session, call.model = paying.session_id, paying.model
 
 
 def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:

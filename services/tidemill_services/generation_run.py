@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tidemill_services.domain.errors import DrainingError, ReplicaLostError, TidemillError, WaitExceededError
 from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
@@ -32,6 +33,7 @@ class Admitted:
     """A generation that may run: who pays, the tokens of its prompt, and how it runs."""
 
     model: str
+    operation: Literal["chat", "text_completion"]
     account_id: str
     session_id: str
     request: EngineRequest

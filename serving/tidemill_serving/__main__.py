@@ -14,32 +14,35 @@ from tidemill_serving.lifeline import die_with_parent
 from tidemill_serving.package_engine import engine_for
 from tidemill_serving.server import Replica
 from tidemill_serving.settings import ReplicaSettings, read_settings
+from tidemill_telemetry.logs import log_to_stderr, name_process
+from tidemill_telemetry.tracing import Tracing, open_tracing
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a replica until it is drained (0), cannot be started (1), or was told to wrongly (2)."""
     settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(settings.log_format, settings.log_level)
+    if settings.replica_id:
+        name_process(replica=settings.replica_id)
+    tracing = open_tracing("tidemill-replica", {"service.instance.id": settings.replica_id or str(os.getpid())})
     try:
         if settings.parent_pid is not None:
             die_with_parent(settings.parent_pid)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            failure = runner.run(_serve(settings))
+            failure = runner.run(_serve(settings, tracing))
     except OSError as error:
         failure = f"The replica cannot start: {error}"
+    tracing.close()
     if failure is not None:
-        # The launcher shows the last line of stderr.
-        sys.stderr.write(f"{failure}\n")
+        _log.critical("%s", failure)  # the launcher shows the last line of stderr
         return 1
     return 0
 
 
-async def _serve(settings: ReplicaSettings) -> str | None:
-    replica = Replica(engine_for(settings), settings.token, settings.server)
+async def _serve(settings: ReplicaSettings, tracing: Tracing) -> str | None:
+    replica = Replica(engine_for(settings), settings.token, settings.server, tracing)
     address = await replica.open(settings.listen)
     _listen_to_signals(replica)
     sys.stdout.write(json.dumps({"address": address}) + "\n")

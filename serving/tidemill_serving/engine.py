@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from tidemill_telemetry.call_record import Origin
+
 
 class Phase(Enum):
     """Where a replica's engine is in its life, in this order."""
@@ -50,6 +52,7 @@ class GenerationRequest:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of `time.monotonic`
+    origin: Origin | None = None  # the call that it is for, which log lines about it name
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from tidemill_serving.engine import (
     Phase,
 )
 from tidemill_serving.settings import ReplicaSettings
+from tidemill_telemetry.logs import name_process
 
 if TYPE_CHECKING:
     from tidemill_serving.decoder.devices.device import Device
@@ -70,7 +71,9 @@ class PackageEngine:
     def _open(self, listener: EngineListener) -> None:
         listener.on_phase(Phase.LOADING, 0.0, "The package is checked.")
         try:
-            engine = self._build(_check(self._folder))
+            package = _check(self._folder)
+            name_process(model=package.manifest.name)
+            engine = self._build(package)
         except ModelPackageError as error:
             listener.on_phase(Phase.FAILED, 0.0, f"The model package cannot be served: {error}")
             return

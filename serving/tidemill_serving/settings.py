@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from tidemill_serving.launcher_token import TokenInvalidError, token_from_fd, token_from_file
 
 DeviceName = Literal["cpu", "fake"]
+LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _MAX_SLOTS = 1024
@@ -41,7 +42,9 @@ class ReplicaSettings:
     parent_pid: int | None = None
     device: DeviceName = "cpu"
     fake_tick_ms: int = 5  # how long a run of the fake device takes
+    replica_id: str = ""  # its name in the log and in traces
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
     server: ServerSettings = ServerSettings()
 
 
@@ -63,7 +66,9 @@ def read_settings(arguments: Sequence[str]) -> ReplicaSettings:
         parent_pid=given.parent_pid,
         device=given.device,
         fake_tick_ms=given.fake_tick_ms,
+        replica_id=given.replica_id,
         log_level=given.log_level,
+        log_format=given.log_format,
         server=ServerSettings(drain_grace_seconds=given.drain_grace_seconds),
     )
 
@@ -84,13 +89,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=get_args(DeviceName), default="cpu", help="what runs the tensors")
     parser.add_argument("--fake-tick-ms", type=_number(0, 60_000), default=5, help="how long the fake device runs")
     parser.add_argument("--drain-grace-seconds", type=_seconds, default=30.0, help="on SIGTERM, before running ends")
+    parser.add_argument("--replica-id", type=_name, default="", help="its name in the log and in traces")
     parser.add_argument("--log-level", choices=get_args(LogLevel), default="info")
+    parser.add_argument("--log-format", choices=get_args(LogFormat), default="text", help="json: one object a line")
     return parser
 
 
 def _address(text: str) -> str:
     if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):\d{1,5}", text) or int(text.rpartition(":")[2]) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT with a port from 0 to 65535")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,128}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, dots, dashes and underscores")
     return text
 
 

@@ -1,10 +1,9 @@
-"""What every call passes before its servicer: who calls, what an error becomes, what is counted.
+"""What every call passes before its servicer: who calls, what an error becomes, what is counted and logged.
 
 Default is to deny: a method is served without a key only when it is listed here.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from tidemill_services.api.statuses import code_of, status_of
+from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import (
     ApiKeyMissingError,
     DrainingError,
@@ -25,9 +25,14 @@ from tidemill_services.domain.errors import (
 from tidemill_services.faults import log_fault
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
+from tidemill_telemetry.call_record import CallRecord, current_call
+from tidemill_telemetry.tracing import Attributes
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)
 REFLECTION_SERVICES = ("/grpc.reflection.v1alpha.ServerReflection/", "/grpc.reflection.v1.ServerReflection/")
+
+# Those for which a server's span is marked as failed; the others are the caller's.
+_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 _caller: ContextVar[Caller] = ContextVar("caller")
 
@@ -42,11 +47,12 @@ def current_caller() -> Caller:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Identity, errors and metrics around each call."""
+    """Identity, errors, metrics and the log around each call."""
 
-    def __init__(self, identities: Identities, metrics: Metrics, *, open_reflection: bool) -> None:
+    def __init__(self, identities: Identities, metrics: Metrics, calls: Calls, *, open_reflection: bool) -> None:
         self._identities = identities
         self._metrics = metrics
+        self._calls = calls
         self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
         self.is_draining = False
 
@@ -78,10 +84,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, handler: Any) -> Callable[..., Any]:
         async def call(request: bytes, context: Context) -> Any:
-            outcome = _Outcome(self._metrics, method)
+            outcome = self._arrive(method, context)
             try:
-                await self._identify(context)
-                return await handler.unary_unary(_parse(request, handler.request_deserializer), context)
+                await self._identify(context, outcome.record)
+                response = await handler.unary_unary(_parse(request, handler.request_deserializer), context)
+                outcome.succeed(context)
+                return response  # noqa: TRY300 -- not in `else`: what the lines above raise is caught here
             except asyncio.CancelledError:
                 outcome.cancelled()
                 raise
@@ -94,12 +102,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, behavior: Callable[[Any, Context], AsyncGenerator[Any]]) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            outcome = _Outcome(self._metrics, method)
+            outcome = self._arrive(method, context)
             try:
-                await self._identify(context)
+                await self._identify(context, outcome.record)
                 async with aclosing(behavior(request, context)) as responses:
                     async for response in responses:
                         yield response
+                outcome.succeed(context)
             except (asyncio.CancelledError, GeneratorExit):
                 outcome.cancelled()
                 raise
@@ -110,10 +119,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def _identify(self, context: Context) -> None:
+    def _arrive(self, method: str, context: Context) -> "_Outcome":
+        return _Outcome(self._metrics, method, self._calls.begin(method, context.invocation_metadata() or ()))
+
+    async def _identify(self, context: Context, record: CallRecord) -> None:
         if self.is_draining:
             raise DrainingError(retry_after_seconds=1)
-        _caller.set(await self._identities.identify(_api_key(context)))
+        caller = await self._identities.identify(_api_key(context))
+        record.account = caller.account_id
+        _caller.set(caller)
 
 
 def _api_key(context: Context) -> str:
@@ -134,20 +148,31 @@ def _parsing(
 
 def _parse(request: bytes, deserialize: Callable[[bytes], Any]) -> Any:
     try:
-        return deserialize(request)
+        message = deserialize(request)
     except DecodeError:
         raise FieldInvalidError("The request's bytes are not a message of this method.") from None
+    call = current_call()
+    if call is not None:
+        call.name(getattr(message, "request_id", ""))
+    return message
 
 
 class _Outcome:
-    """How one call ended; counted once."""
+    """How one call ended; told once."""
 
-    def __init__(self, metrics: Metrics, method: str) -> None:
+    def __init__(self, metrics: Metrics, method: str, call: Call) -> None:
         self._metrics = metrics
         self._method = method
+        self._call = call
         self._code = "OK"
         self._reason = ""
-        self._arrived = time.monotonic()
+
+    @property
+    def record(self) -> CallRecord:
+        return self._call.record
+
+    def succeed(self, context: Context) -> None:
+        context.set_trailing_metadata(self._own_metadata())
 
     async def refuse(self, error: Exception, context: Context) -> None:
         if isinstance(error, NotImplementedError):
@@ -155,11 +180,24 @@ class _Outcome:
         else:
             refusal = error if isinstance(error, TidemillError) else log_fault(error, self._method)
         self._code, self._reason = code_of(refusal).name, refusal.reason
-        await context.abort_with_status(rpc_status.to_status(status_of(refusal, self._method)))
+        status = rpc_status.to_status(status_of(refusal, self._method))
+        metadata = (*status.trailing_metadata, *self._own_metadata())
+        await context.abort(status.code, status.details, metadata)
 
     def cancelled(self) -> None:
         self._code = "CANCELLED"
 
     def count(self) -> None:
         self._metrics.requests.labels(self._method, self._code, self._reason).inc()
-        self._metrics.request_seconds.labels(self._method).observe(time.monotonic() - self._arrived)
+        self._metrics.request_seconds.labels(self._method).observe(self._call.seconds)
+        self._call.end(self._code, self._reason, self._describe, is_fault=self._code in _FAULTS)
+
+    def _own_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((REQUEST_ID_HEADER, self.record.request_id),)
+
+    def _describe(self) -> Attributes:
+        return {
+            "rpc.system.name": "grpc",
+            "rpc.method": self._method.removeprefix("/"),
+            "rpc.response.status_code": self._code,
+        }

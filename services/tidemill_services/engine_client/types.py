@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tidemill_services.domain.errors import QueueFullError
+from tidemill_telemetry.call_record import Origin
 
 
 class EngineFinish(StrEnum):
@@ -43,6 +44,7 @@ class EngineRequest:
     seed: int | None = None  # None: drawn by the engine
     stop: tuple[str, ...] = ()
     time_left_seconds: float | None = None  # None: no deadline
+    origin: Origin | None = None  # the call that it is for, which the replica's log and spans name
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from tidemill_services.engine_client.types import (
     ReplicaPhase,
     ReplicaStatus,
 )
+from tidemill_telemetry.call_record import Origin
 
 FINISHES = {
     pb.FINISH_REASON_STOP: EngineFinish.STOP,
@@ -37,11 +38,17 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             top_k=request.top_k,
             seed=request.seed,
             stop=request.stop,
+            origin=None if request.origin is None else _write_origin(request.origin),
         )
     )
     if request.time_left_seconds is not None:
         message.submit.time_left.FromMilliseconds(round(max(0.0, request.time_left_seconds) * 1000))
     return message
+
+
+def _write_origin(origin: Origin) -> pb.Origin:
+    trace = origin.trace
+    return pb.Origin(request_id=origin.request_id, traceparent=trace.traceparent, tracestate=trace.state)
 
 
 def write_abort(sequence_id: int) -> pb.ConnectRequest:

@@ -1,10 +1,9 @@
-"""What every HTTP request passes before its page: who calls, what an error becomes, what is counted.
+"""What every HTTP request passes before its page: who calls, what an error becomes, what is counted and logged.
 
 Default is to deny: a page is served without a key only when it is listed here.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -13,11 +12,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import ApiKeyMissingError, DrainingError, NotServedError, TidemillError
 from tidemill_services.faults import log_fault
 from tidemill_services.gateway.http_errors import MethodNotAllowedError, error_response
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
+from tidemill_telemetry.tracing import Attributes
 
 OPEN_PATHS = frozenset({"/healthz"})
 
@@ -25,10 +26,11 @@ OPEN_PATHS = frozenset({"/healthz"})
 class Door:
     """The public HTTP port's application."""
 
-    def __init__(self, routes: Sequence[BaseRoute], identities: Identities, metrics: Metrics) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], identities: Identities, metrics: Metrics, calls: Calls) -> None:
         self._router = Router(routes, redirect_slashes=False)
         self._identities = identities
         self._metrics = metrics
+        self._calls = calls
         self._draining = False
 
     def drain(self) -> None:
@@ -37,13 +39,16 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        arrived = time.monotonic()
-        answer = _Answer(send)
+        is_open = scope["path"] in OPEN_PATHS
+        headers = ((name.decode("latin-1"), value) for name, value in scope["headers"])
+        call = self._calls.begin(scope["method"], headers, is_logged=not is_open)
+        answer = _Answer(send, call)
         reason = ""
         scope["app"] = self  # has the router raise what it does not find, instead of answering in its own shape
         try:
-            if scope["path"] not in OPEN_PATHS:
-                scope["state"]["caller"] = await self._identify(scope)
+            if not is_open:
+                caller = scope["state"]["caller"] = await self._identify(scope)
+                call.record.account = caller.account_id
             await self._router(scope, receive, answer.send)
         except (asyncio.CancelledError, ClientDisconnect) as error:
             reason = "CLIENT_GONE"
@@ -55,9 +60,24 @@ class Door:
             if not answer.status:
                 await error_response(refusal)(scope, receive, answer.send)
         finally:
-            route = getattr(scope.get("route"), "path", "")
-            self._metrics.http_requests.labels(route, str(answer.status), reason).inc()
-            self._metrics.http_request_seconds.labels(route).observe(time.monotonic() - arrived)
+            self._count(call, scope, answer.status, reason)
+
+    def _count(self, call: Call, scope: Scope, status: int, reason: str) -> None:
+        route = getattr(scope.get("route"), "path", "")
+        self._metrics.http_requests.labels(route, str(status), reason).inc()
+        self._metrics.http_request_seconds.labels(route).observe(call.seconds)
+        if route:  # not the path, which is the caller's
+            call.record.method = f"{scope['method']} {route}"
+
+        def describe() -> Attributes:
+            attributes: dict[str, str | int] = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
+            if route:
+                attributes["http.route"] = route
+            if status:
+                attributes["http.response.status_code"] = status
+            return attributes
+
+        call.end(str(status), reason, describe, is_fault=status >= 500)
 
     async def _identify(self, scope: Scope) -> Caller:
         if self._draining:
@@ -66,15 +86,18 @@ class Door:
 
 
 class _Answer:
-    """Sends, and knows what was sent."""
+    """Sends with the request's id, and knows what was sent."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, call: Call) -> None:
         self._send = send
+        self._call = call
         self.status = 0  # none was sent yet
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            own = (REQUEST_ID_HEADER.encode(), self._call.record.request_id.encode())
+            message = {**message, "headers": [*message.get("headers", ()), own]}
         await self._send(message)
 
 

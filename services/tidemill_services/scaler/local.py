@@ -7,19 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Literal
 
 from tidemill_services.scaler.launcher import LaunchedReplica, LaunchFailedError, LaunchSpec, ReplicaExit
+from tidemill_services.scaler.replica_log import ReplicaLog
 
 logger = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 60.0  # a process that does not listen by then is given up
 LAST_WORDS_SECONDS = 1.0  # to read what it said before it ended
-_STDERR_LINES = 20
-_LINE_BYTES = 1_000
+_LINE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class LocalLauncherSettings:
 
     threads: int = 0  # that compute in one replica; 0: as many as there are cores
     device: Literal["cpu", "fake"] = "cpu"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class LocalLauncher:
@@ -78,6 +78,8 @@ class LocalLauncher:
         command += ["--token-fd", str(token_fd), "--parent-pid", str(os.getpid())]
         command += ["--slots", str(spec.slots), "--device", self._settings.device]
         command += ["--drain-grace-seconds", f"{spec.drain_grace_seconds:g}"]
+        command += ["--replica-id", spec.replica_id]
+        command += ["--log-format", "json", "--log-level", self._settings.log_level]  # we write its lines into our log
         if self._settings.threads:
             command += ["--threads", str(self._settings.threads)]
         return command
@@ -90,7 +92,7 @@ class LocalReplica:
         self._process = process
         self._replica_id = replica_id
         self._address = ""
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._log = ReplicaLog(replica_id)
         self._listening = asyncio.get_running_loop().create_future()
         self._ended = asyncio.create_task(self._watch(), name=f"replica-process-{replica_id}")
 
@@ -134,7 +136,7 @@ class LocalReplica:
         pid = self._process.pid
         readers = [
             asyncio.create_task(_read(self._process.stdout, self._take_address), name=f"stdout-{self._replica_id}"),
-            asyncio.create_task(_read(self._process.stderr, self._take_stderr), name=f"stderr-{self._replica_id}"),
+            asyncio.create_task(_read(self._process.stderr, self._log.take), name=f"stderr-{self._replica_id}"),
         ]
         try:
             await _until_ended(pid)
@@ -155,18 +157,12 @@ class LocalReplica:
         except (ValueError, KeyError, TypeError):
             logger.warning("replica %s said something else than its address", self._replica_id)
 
-    def _take_stderr(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
-        if text:
-            self._stderr.append(text)
-            logger.info("replica %s: %s", self._replica_id, text)
-
     def _reason(self, code: int) -> str:
         if code == 0:
             return "It ended in order."
         if code < 0:
             return f"The process was ended by {signal.Signals(-code).name}."
-        return self._stderr[-1] if self._stderr else f"The process ended with code {code}."
+        return self._log.last_sentence or f"The process ended with code {code}."
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from tidemill_serving.engine import (
     SequenceOutput,
     Step,
 )
+from tidemill_telemetry.logs import about_origin
 
 IDLE_BEAT_S = 1.0  # an idle engine shows life this often
 CLOSE_PATIENCE_S = 10.0
@@ -196,7 +197,9 @@ class DecoderEngine:
             except RequestRefusedError as error:
                 refused.append(_error_output(request, str(error)))
             except Exception:  # one caller's request is not the others' end
-                _logger.exception("sequence %d cannot be taken in", request.sequence_id)
+                _logger.exception(
+                    "sequence %d cannot be taken in", request.sequence_id, extra=about_origin(request.origin)
+                )
                 refused.append(_error_output(request, "the engine could not take this generation in"))
         return refused
 

@@ -11,6 +11,7 @@ from tidemill_serving.decoder.sampler import draw_token, is_greedy
 from tidemill_serving.decoder.scheduler import ChunkPolicy, Move, Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.engine import FinishReason, SequenceOutput
+from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ class DecoderLoop:
                 chosen = token if is_greedy(sampling) else draw_token(logits[row], sampling, sequence.generator)
                 outputs.append(self._advance(sequence, chosen))
             except Exception:  # one generation's trouble is not its neighbours'
-                _logger.exception("sequence %d cannot go on", sequence.request.sequence_id)
+                request = sequence.request
+                _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
                 outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
         return outputs
 

@@ -13,6 +13,7 @@ from tidemill_serving.server.access import TokenInterceptor
 from tidemill_serving.server.service import EngineService
 from tidemill_serving.server.switchboard import Switchboard
 from tidemill_serving.settings import ServerSettings
+from tidemill_telemetry.tracing import NoTracing, Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +35,16 @@ _SERVICES = ("", engine_pb2.DESCRIPTOR.services_by_name["EngineService"].full_na
 class Replica:
     """One engine behind one gRPC port. Made in a running event loop; `open`, then `run` until it ends."""
 
-    def __init__(self, engine: Engine, token: str, settings: ServerSettings | None = None) -> None:
+    def __init__(
+        self, engine: Engine, token: str, settings: ServerSettings | None = None, tracing: Tracing | None = None
+    ) -> None:
         self._engine = engine
         self._token = token
         self._settings = settings or ServerSettings()
         self._changed = asyncio.Event()
-        self._switchboard = Switchboard(engine, self._settings.max_pending_size, self._changed.set)
+        self._switchboard = Switchboard(
+            engine, self._settings.max_pending_size, self._changed.set, tracing or NoTracing()
+        )
         self._health = health_aio.HealthServicer()
         self._is_serving: bool | None = None  # as health says; None before it said anything
         self._draining = False

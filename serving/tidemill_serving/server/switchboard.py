@@ -10,11 +10,14 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_serving.engine import Engine, EngineBusyError, FinishReason, Phase, SequenceOutput, Step
 from tidemill_serving.server.caller import Caller
+from tidemill_serving.server.sequence_trace import SequenceTrace
 from tidemill_serving.server.wire import SubmitInvalidError, read_submit, write_status
+from tidemill_telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +31,14 @@ class Stage:
     detail: str = ""
 
 
+class _Owner(NamedTuple):
+    """Whose a sequence is."""
+
+    caller: Caller
+    sequence_id: int  # the caller's
+    trace: SequenceTrace
+
+
 class Switchboard:
     """Brings sequences to the engine and what it makes back to the callers that they belong to.
 
@@ -35,15 +46,16 @@ class Switchboard:
     changed or the last running sequence ended.
     """
 
-    def __init__(self, engine: Engine, max_pending_size: int, on_change: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, max_pending_size: int, on_change: Callable[[], None], tracing: Tracing) -> None:
         self.stage = Stage(Phase.LOADING)
         self.responsive = True
         self._engine = engine
         self._max_pending_size = max_pending_size
         self._on_change = on_change
+        self._tracing = tracing
         self._loop = asyncio.get_running_loop()
         self._callers: set[Caller] = set()
-        self._owners: dict[int, tuple[Caller, int]] = {}  # the engine's id → whose it is, and its id there
+        self._owners: dict[int, _Owner] = {}  # by the engine's id
         self._engine_ids = itertools.count(1)
         self._heard: deque[Stage | Step] = deque()
         self._wake_is_due = False
@@ -84,12 +96,13 @@ class Switchboard:
             owner = self._owners.get(output.sequence_id)
             if owner is None:
                 continue  # its caller has gone
-            caller, sequence_id = owner
+            caller, sequence_id, trace = owner
             caller.put_load(step.number, step.load)
             caller.put_output(sequence_id, output)
             if output.finish_reason is not None:
                 del self._owners[output.sequence_id]
                 del caller.engine_ids[sequence_id]
+                trace.end(output)
             if caller.overflowed:
                 self._abort_all_of(caller)
         if was_busy and not self._owners:
@@ -111,10 +124,12 @@ class Switchboard:
     def _end_all_with_error(self, detail: str) -> None:
         """What an engine that broke left open must not stay open."""
         load = self._engine.load()
-        for caller, sequence_id in self._owners.values():
+        for caller, sequence_id, trace in self._owners.values():
+            last = _error(sequence_id, detail)
             caller.put_load(self._step_number, load)
-            caller.put_output(sequence_id, SequenceOutput(sequence_id, finish_reason=FinishReason.ERROR, error=detail))
+            caller.put_output(sequence_id, last)
             caller.engine_ids.clear()
+            trace.end(last)
         self._owners.clear()
 
     @property
@@ -170,14 +185,15 @@ class Switchboard:
             return
         engine_id = next(self._engine_ids)
         try:
-            self._engine.submit(read_submit(submit, engine_id))
+            request = read_submit(submit, engine_id)
+            self._engine.submit(request)
         except SubmitInvalidError as error:
             caller.put_output(sequence_id, _error(sequence_id, str(error)))
         except EngineBusyError:
             caller.put_rejection(sequence_id)
         else:
             # What the engine says of it comes through the loop, so not before this line.
-            self._owners[engine_id] = (caller, sequence_id)
+            self._owners[engine_id] = _Owner(caller, sequence_id, SequenceTrace(self._tracing, request.origin))
             caller.engine_ids[sequence_id] = engine_id
 
     def abort(self, caller: Caller, sequence_id: int) -> None:
@@ -207,7 +223,7 @@ class Switchboard:
         if engine_id is None:
             return
         self._engine.abort(engine_id)
-        del self._owners[engine_id]
+        self._owners.pop(engine_id).trace.end()
         if not self._owners:
             self._on_change()
 

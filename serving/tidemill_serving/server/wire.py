@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_serving.engine import FinishReason, GenerationRequest, Load, Phase, Sampling, SequenceOutput
+from tidemill_telemetry.call_record import Origin, is_request_id
+from tidemill_telemetry.trace_context import TraceContext
 
 _FINISH_REASONS = {
     None: pb.FINISH_REASON_UNSPECIFIED,
@@ -43,6 +45,7 @@ def read_submit(submit: pb.Submit, engine_id: int) -> GenerationRequest:
         sampling=_read_sampling(submit),
         stop=tuple(submit.stop),
         deadline=_read_deadline(submit),
+        origin=_read_origin(submit),
     )
 
 
@@ -63,6 +66,14 @@ def _read_deadline(submit: pb.Submit) -> float | None:
     if not submit.HasField("time_left"):
         return None
     return time.monotonic() + submit.time_left.seconds + submit.time_left.nanos / 1e9
+
+
+def _read_origin(submit: pb.Submit) -> Origin | None:
+    origin = submit.origin
+    trace = TraceContext.parse([origin.traceparent], [origin.tracestate])
+    if trace is None or not is_request_id(origin.request_id):
+        return None
+    return Origin(origin.request_id, trace)
 
 
 def write_status(phase: Phase, progress: float, detail: str, *, responsive: bool, load: Load) -> pb.ConnectResponse:
