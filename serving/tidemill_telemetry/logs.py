@@ -18,7 +18,7 @@ from tidemill_telemetry.call_record import Origin, current_call
 LogFormat: TypeAlias = Literal["text", "json"]
 Extra: TypeAlias = dict[str, Mapping[str, object]]
 
-_CHATTY = ("uvicorn", "alembic", "opentelemetry")
+_CHATTY = ("alembic", "asyncio", "grpc", "opentelemetry", "uvicorn")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN_VALUE = re.compile(r"[^\s\"=\[\]]+")
 _process_fields: dict[str, object] = {}
@@ -82,7 +82,7 @@ class _JsonLines(JsonFormatter):
         log_data["time"] = _time(record.created)
         log_data["level"] = record.levelname.lower()
         log_data["logger"] = record.name
-        log_data["message"] = record.message or str(record.msg)
+        log_data["message"] = str(record.msg) if isinstance(record.msg, dict) else record.message
         log_data.update(fields_of(record))
         if exception := message_dict.get("exc_info"):
             log_data["exception"] = exception

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from tidemill_telemetry.trace_context import TraceContext
 from tidemill_telemetry.tracing import Attributes, Span, SpanEnd, SpanKind
 
-CLOSE_SECONDS = 3.0  # for what waits to be sent; a collector that is away holds nobody up longer
+CLOSE_SECONDS = 2.0  # for what waits to be sent; a collector that is away holds nobody up longer
 _KINDS = {SpanKind.SERVER: trace.SpanKind.SERVER, SpanKind.CLIENT: trace.SpanKind.CLIENT}
 
 

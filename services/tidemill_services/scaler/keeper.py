@@ -15,6 +15,7 @@ from tidemill_services.scaler.launcher import Connect, LaunchedReplica, Launcher
 from tidemill_services.store.database import Database
 from tidemill_services.store.hosts import Assignment
 from tidemill_services.store.replicas import register_replica, remove_replica, update_replica
+from tidemill_telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class ReplicaKeeper:
         self._ready_at: float | None = None  # when it first was, on the clock of `time.monotonic`
         self._is_responsive = True  # as it said last; lost while it was not, it is given up
         self._failure = ""
+        self._log = logging.LoggerAdapter(logger, about({"replica": self.replica_id, "model": self.model}))
         self._written: tuple[ReplicaState, float, str] | None = None
 
     @property
@@ -100,7 +102,7 @@ class ReplicaKeeper:
         except LaunchFailedError as error:
             failure = str(error)
         if failure:
-            logger.warning("replica %s of %s could not be started: %s", self.replica_id, self.model, failure)
+            self._log.warning("replica %s of %s could not be started: %s", self.replica_id, self.model, failure)
         await self._write(remove_replica, self.replica_id, failure=failure, start_policy=self._ports.start_policy)
 
     async def _launch_and_follow(self) -> str:
@@ -118,7 +120,7 @@ class ReplicaKeeper:
         finally:
             process.kill()
             await process.wait()
-        logger.info("replica %s of %s ended: %s", self.replica_id, self.model, ended.reason)
+        self._log.info("replica %s of %s ended: %s", self.replica_id, self.model, ended.reason)
         if self.is_ending or (self._ready_at is not None and time.monotonic() - self._ready_at > MIN_LIFE_SECONDS):
             return ""
         return self._failure or ended.reason
@@ -148,7 +150,7 @@ class ReplicaKeeper:
             try:
                 await connection.open()
             except ReplicaLostError as error:
-                logger.warning("replica %s: %s", self.replica_id, error)
+                self._log.warning("replica %s: %s", self.replica_id, error)
             else:
                 try:
                     async for status in connection.statuses():
@@ -193,7 +195,7 @@ class ReplicaKeeper:
                 return  # it ends, and is not noted any more
             self._written = now
         if not is_known:
-            logger.warning("replica %s was given up by the leader: it is killed", self.replica_id)
+            self._log.warning("replica %s was given up by the leader: it is killed", self.replica_id)
             self.end_now()
 
     async def _end_when_told(self, process: LaunchedReplica) -> None:
@@ -204,14 +206,14 @@ class ReplicaKeeper:
                 async with asyncio.timeout(STOP_ROUTING_SECONDS):
                     await self._write_state(ReplicaState.DRAINING, 1.0, "It finishes what runs.", process)
             except TimeoutError:
-                logger.warning("the store is away: replica %s drains without saying so", self.replica_id)
+                self._log.warning("the store is away: replica %s drains without saying so", self.replica_id)
             process.terminate()
             grace = self._spec.drain_grace_seconds + KILL_AFTER_GRACE_SECONDS
             try:
                 async with asyncio.timeout(grace):
                     await self._lost_record.wait()
             except TimeoutError:
-                logger.warning("replica %s did not end within %.0f s: it is killed", self.replica_id, grace)
+                self._log.warning("replica %s did not end within %.0f s: it is killed", self.replica_id, grace)
         process.kill()
 
     async def _write(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -54,7 +54,7 @@ def _record_of(text: str) -> logging.LogRecord | None:
                 "fields": {_clean(name): _cleaned(value) for name, value in said.items()},
             }
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
