@@ -14,6 +14,7 @@ from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.settings import Settings, SettingsError, seconds
 from tidemill_telemetry.logs import log_to_stderr
+from tidemill_telemetry.stray_lines import take_over_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def serve(
     except SettingsError as error:
         typer.echo(f"tidemill serve: {error}", err=True)
         raise typer.Exit(2) from None
-    log_to_stderr(settings.log_format, settings.log_level)
+    stderr = take_over_stderr() if settings.log_format == "json" else sys.stderr
+    log_to_stderr(settings.log_format, settings.log_level, stderr)
     try:
         uvloop.run(Application(settings).run(lambda addresses: _say_ready(addresses, as_json=as_json)))
     except CannotStartError as error:

@@ -1,4 +1,7 @@
-"""The log: one line an event on standard error, as text for people or as JSON for machines."""
+"""The log: one line an event on standard error, as text for people or as JSON for machines.
+
+The standard library's logging is the one way in, for us and for libraries; python-json-logger makes JSON of it.
+"""
 
 import json
 import logging
@@ -9,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -40,9 +43,9 @@ def name_process(**fields: str) -> None:
     _process_fields.update(fields)
 
 
-def log_to_stderr(log_format: LogFormat, level: str) -> None:
+def log_to_stderr(log_format: LogFormat, level: str, stderr: TextIO | None = None) -> None:
     """Write every line of this process, also those of libraries, of warnings and of errors that nobody caught."""
-    handler = _Stderr(sys.stderr)
+    handler = _Stderr(stderr or sys.stderr)
     handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in _CHATTY:

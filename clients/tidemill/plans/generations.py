@@ -139,7 +139,7 @@ def generate(source: inference_pb2.Input, settings: Settings, answer: Answer) ->
             return
         answer.finish_reason = "error"
         error.partial_text = answer.text
-        error.request_id = request.request_id
+        error.request_id = error.request_id or request.request_id
         raise
     finally:
         call.cancel()

@@ -108,3 +108,15 @@ def test_a_refused_call_raises_the_reasons_class(client: tidemill.Client, mill: 
     with pytest.raises(BY_REASON[reason], match=r"Do this\.") as caught:
         client.get_session("sessions/1")
     assert caught.value.retry_after == timedelta(seconds=9)
+
+
+def test_an_error_has_the_id_by_which_the_server_logged_the_call() -> None:
+    metadata = (
+        *Refusal(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND").status().trailing_metadata,
+        ("x-request-id", "its"),
+    )
+    failure = Failure(grpc.StatusCode.NOT_FOUND, "x", metadata)
+    assert error_of_call(failure, target="t").request_id == "its"
+    assert error_of_call(failure, target="t", request_id="ours").request_id == "its"
+    unanswered = Failure(grpc.StatusCode.UNAVAILABLE, "connection refused")
+    assert error_of_call(unanswered, target="t", request_id="ours").request_id == "ours"
