@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from tidemill_telemetry.call_record import CallRecord, is_request_id, new_request_id, serve_call
 from tidemill_telemetry.logs import about
 from tidemill_telemetry.trace_context import TraceContext
-from tidemill_telemetry.tracing import Attributes, SpanEnd, SpanKind, Tracing
+from tidemill_telemetry.tracing import Attributes, NoTracing, SpanEnd, SpanKind, Tracing
 
 REQUEST_ID_HEADER = "x-request-id"
+_NO_TRACING = NoTracing()
 _OURS = frozenset({REQUEST_ID_HEADER, "traceparent", "tracestate"})
 
 access_logger = logging.getLogger("tidemill.access")
@@ -22,21 +23,21 @@ class Calls:
         self._tracing = tracing
         self._access_log = access_log
 
-    def begin(self, method: str, headers: Iterable[tuple[str, str | bytes]], *, is_logged: bool = True) -> "Call":
+    def begin(self, method: str, headers: Iterable[tuple[str, str | bytes]], *, is_told: bool = True) -> "Call":
         """A call has arrived, with these headers or metadata; this task serves it from now on.
 
-        Its id is the caller's, if that can be one, and its span is below the caller's.
+        Its id is the caller's, if that can be one, and its span is below the caller's. A health check `is_told` nobody.
         """
         found: dict[str, list[str]] = {name: [] for name in _OURS}
         for name, value in headers:
             if name in _OURS:
                 found[name].append(value if isinstance(value, str) else value.decode("latin-1"))
         parent = TraceContext.parse(found["traceparent"], found["tracestate"])
-        span = self._tracing.begin(method, SpanKind.SERVER, parent)
+        span = (self._tracing if is_told else _NO_TRACING).begin(method, SpanKind.SERVER, parent)
         request_id = next(filter(is_request_id, found[REQUEST_ID_HEADER]), "") or new_request_id()
         record = CallRecord(request_id, span.context, method)
         serve_call(record)
-        return Call(record, span.end, is_logged=is_logged and self._access_log)
+        return Call(record, span.end, is_logged=is_told and self._access_log)
 
 
 class Call:

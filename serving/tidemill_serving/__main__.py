@@ -17,7 +17,7 @@ from tidemill_serving.settings import ReplicaSettings, read_settings
 from tidemill_telemetry.logs import log_to_stderr, name_process
 from tidemill_telemetry.tracing import Tracing, open_tracing
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tidemill_serving")  # by its own name this file is __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -118,5 +118,5 @@ def _value(value: object) -> str:
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt | SystemExit):
         return
-    caught = error or kind()
-    logger.critical("nobody caught %s: %s", kind.__name__, caught, exc_info=(kind, caught, trace))
+    exc_info = None if error is None else (kind, error, trace)
+    logger.critical("nobody caught %s: %s", kind.__name__, error, exc_info=exc_info)

@@ -61,7 +61,7 @@ def read_status(status: pb.Status) -> ReplicaStatus:
     return ReplicaStatus(
         phase=_PHASES.get(status.phase, ReplicaPhase.LOADING),
         progress=status.progress,
-        detail=status.detail,
+        detail=status.detail.replace("\0", ""),  # which no Postgres takes
         responsive=status.responsive,
         connected=True,
         load=read_load(status.load),

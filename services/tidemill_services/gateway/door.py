@@ -41,7 +41,7 @@ class Door:
         """Serve one request."""
         is_open = scope["path"] in OPEN_PATHS
         headers = ((name.decode("latin-1"), value) for name, value in scope["headers"])
-        call = self._calls.begin(scope["method"], headers, is_logged=not is_open)
+        call = self._calls.begin(scope["method"], headers, is_told=not is_open)
         answer = _Answer(send, call)
         reason = ""
         scope["app"] = self  # has the router raise what it does not find, instead of answering in its own shape

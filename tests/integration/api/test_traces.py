@@ -55,6 +55,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Colle
         with traced_server(folder, collector.endpoint) as server:
             headers = {"authorization": f"Bearer {server.api_key}", "traceparent": f"00-{PAGES_TRACE}-{CALLER}-01"}
             urllib.request.urlopen(urllib.request.Request(f"http://{server.http}/v1/models", headers=headers)).close()
+            urllib.request.urlopen(f"http://{server.http}/healthz").close()
             with wire_to(server) as wire:
                 with pytest.raises(grpc.RpcError):
                     generate(wire, request_id="unpaid")
@@ -100,6 +101,10 @@ def test_an_http_request_is_a_span_too(story: tuple[list[CollectedSpan], str]) -
     assert (page.name, page.parent_id, page.kind) == ("GET /v1/models", CALLER, "SERVER")
     assert page.attributes["http.route"] == "/v1/models"
     assert page.attributes["http.response.status_code"] == 200
+
+
+def test_a_health_check_is_no_span(story: tuple[list[CollectedSpan], str]) -> None:
+    assert not [span for span in story[0] if "healthz" in span.name]
 
 
 def test_a_refused_call_is_a_span_and_the_callers_mistake_no_failure(story: tuple[list[CollectedSpan], str]) -> None:

@@ -1,0 +1,35 @@
+"""What one side of the private contract writes, as the other side reads it."""
+
+import pytest
+
+from tidemill.engine.v1 import engine_pb2 as pb
+from tidemill_services.engine_client import EngineRequest
+from tidemill_services.engine_client.wire import read_status, write_submit
+from tidemill_serving.server.wire import read_submit
+from tidemill_telemetry.call_record import Origin
+from tidemill_telemetry.trace_context import TraceContext
+
+TRACE = TraceContext("a" * 32, "b" * 16, 1, "rojo=1")
+
+
+@pytest.mark.parametrize("origin", [None, Origin("mine", TRACE), Origin("mine", TraceContext.new())])
+def test_the_replica_knows_the_call_that_a_generation_is_for(origin: Origin | None) -> None:
+    message = write_submit(1, EngineRequest([5], 3, origin=origin))
+    assert read_submit(message.submit, 7).origin == origin
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        pb.Origin(request_id="two\nlines", traceparent=TRACE.traceparent),
+        pb.Origin(request_id="mine", traceparent="00-x"),
+        pb.Origin(traceparent=TRACE.traceparent),
+    ],
+)
+def test_an_origin_that_cannot_be_is_ignored(origin: pb.Origin) -> None:
+    submit = pb.Submit(sequence_id=1, prompt_tokens=[5], max_tokens=3, top_p=1, origin=origin)
+    assert read_submit(submit, 7).origin is None
+
+
+def test_what_a_replica_says_of_itself_is_fit_for_the_store() -> None:
+    assert read_status(pb.Status(detail="it\0 broke")).detail == "it broke"
