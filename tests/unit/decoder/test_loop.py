@@ -10,6 +10,8 @@ from tidemill_serving.decoder.devices.device import DeviceError
 from tidemill_serving.decoder.devices.fake import FakeDevice, fake_answer
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.engine import FinishReason
+from tidemill_telemetry.call_record import Origin
+from tidemill_telemetry.trace_context import TraceContext
 
 POISON = 3
 
@@ -196,14 +198,17 @@ def test_logits_that_are_not_finite_end_their_own_generation_only():
     assert rig.recorder.ends[1].finish_reason is FinishReason.LENGTH
 
 
-def test_a_text_stream_that_fails_ends_its_own_generation_only():
+def test_a_text_stream_that_fails_ends_its_own_generation_only_and_the_log_names_its_call(caplog):
+    origin = Origin("mine", TraceContext.new())
     rig = LoopRig(FakeDevice())
     rig.add(1)
-    rig.add(2)
+    rig.add(2, origin=origin)
     rig.scheduler.waiting[1].text = BrokenText()
     rig.run()
     assert rig.recorder.ends[2].finish_reason is FinishReason.ERROR
     assert rig.recorder.tokens[1] == fake_answer([5, 6, 7], 8)
+    (record,) = caplog.records
+    assert record.fields == origin.log_fields()
 
 
 def test_a_seed_gives_the_same_answer_whatever_else_is_running():
