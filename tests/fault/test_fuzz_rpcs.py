@@ -8,11 +8,12 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzzing.calls import HARM
 from tests.fuzzing.damage import damaged
 from tests.fuzzing.messages import messages, texts_broken
 from tests.fuzzing.methods import Method
 from tests.fuzzing.seeds import fuzzed
-from tests.fuzzing.target import HARM, Target, target_of
+from tests.fuzzing.target import Target, target_of
 from tests.integration.api.conftest import MODEL, wire_to
 from tests.scale import count
 from tests.server_process import server_process

@@ -46,7 +46,22 @@ _ODD_TEXTS = (
     "NaN",
     "\U0010ffff\ufffe",
 )
-_NUMBERS = (0.0, -0.0, 1.0, 0.7, -1.0, 2.0, 1e-50, 1e-310, 1e38, 3.5e38, 1e308, float("inf"), float("-inf"), float("nan"))
+_NUMBERS = (
+    0.0,
+    -0.0,
+    1.0,
+    0.7,
+    -1.0,
+    2.0,
+    1e-50,
+    1e-310,
+    1e38,
+    3.5e38,
+    1e308,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+)
 
 Known = Mapping[str, Sequence[Any]]
 

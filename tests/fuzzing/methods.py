@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 
@@ -14,7 +14,6 @@ class Method:
 
     path: str  # /package.Service/Method
     request: Descriptor
-    response: Descriptor
     streams_requests: bool
     streams_responses: bool
 
@@ -46,15 +45,18 @@ def reflected_methods(channel: grpc.Channel, metadata: tuple[tuple[str, str], ..
     found = []
     for name in services:
         add(file_containing_symbol=name)
-        service = pool.FindServiceByName(name)
-        found += [
-            Method(
-                f"/{name}/{method.name}",
-                method.input_type,
-                method.output_type,
-                method.client_streaming,
-                method.server_streaming,
-            )
-            for method in service.methods
-        ]
+        found += methods_of(pool.FindServiceByName(name))
     return found
+
+
+def methods_of(service: ServiceDescriptor) -> list[Method]:
+    """The methods of one service."""
+    return [
+        Method(
+            f"/{service.full_name}/{method.name}",
+            method.input_type,
+            method.client_streaming,
+            method.server_streaming,
+        )
+        for method in service.methods
+    ]

@@ -11,12 +11,11 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from tests.fuzzing.calls import ANSWER_SECONDS, HARM, call_with
 from tests.fuzzing.methods import Method, reflected_methods
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
 from tests.server_process import ServerProcess
 
-HARM = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
-ANSWER_SECONDS = 60.0
 _WRONG_LINE = re.compile(r"\bfault\b|Traceback| ERROR | CRITICAL |\bE\d{4} .*(?:assert|ASSERT)")
 # Series that say what runs now: each is back at its value of before, once all is over.
 _GAUGES = ("tidemill_running_generations", "tidemill_waiting_generations", "tidemill_leased_places")
@@ -43,29 +42,8 @@ class Target:
 
     def send(self, method: Method, contents: Sequence[bytes], patience: float) -> list[grpc.StatusCode]:
         """Call a method once for each of `contents`, all at once; a stream is left after `patience` seconds."""
-        calls = [self._call(method, content, patience) for content in contents]
+        calls = [call_with(self._channel, method, [content], self.metadata, patience) for content in contents]
         return self._runner.run(_all(calls))
-
-    async def _call(self, method: Method, content: bytes, patience: float) -> grpc.StatusCode:
-        kind = {
-            (False, False): self._channel.unary_unary,
-            (False, True): self._channel.unary_stream,
-            (True, True): self._channel.stream_stream,
-        }[method.streams_requests, method.streams_responses]
-        request = iter([content]) if method.streams_requests else content
-        call = kind(method.path)(request, metadata=self.metadata, timeout=ANSWER_SECONDS)
-        try:
-            if method.streams_responses:
-                async with asyncio.timeout(patience):
-                    async for _ in call:
-                        pass
-            else:
-                await call
-        except TimeoutError:
-            call.cancel()
-        except grpc.aio.AioRpcError as error:
-            return error.code()
-        return await call.code()
 
     def wrong_lines(self) -> list[str]:
         """What the server's log says of faults since the last time."""
