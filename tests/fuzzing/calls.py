@@ -10,6 +10,8 @@ from tests.fuzzing.methods import Method
 
 HARM = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 ANSWER_SECONDS = 60.0
+# What the client library makes up when the answer comes while it still sends, in place of the answer's status.
+_SENT_TOO_LATE = "Internal error from Core"
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -34,5 +36,7 @@ async def call_with(
     except TimeoutError:
         call.cancel()
     except grpc.aio.AioRpcError as error:
+        if error.details() == _SENT_TOO_LATE:
+            return await call_with(channel, method, contents, metadata, patience)
         return error.code()
     return await call.code()

@@ -33,7 +33,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         if not is_open and not hmac.compare_digest(given, self._expected):
             return self._refusal
         handler = await continuation(handler_call_details)
-        return None if handler is None else reading(handler)  # type: ignore[no-any-return]
+        return None if handler is None else reading(handler)
 
 
 def _authorization(metadata: Sequence[tuple[str, str | bytes]]) -> bytes:
