@@ -4,9 +4,10 @@ import asyncio
 import re
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,6 +17,7 @@ from tests.fuzzing.methods import Method, reflected_methods
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
 from tests.server_process import ServerProcess
 
+Result = TypeVar("Result")
 _WRONG_LINE = re.compile(r"\bfault\b|Traceback| ERROR | CRITICAL |\bE\d{4} .*(?:assert|ASSERT)")
 # Series that say what runs now: each is back at its value of before, once all is over.
 _GAUGES = ("tidemill_running_generations", "tidemill_waiting_generations", "tidemill_leased_places")
@@ -43,7 +45,11 @@ class Target:
     def send(self, method: Method, contents: Sequence[bytes], patience: float) -> list[grpc.StatusCode]:
         """Call a method once for each of `contents`, all at once; a stream is left after `patience` seconds."""
         calls = [call_with(self._channel, method, [content], self.metadata, patience) for content in contents]
-        return self._runner.run(_all(calls))
+        return self.run(_all(calls))
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run this on the target's own loop."""
+        return self._runner.run(work)
 
     def wrong_lines(self) -> list[str]:
         """What the server's log says of faults since the last time."""
@@ -56,7 +62,8 @@ class Target:
     def check(self) -> None:
         """Raise AssertionError if the server took harm that shows at once."""
         assert self.server.process.poll() is None, f"the server ended:\n{self.server.log.read_text()[-3000:]}"
-        assert self.wrong_lines() == []
+        wrong = self.wrong_lines()
+        assert not wrong, "\n".join(wrong)
 
     def check_at_rest(self) -> None:
         """It lives, its log names no fault, its gauges are back, and it still serves a generation."""
