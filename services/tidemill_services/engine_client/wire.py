@@ -34,7 +34,7 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             prompt_tokens=request.prompt_tokens,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
-            top_p=max(request.top_p, _MIN_TOP_P),
+            top_p=max(request.top_p, _MIN_TOP_P) if request.top_p > 0 else request.top_p,
             top_k=request.top_k,
             seed=request.seed,
             stop=request.stop,
