@@ -104,7 +104,7 @@ class Manifest:
         """Parse model.toml; `path` only names it in errors. Raises ModelPackageError."""
         try:
             value = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also of a number with too many digits
             raise ModelPackageError(f"is not valid TOML: {error}", path=path) from error
         return _manifest(StrictTable(value, path=path))
 
