@@ -13,11 +13,11 @@ from tests.fuzzing.damage import damaged
 from tests.fuzzing.messages import messages, texts_broken
 from tests.fuzzing.methods import Method
 from tests.fuzzing.seeds import fuzzed
-from tests.fuzzing.target import Target, target_of
+from tests.fuzzing.target import Target, check_generates, target_of
 from tests.integration.api.conftest import MODEL, wire_to
 from tests.scale import count
 from tests.server_process import server_process
-from tidemill.v1 import session_pb2
+from tidemill.v1 import inference_pb2, session_pb2
 from tidemill_services.api.server import SERVICE_NAMES
 
 pytestmark = pytest.mark.fault
@@ -97,3 +97,29 @@ def test_text_that_is_not_utf_8_is_refused_wherever_it_stands(target: Target, se
             (code,) = target.send(method, [content], patience=30)
             assert code.name == "INVALID_ARGUMENT", (method.path, path)
     target.check()
+
+
+def test_any_text_is_gone_on_from_or_refused(target: Target) -> None:
+    (generate,) = [method for method in target.methods if method.path.endswith("/Generate")]
+    with wire_to(target.server) as wire:
+        check_generates(wire)
+
+    @fuzzed(count(25, full=500))
+    @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), st.booleans())
+    def say(text: str, as_chat: bool) -> None:
+        message = inference_pb2.Message(role="user", content=text)
+        given_input = (
+            inference_pb2.Input(chat=inference_pb2.Chat(messages=[message]))
+            if as_chat
+            else inference_pb2.Input(prompt=text)
+        )
+        options = inference_pb2.GenerationOptions(max_tokens=3)
+        request = inference_pb2.GenerateRequest(model=MODEL, input=given_input, options=options)
+        (code,) = target.send(generate, [request.SerializeToString()], patience=30)
+        assert code.name in ("OK", "INVALID_ARGUMENT")
+        target.check()
+
+    with wire_to(target.server) as wire:
+        wire.start()
+        say()
+    target.check_at_rest()
