@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
+from tests.fuzzing.messages import mostly
 from tests.integration.api.conftest import MODEL
 
 CHAT_FIELDS = tuple(chat_create_params.CompletionCreateParamsBase.__annotations__)
@@ -77,8 +78,7 @@ def bodies(draw: Callable[[Any], Any], fields: tuple[str, ...]) -> bytes:
 
 
 def _value(name: str) -> st.SearchStrategy[Any]:
-    likely = _LIKELY.get(name, st.none())
-    return st.one_of(*[likely] * 8, json_values)
+    return mostly(_LIKELY.get(name, st.none()), json_values)
 
 
 DEEP_BODIES = (
