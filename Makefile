@@ -48,7 +48,7 @@ check: lint  ## lint, strict types, import rules, buf lint
 test: check  ## set up what is missing, then run every test
 	$(BIN)/python -m pytest -n 4
 
-fault: setup  ## the strain tests with their full counts: about an hour
+fault: setup  ## the strain tests with their full counts: about an hour; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
 	TIDEMILL_STRAIN=full $(BIN)/python -m pytest tests/fault --timeout 1800
 
 bench: setup  ## measure; prints tables and writes JSON

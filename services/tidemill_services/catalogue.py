@@ -84,11 +84,11 @@ def _refusal(error: model_errors.ModelError, field: str) -> TidemillError:
     return refusal(sentence[:1].upper() + sentence[1:].rstrip(".") + ".", field=field)
 
 
-def resolve_model(tx: Transaction, caller: Caller, name: str) -> ModelRecord:
+def resolve_model(tx: Transaction, caller: Caller, name: str, field: str = "model") -> ModelRecord:
     """A unit of work: the record of that model; an empty name means the key's default model, else the only one.
 
     It needs nothing of the package but what was registered. Raises ModelNotFoundError, and ModelRequiredError, which
-    lists the names.
+    lists the names and says in which field of the request one is missing.
     """
     if name or caller.default_model:
         return models.get_model(tx, name or caller.default_model or "")
@@ -96,7 +96,7 @@ def resolve_model(tx: Transaction, caller: Caller, name: str) -> ModelRecord:
     if len(records) == 1:
         return records[0]
     listed = ", ".join(record.name for record in records) or "none is registered"
-    raise ModelRequiredError(f"Name a model, or give the key a default one; there is: {listed}.", field="model")
+    raise ModelRequiredError(f"Name a model, or give the key a default one; there is: {listed}.", field=field)
 
 
 class Catalogue:

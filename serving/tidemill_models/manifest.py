@@ -15,7 +15,7 @@ from tidemill_models.strict_table import StrictTable
 FORMAT = 1
 MANIFEST_NAME = "model.toml"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # of a model, and of a chat template
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_INT32 = 2**31 - 1
@@ -104,7 +104,7 @@ class Manifest:
         """Parse model.toml; `path` only names it in errors. Raises ModelPackageError."""
         try:
             value = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also of a number with too many digits
             raise ModelPackageError(f"is not valid TOML: {error}", path=path) from error
         return _manifest(StrictTable(value, path=path))
 
@@ -154,8 +154,8 @@ def _manifest(table: StrictTable) -> Manifest:
 
 def _name(table: StrictTable) -> str:
     name = table.string("name")
-    if not _NAME.fullmatch(name):
-        raise table.error("name", f"must match {_NAME.pattern}, not {name[:80]!r}")
+    if not NAME.fullmatch(name):
+        raise table.error("name", f"must match {NAME.pattern}, not {name[:80]!r}")
     return name
 
 
@@ -214,8 +214,8 @@ def _chat(table: StrictTable, files: Mapping[str, FileDigest]) -> ChatSpec:
     names = table.table("templates")
     templates: dict[str, str] = {}
     for name in names.names():
-        if not _NAME.fullmatch(name):
-            raise names.error(name[:80], f"a template's name must match {_NAME.pattern}")
+        if not NAME.fullmatch(name):
+            raise names.error(name[:80], f"a template's name must match {NAME.pattern}")
         templates[name] = _file_reference(names, name, files)
     template = table.string("template")
     if template not in templates:

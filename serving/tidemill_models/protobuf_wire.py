@@ -27,9 +27,7 @@ class WireMessage:
         """
         position = self._start
         while position < self._end:
-            self._budget[0] -= 1
-            if self._budget[0] < 0:
-                raise GraphError(f"has more than {_MAX_FIELDS} fields")
+            self._count_one()
             key, position = self._varint(position)
             number, wire_type = key >> 3, key & 7
             if wire_type == _VARINT:
@@ -83,6 +81,7 @@ class WireMessage:
         integers: list[int] = []
         position = self._start
         while position < self._end:
+            self._count_one()
             value, position = self._varint(position)
             integers.append(value)
         return integers
@@ -95,6 +94,11 @@ class WireMessage:
             return bytes(self._buffer[self._start : self._end]).decode()
         except UnicodeDecodeError as error:
             raise GraphError("has a name that is not UTF-8") from error
+
+    def _count_one(self) -> None:
+        self._budget[0] -= 1
+        if self._budget[0] < 0:
+            raise GraphError(f"has more than {_MAX_FIELDS} fields")
 
     def _varint(self, position: int) -> tuple[int, int]:
         value = 0

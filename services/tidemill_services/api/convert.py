@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.v1 import inference_pb2
+from tidemill_models.manifest import NAME
 from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.generation import (
     DEFAULT_WAIT_SECONDS,
@@ -17,15 +18,14 @@ from tidemill_services.domain.generation import (
 )
 from tidemill_services.store.requests import MAX_REQUEST_ID_LENGTH
 
-_MODEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 def model_id(name: str, field: str = "model") -> str:
     """The bare name of `models/{model}` or of a bare name; an empty one stays empty."""
     bare = name.removeprefix("models/")
-    if name and not _MODEL.fullmatch(bare):
-        raise FieldInvalidError(f"{field} must be models/{{model}} with {_MODEL.pattern}.", field=field)
+    if name and not NAME.fullmatch(bare):
+        raise FieldInvalidError(f"{field} must be models/{{model}} with {NAME.pattern}.", field=field)
     return bare
 
 

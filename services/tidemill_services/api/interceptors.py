@@ -10,22 +10,21 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from tidemill_services.api.parsing import open_handler, parse, parsing_each, parsing_one
 from tidemill_services.api.statuses import code_of, status_of
 from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import (
     ApiKeyMissingError,
     DrainingError,
-    FieldInvalidError,
     NotServedError,
     TidemillError,
 )
 from tidemill_services.faults import log_fault
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
-from tidemill_telemetry.call_record import CallRecord, current_call
+from tidemill_telemetry.call_record import CallRecord
 from tidemill_telemetry.tracing import Attributes
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/",)
@@ -66,20 +65,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the method's handler, whatever its kind."""
         handler: Any = await continuation(handler_call_details)  # typed for the sync API only
         method = handler_call_details.method
-        if handler is None or method.startswith(self._open):
-            return handler  # type: ignore[no-any-return]
-        # One request is parsed behind the key's check: what is no message is then refused as any wrong request.
+        if handler is None:
+            return None
+        # Requests are parsed behind the key's check: what is no message is then refused as any wrong request.
+        if method.startswith(self._open):
+            return open_handler(handler, method)  # type: ignore[no-any-return]
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 self._unary(method, handler), response_serializer=handler.response_serializer
             )
         if handler.unary_stream is not None:
-            behavior = _parsing(handler.unary_stream, handler.request_deserializer)
+            behavior = parsing_one(handler.unary_stream, handler.request_deserializer)
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, behavior), response_serializer=handler.response_serializer
             )
+        behavior = parsing_each(handler.stream_stream, handler.request_deserializer)
         return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, handler.stream_stream), handler.request_deserializer, handler.response_serializer
+            self._stream(method, behavior), response_serializer=handler.response_serializer
         )
 
     def _unary(self, method: str, handler: Any) -> Callable[..., Any]:
@@ -87,7 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome = self._arrive(method, context)
             try:
                 await self._identify(context, outcome.record)
-                response = await handler.unary_unary(_parse(request, handler.request_deserializer), context)
+                response = await handler.unary_unary(parse(request, handler.request_deserializer), context)
                 outcome.succeed(context)
                 return response  # noqa: TRY300 -- not in `else`: what the lines above raise is caught here
             except asyncio.CancelledError:
@@ -137,24 +139,6 @@ def _api_key(context: Context) -> str:
             scheme, _, rest = text.strip().partition(" ")
             return rest.strip() if scheme.lower() == "bearer" else text.strip()
     raise ApiKeyMissingError
-
-
-def _parsing(
-    behavior: Callable[[Any, Context], AsyncGenerator[Any]], deserialize: Callable[[bytes], Any]
-) -> Callable[[bytes, Context], AsyncGenerator[Any]]:
-    """The behavior for a request that is not parsed yet."""
-    return lambda request, context: behavior(_parse(request, deserialize), context)
-
-
-def _parse(request: bytes, deserialize: Callable[[bytes], Any]) -> Any:
-    try:
-        message = deserialize(request)
-    except DecodeError:
-        raise FieldInvalidError("The request's bytes are not a message of this method.") from None
-    call = current_call()
-    if call is not None:
-        call.name(getattr(message, "request_id", ""))
-    return message
 
 
 class _Outcome:

@@ -57,7 +57,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         caller, name = current_caller(), convert.model_id(request.name, "name")
 
         def get(tx: Transaction) -> model_pb2.Model:
-            return model_message(model_views.get_model_view(tx, resolve_model(tx, caller, name).name))
+            return model_message(model_views.get_model_view(tx, resolve_model(tx, caller, name, "name").name))
 
         return await self._database.read(get)
 
@@ -68,7 +68,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         caller, name = current_caller(), convert.model_id(request.name, "name")
 
         def start(tx: Transaction) -> model_pb2.Model:
-            model = resolve_model(tx, caller, name).name
+            model = resolve_model(tx, caller, name, "name").name
             models.want_model(tx, model)
             return model_message(model_views.get_model_view(tx, model))
 
@@ -84,7 +84,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             raise RoleRequiredError
 
         def stop(tx: Transaction) -> model_pb2.Model:
-            model = resolve_model(tx, caller, name).name
+            model = resolve_model(tx, caller, name, "name").name
             if request.force:
                 sessions.stop_sessions_of_model(tx, model, EndReason.ADMIN)
             models.stop_model(tx, model, force=request.force)
@@ -98,7 +98,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> AsyncIterator[model_pb2.WatchModelResponse]:
         """Stream the model now, at each change, and as a sign of life."""
         asked = convert.model_id(request.name, "name")
-        name = (await self._database.read(resolve_model, current_caller(), asked)).name
+        name = (await self._database.read(resolve_model, current_caller(), asked, "name")).name
         sequence_number = 0
         last: model_pb2.Model | None = None
         sent_at = 0.0

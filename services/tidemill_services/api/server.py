@@ -1,10 +1,10 @@
 """The public gRPC port: its services, health and reflection."""
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from tidemill.grpc_server import aio_server
 from tidemill.v1 import (
     account_pb2,
     account_pb2_grpc,
@@ -59,7 +59,7 @@ class PublicServer:
     ) -> None:
         self._interceptor = interceptor
         self._health = health_aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+        self._server = aio_server([interceptor], _OPTIONS)
         session_pb2_grpc.add_SessionServiceServicer_to_server(sessions, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)

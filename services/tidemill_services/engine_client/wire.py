@@ -17,6 +17,7 @@ FINISHES = {
     pb.FINISH_REASON_DEADLINE: EngineFinish.DEADLINE,
     pb.FINISH_REASON_ERROR: EngineFinish.ERROR,
 }
+_MIN_TOP_P = 2.0**-126  # the message has 32 bits for it, and what is smaller would become 0, which no engine takes
 _PHASES = {
     pb.PHASE_LOADING: ReplicaPhase.LOADING,
     pb.PHASE_WARMING: ReplicaPhase.WARMING,
@@ -34,7 +35,7 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             prompt_tokens=request.prompt_tokens,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
-            top_p=request.top_p,
+            top_p=max(request.top_p, _MIN_TOP_P) if request.top_p > 0 else request.top_p,
             top_k=request.top_k,
             seed=request.seed,
             stop=request.stop,

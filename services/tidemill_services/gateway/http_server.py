@@ -5,8 +5,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 GONE_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75  # longer than callers keep idle connections: none is closed under a request on its way
@@ -20,6 +22,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 application,
+                http=_Protocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -53,6 +56,21 @@ class HttpServer:
         if self._task is not None:
             await self._task
         self._socket.close()
+
+
+class _Protocol(H11Protocol):
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and send nothing more of an answer that the application may be making.
+
+        The request's head can have been right. uvicorn alone would log both ends of that as faults of ours.
+        """
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # an answer has begun, or may have no body
+            self.transport.close()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
 
 class _Server(uvicorn.Server):

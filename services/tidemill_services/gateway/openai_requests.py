@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
+from tidemill_models.manifest import NAME
 from tidemill_services.domain.errors import FieldInvalidError, ModelNotFoundError
 from tidemill_services.domain.generation import (
     MAX_BATCH_INPUTS,
@@ -26,7 +27,6 @@ from tidemill_services.gateway.openai_messages import messages_of
 WAIT_HEADER = "x-tidemill-wait"
 MAX_CHOICES_OF_A_PROMPT = 128
 MAX_INT32 = 2**31 - 1
-_MODEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def text_request(body: Mapping[str, object], headers: Headers) -> CompletionRequ
 
 def checked_model(name: str) -> str:
     """A name that a model can have. Raises ModelNotFoundError for one that none can have."""
-    if not _MODEL.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ModelNotFoundError(f"No model {name[:100]!r} is registered: /v1/models lists what is.", field="model")
     return name
 

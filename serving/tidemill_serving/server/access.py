@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from tidemill_serving.server.reading import reading
+
 _HEALTH = "/grpc.health.v1.Health/"
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -26,11 +28,12 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
         """Let the call pass, or hand out a handler that answers UNAUTHENTICATED."""
-        if handler_call_details.method.startswith(_HEALTH):
-            return await continuation(handler_call_details)
-        if not hmac.compare_digest(_authorization(handler_call_details.invocation_metadata), self._expected):
+        is_open = handler_call_details.method.startswith(_HEALTH)
+        given = _authorization(handler_call_details.invocation_metadata)
+        if not is_open and not hmac.compare_digest(given, self._expected):
             return self._refusal
-        return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        return None if handler is None else reading(handler)
 
 
 def _authorization(metadata: Sequence[tuple[str, str | bytes]]) -> bytes:

@@ -18,6 +18,7 @@ class Caller:
         self.engine_ids: dict[int, int] = {}  # of its running sequences: its own id → the engine's
         self.last_sequence_id = -1
         self.overflowed = False
+        self.is_unreadable = False  # it sent what is no message
         self._max_pending_size = max_pending_size
         self._pending_size = 0
         self._outputs: dict[int, list[SequenceOutput]] = {}

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 
-import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from tidemill.engine.v1 import engine_pb2, engine_pb2_grpc
+from tidemill.grpc_server import aio_server
 from tidemill_serving.engine import Engine, Phase
 from tidemill_serving.server.access import TokenInterceptor
 from tidemill_serving.server.service import EngineService
@@ -52,7 +52,7 @@ class Replica:
 
     async def open(self, listen: str) -> str:
         """Open the port, health NOT_SERVING, before anything is loaded; return the address. Raises OSError."""
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[TokenInterceptor(self._token)])
+        self._server = aio_server([TokenInterceptor(self._token)], _OPTIONS)
         engine_pb2_grpc.add_EngineServiceServicer_to_server(EngineService(self._switchboard, self.drain), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._show_health()

@@ -11,6 +11,7 @@ import grpc.aio
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill.engine.v1 import engine_pb2_grpc
 from tidemill_serving.server.caller import Caller
+from tidemill_serving.server.reading import UNREADABLE
 from tidemill_serving.server.switchboard import Switchboard
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
         self._drain = drain
 
     async def Connect(  # type: ignore[override]  # noqa: N802 -- the contract's name; grpc.aio takes coroutines too
-        self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Context
+        self, request_iterator: AsyncIterator[pb.ConnectRequest | None], context: _Context
     ) -> None:
         """See engine.proto."""
         caller = self._switchboard.connect()
@@ -43,18 +44,23 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
             # Also when the caller vanished: gRPC then cancels this coroutine.
             self._switchboard.disconnect(caller)
             _log.info("a control process left; %d remain", self._switchboard.num_callers)
+        if caller.is_unreadable:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, UNREADABLE)
         if caller.overflowed:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "This stream was read too slowly; its sequences were aborted."
             )
 
-    async def _read(self, caller: Caller, requests: AsyncIterator[pb.ConnectRequest]) -> None:
+    async def _read(self, caller: Caller, requests: AsyncIterator[pb.ConnectRequest | None]) -> None:
         async for request in requests:
+            if request is None:
+                caller.is_unreadable = True
+                break
             if request.HasField("submit"):
                 self._switchboard.submit(caller, request.submit)
             elif request.HasField("abort"):
                 self._switchboard.abort(caller, request.abort.sequence_id)
-        # The caller has nothing more to say, so nobody would abort what still runs.
+        # The caller has nothing more to say that we could read, so nobody would abort what still runs.
         self._switchboard.disconnect(caller)
         caller.close()
 

@@ -113,7 +113,11 @@ def test_sixteen_streams_run_at_once_on_eight_slots(slow_wire: Wire) -> None:
     streams = [slow_wire.generate(f"stream {number}", max_tokens=200) for number in range(16)]
     ends = [list(stream)[-1].end for stream in streams]
     assert [end.usage.completion_tokens for end in ends] == [200] * 16
-    assert time.monotonic() - started < 16 * 200 * 0.005 / 2  # one after the other would take 16 seconds
+    usages = [end.usage for end in ends]
+    running = sum(
+        (usage.total_duration.ToTimedelta() - usage.queue_duration.ToTimedelta()).total_seconds() for usage in usages
+    )
+    assert running / (time.monotonic() - started) > 3  # one after the other it would be 1
 
 
 def test_a_batch_answers_each_input_by_its_index_and_a_bad_one_fails_alone(wire: Wire) -> None:

@@ -1,3 +1,4 @@
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -90,3 +91,16 @@ def test_no_key_and_no_prompt_is_in_the_log_even_at_debug(tmp_path: Path) -> Non
     assert "DEBUG" in log
     assert server.api_key not in log
     assert "herons" not in log
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+def test_what_is_no_http_behind_a_right_head_is_no_fault_of_ours(server: ServerProcess, method: str) -> None:
+    head = f"{method} /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    host, _, port = server.http.rpartition(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(head + b"no chunk\r\n")
+            while connection.recv(4096):
+                pass
+    assert "Exception in ASGI application" not in server.log.read_text()
+    assert "Fatal error" not in server.log.read_text()

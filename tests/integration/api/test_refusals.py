@@ -79,10 +79,19 @@ def test_an_unknown_model_is_refused_by_its_name(wire: Wire) -> None:
     assert "no-such-model" in refusal.message
 
 
-def test_no_model_where_there_are_several_lists_them(wire: Wire) -> None:
-    refusal = refusal_of(lambda: wire.start(model=""))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_REQUIRED")
-    assert MODEL in refusal.message
+def test_no_model_where_there_are_several_lists_them_and_names_the_field_that_lacks_one(wire: Wire) -> None:
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("model", lambda: wire.start(model="")),
+        ("name", lambda: wire.models.GetModel(model_pb2.GetModelRequest(), metadata=wire.metadata)),
+        ("name", lambda: wire.models.StartModel(model_pb2.StartModelRequest(), metadata=wire.metadata)),
+        ("name", lambda: wire.models.StopModel(model_pb2.StopModelRequest(), metadata=wire.metadata)),
+        ("name", lambda: list(wire.models.WatchModel(model_pb2.WatchModelRequest(), metadata=wire.metadata))),
+    ]
+    for field, call in calls:
+        refusal = refusal_of(call)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_REQUIRED")
+        assert refusal.field == field
+        assert MODEL in refusal.message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.models import onnx_bytes
 from tests.unit.models.onnx_bytes import FLOAT, field, model, node, tensor
+from tidemill_models import protobuf_wire
 from tidemill_models.errors import GraphError
 from tidemill_models.graph import GraphSignature, TensorType, read_graph
 from tidemill_models.protobuf_wire import WireMessage
@@ -88,6 +89,13 @@ def test_sparse_weights_and_endless_nesting_are_refused(read):
         nested = field(1, node("If", attributes=field(5, field(6, nested))))
     with pytest.raises(GraphError, match="graphs within graphs"):
         read(field(7, nested))
+
+
+def test_numbers_packed_into_one_field_count_like_fields(monkeypatch):
+    content = field(1, b"\1" * 1001)
+    monkeypatch.setattr(protobuf_wire, "_MAX_FIELDS", 1000)
+    with pytest.raises(GraphError, match="more than 1000 fields"):
+        WireMessage(content, 0, len(content)).integers(1)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"PK\x03\x04", b"\xff" * 100, b"<html>", field(1, 9), field(7, b"")])

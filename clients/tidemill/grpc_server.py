@@ -1,0 +1,55 @@
+"""The gRPC server of every port of ours: grpc.aio's, without the request that ends it.
+
+grpc.aio reads the path of a method that nobody registered as UTF-8, in the one loop that takes all calls. One that is
+none, and anybody can send it, ends that loop and with it the port: every stream is cut and no call is taken any more.
+Here calls of methods that nobody registered are refused beside that loop, and their paths are never read.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no types
+
+
+def aio_server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor], options: Sequence[tuple[str, Any]]
+) -> grpc.aio.Server:
+    """As `grpc.aio.server`. All methods must be registered, as generated code does it."""
+    server = grpc.aio.server(interceptors=interceptors, options=options)
+    core = _Core(cygrpc.get_working_loop(), None, (), tuple(interceptors), tuple(options), None)
+    server._server = core  # type: ignore[attr-defined]  # noqa: SLF001 -- gRPC has no other way in
+    return server
+
+
+class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
+    """Takes calls; `_make_request_call_future` is how its loop asks for the next one."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._refusals: set[asyncio.Task[None]] = set()
+
+    def _make_request_call_future(self, method: bytes | None) -> "asyncio.Future[Any]":
+        """The next call of a registered method; with None, what answers all other calls until the server stops."""
+        if method is not None:
+            future: asyncio.Future[Any] = super()._make_request_call_future(method)
+            return future
+        return asyncio.create_task(self._refuse_unregistered(), name="grpc-unregistered")
+
+    async def _refuse_unregistered(self) -> None:
+        while True:
+            try:
+                call = await self._request_call()
+            except cygrpc._RequestCallError:  # noqa: SLF001
+                if not self.is_running():
+                    raise  # as the loop expects of it when the server stops
+                continue
+            loop = asyncio.get_running_loop()
+            context = cygrpc._ServicerContext(call, None, None, loop)  # noqa: SLF001
+            answer = context.abort(grpc.StatusCode.UNIMPLEMENTED, "This server has no such method.")
+            served = cygrpc._schedule_rpc_coro(answer, call, loop, "unregistered")  # noqa: SLF001
+            task = asyncio.create_task(served, name="grpc-refusal")
+            self._refusals.add(task)
+            task.add_done_callback(self._refusals.discard)

@@ -1,0 +1,190 @@
+"""Hypothesis strategies for any protobuf message, made from its descriptor: a new field is fuzzed by itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import strategies as st
+
+MAX_DEPTH = 6
+_INT32, _INT64, _UINT32, _UINT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1), (0, 2**32 - 1), (0, 2**64 - 1)
+_LIMITS = {
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_SINT32: _INT32,
+    FieldDescriptor.TYPE_SFIXED32: _INT32,
+    FieldDescriptor.TYPE_ENUM: _INT32,  # proto3 enums are open
+    FieldDescriptor.TYPE_INT64: _INT64,
+    FieldDescriptor.TYPE_SINT64: _INT64,
+    FieldDescriptor.TYPE_SFIXED64: _INT64,
+    FieldDescriptor.TYPE_UINT32: _UINT32,
+    FieldDescriptor.TYPE_FIXED32: _UINT32,
+    FieldDescriptor.TYPE_UINT64: _UINT64,
+    FieldDescriptor.TYPE_FIXED64: _UINT64,
+}
+_FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
+_ODD_TEXTS = (
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "\x7f\x1b[31m",
+    "\ufeff",
+    "\u202egnp.exe",
+    "é" * 200,
+    "🌊" * 3000,
+    "x" * 129,
+    "x" * 20_000,
+    "../../etc/passwd",
+    "models/",
+    "sessions/",
+    "sessions/" + "0" * 32,
+    "models/models/x",
+    "'; DROP TABLE sessions; --",
+    "%s%n{0}{{7*7}}",
+    "-1",
+    "NaN",
+    "\U0010ffff\ufffe",
+)
+_NUMBERS = (
+    0.0,
+    -0.0,
+    1.0,
+    0.7,
+    -1.0,
+    2.0,
+    1e-50,
+    1e-310,
+    1e38,
+    3.5e38,
+    1e308,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+)
+
+Known = Mapping[str, Sequence[Any]]
+
+
+def messages(descriptor: Descriptor, known: Known, depth: int = 0, right: bytes = b"") -> st.SearchStrategy[Message]:
+    """Messages of any content. `known`: values by a field's name that let some of them get further.
+
+    `right` is a message that the method takes; some are it with few changes.
+    """
+    message_class = GetMessageClass(descriptor)
+    fields = [(field, _values(field, known, depth)) for field in descriptor.fields if _may_hold(field, depth)]
+
+    @st.composite
+    def build(draw: Callable[[Any], Any]) -> Message:
+        message = message_class()
+        # Two numbers say which fields are there: most of them or few, and any set comes up.
+        some, others = (draw(st.integers(0, 2 ** len(fields) - 1)) for _ in range(2))
+        present = draw(st.sampled_from((some | others, some & others)))
+        if right and draw(st.booleans()):
+            message.MergeFromString(right)
+            present = some & others & draw(st.integers(0, 2 ** len(fields) - 1))
+        for index, (field, values) in enumerate(fields):
+            if present >> index & 1:
+                _put(message, field, draw(values))
+        return message
+
+    return build()
+
+
+def _may_hold(field: FieldDescriptor, depth: int) -> bool:
+    return field.message_type is None or depth < MAX_DEPTH
+
+
+def _values(field: FieldDescriptor, known: Known, depth: int) -> st.SearchStrategy[Any]:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        keys, values = field.message_type.fields
+        pairs = st.tuples(_single(keys, known, depth), _single(values, known, depth))
+        return st.lists(pairs, max_size=3) | st.just([(f"{number}", "x") for number in range(40)])
+    single = _single(field, known, depth)
+    if field.is_repeated:
+        return st.lists(single, max_size=3) | st.lists(single, min_size=1, max_size=3).map(_very_often)
+    return single
+
+
+def _very_often(values: list[Any]) -> list[Any]:
+    """The same again and again, as long as it stays below what a server takes."""
+    size = sum(each.ByteSize() if isinstance(each, Message) else len(str(each)) + 1 for each in values)
+    return values * max(1, min(400, 20_000 // (size + 1)))
+
+
+def _single(field: FieldDescriptor, known: Known, depth: int) -> st.SearchStrategy[Any]:
+    anything = _of_type(field, known, depth)
+    values = known.get(field.name)
+    return mostly(st.sampled_from(values), anything) if values and _can_be(field, values) else anything
+
+
+@st.composite
+def mostly(draw: Callable[[Any], Any], likely: st.SearchStrategy[Any], anything: st.SearchStrategy[Any]) -> Any:
+    """Nine times in ten from the first; `one_of` takes its strategies equally often, however often they stand there."""
+    return draw(likely if draw(st.integers(0, 9)) else anything)
+
+
+def _can_be(field: FieldDescriptor, values: Sequence[Any]) -> bool:
+    """Whether a field takes what is known for its name."""
+    kinds: dict[type, Any] = {str: (FieldDescriptor.TYPE_STRING,), int: _LIMITS, float: _FLOATS}
+    return field.type in kinds[type(values[0])]
+
+
+def _of_type(field: FieldDescriptor, known: Known, depth: int) -> st.SearchStrategy[Any]:
+    if field.message_type is not None:
+        return st.deferred(lambda: messages(field.message_type, known, depth + 1))
+    if field.type in _LIMITS:
+        lowest, highest = _LIMITS[field.type]
+        return st.one_of(
+            st.integers(max(lowest, -3), 10), st.sampled_from((lowest, highest)), st.integers(lowest, highest)
+        )
+    if field.type in _FLOATS:
+        return st.sampled_from(_NUMBERS) | st.floats()
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return st.booleans()
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=40)
+    return st.sampled_from(_ODD_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def _put(message: Any, field: FieldDescriptor, value: Any) -> None:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        target = getattr(message, field.name)
+        for key, each in value:
+            if isinstance(each, Message):
+                target[key].CopyFrom(each)
+            else:
+                target[key] = each
+    elif field.is_repeated:
+        getattr(message, field.name).extend(value)
+    elif isinstance(value, Message):
+        getattr(message, field.name).CopyFrom(value)
+    else:
+        setattr(message, field.name, value)
+
+
+def texts_broken(descriptor: Descriptor) -> list[tuple[str, bytes]]:
+    """For each place of the message that holds text: its path, and a message whose text there is not UTF-8."""
+    return [(path, content.replace(_MARK, b"\xff\xfe\x80\xc0\xaf")) for path, content in _marked(descriptor, 0)]
+
+
+_MARK = b"~mark"
+
+
+def _marked(descriptor: Descriptor, depth: int) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for field in descriptor.fields:
+        if field.type == FieldDescriptor.TYPE_STRING:
+            found.append((field.name, _tagged(field, _MARK)))
+        elif field.message_type is not None and depth < MAX_DEPTH:
+            inner = _marked(field.message_type, depth + 1)
+            found += [(f"{field.name}.{path}", _tagged(field, content)) for path, content in inner]
+    return found
+
+
+def _tagged(field: FieldDescriptor, content: bytes) -> bytes:
+    """A field of the wire format with a length; the messages here are short."""
+    tag = field.number << 3 | 2
+    assert len(content) < 128
+    return (bytes([tag]) if tag < 128 else bytes([tag & 127 | 128, tag >> 7])) + bytes([len(content)]) + content
