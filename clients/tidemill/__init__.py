@@ -8,6 +8,11 @@
 `AsyncClient` is the same with asyncio, `OneLine` the same with the key first and nothing to keep.
 """
 
+import os
+
+# gRPC reads it once, when it is imported; else it writes of every handshake that fails, beside the error that we raise.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 from tidemill.async_client import AsyncClient
 from tidemill.client import Client
 from tidemill.errors import (
