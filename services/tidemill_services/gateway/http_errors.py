@@ -21,9 +21,6 @@ class BodyTooSlowError(errors.FieldInvalidError):
 class HeadTooLargeError(errors.FieldInvalidError):
     """The request's line and headers are larger than this server takes."""
 
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"The request's line and headers are too large: they may have {max_bytes:,} bytes.")
-
 
 class ServerFullError(errors.ConnectionFullError):
     """This port has as many connections as it may: close those that you do not need, or try again."""

@@ -14,6 +14,11 @@ MAX_HEAD_BYTES = 32 << 10  # request line and headers
 HEAD_SECONDS = 20.0  # for all of them to come
 
 
+def head_too_large() -> HeadTooLargeError:
+    """The error with its limit."""
+    return HeadTooLargeError(f"The request's line and headers are too large: they may have {MAX_HEAD_BYTES:,} bytes.")
+
+
 class HttpProtocol(H11Protocol):
     """uvicorn's, which of itself waits for ever, and answers what is no HTTP in words of its own."""
 
@@ -41,7 +46,7 @@ class HttpProtocol(H11Protocol):
         """Answer what the parser refuses, in the shape of all errors; called while its error is handled."""
         error = sys.exception()
         too_large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
-        refusal = HeadTooLargeError(MAX_HEAD_BYTES) if too_large else FieldInvalidError(msg)
+        refusal = head_too_large() if too_large else FieldInvalidError(msg)
         response = error_response(refusal)
         headers = [*response.raw_headers, (b"connection", b"close")]
         events = (

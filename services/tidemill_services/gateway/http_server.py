@@ -11,8 +11,8 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidemill_services.domain.errors import TidemillError
-from tidemill_services.gateway.http_errors import HeadTooLargeError, ServerFullError, error_response
-from tidemill_services.gateway.http_protocol import MAX_HEAD_BYTES, HttpProtocol
+from tidemill_services.gateway.http_errors import ServerFullError, error_response
+from tidemill_services.gateway.http_protocol import MAX_HEAD_BYTES, HttpProtocol, head_too_large
 
 GONE_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75  # longer than callers keep idle connections: none is closed under a request on its way
@@ -74,7 +74,7 @@ class HttpServer:
         if len(self._server.server_state.connections) > self._max_connections:
             await _refuse(ServerFullError(retry_after_seconds=1), scope, receive, send)
         elif _head_bytes(scope) > MAX_HEAD_BYTES:  # it came at once, so that the parser found nothing incomplete
-            await _refuse(HeadTooLargeError(MAX_HEAD_BYTES), scope, receive, send)
+            await _refuse(head_too_large(), scope, receive, send)
         else:
             await self._application(scope, receive, send)
 
