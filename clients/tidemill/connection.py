@@ -79,10 +79,8 @@ def resolve(
         raise ApiKeyMissingError(_missing_key(place, saved, config_path(environ)))
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError("The API key has characters that no key has; was something else pasted?")
-    if not (is_tls := _is_tls(scheme, place, ca)):
-        return Connection(target=place, api_key=key)
-    _check_ca_file(ca)
-    return Connection(target=place, api_key=key, is_tls=is_tls, ca_file=ca)
+    is_tls = _is_tls(scheme, place, ca)
+    return Connection(target=place, api_key=key, is_tls=is_tls, ca_file=ca if is_tls else "")
 
 
 def check_text(value: object, name: str) -> None:
@@ -170,7 +168,8 @@ def _is_tls(scheme: str, place: str, ca_file: str) -> bool:
     return scheme == "https" or not on_this_machine or (not scheme and bool(ca_file))
 
 
-def _check_ca_file(path: str) -> None:
+def check_ca_file(path: str) -> None:
+    """Raises ConfigError when the file cannot be read, or holds no certificate; an empty path is none."""
     if not path:
         return
     try:

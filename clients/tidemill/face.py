@@ -54,6 +54,7 @@ class Face:
         timeout: float | None,
     ) -> None:
         self._connection = connection.resolve(api_key, custom_env_var, target, ca_file)
+        connection.check_ca_file(self._connection.ca_file)
         connection.check_text(model, "model")
         self._model = model or ""
         self._timeout = timeout

@@ -176,30 +176,14 @@ def test_a_certificate_of_a_ca_serves_and_the_config_file_trusts_just_it(tmp_pat
             assert client.list_models()
 
 
-def test_the_config_file_follows_a_server_that_goes_over_to_tls(tmp_path: Path) -> None:
-    with server_process(tmp_path) as server:
-        assert (tmp_path / "config.toml").read_text().count("https://") == 0
-        port = server.grpc.rpartition(":")[2]
-    with server_process(tmp_path, "--tls-self-signed", "--port", port) as server:
-        saved = read_config_file(tmp_path / "config.toml")
-        assert saved is not None
-        assert (saved.target, saved.is_tls) == (server.grpc, True)
-
-
 def test_a_pair_that_cannot_be_used_stops_the_start_with_its_variable(tmp_path: Path) -> None:
     expired = Authority().write(tmp_path / "expired", *LOCAL, days=-1)
-    other = Authority().write(tmp_path / "other", *LOCAL)
-    for certificate, key, sentence in (
-        (expired.certificate, expired.key, f"TIDEMILL_TLS_CERTIFICATE is {expired.certificate}, which expired at"),
-        (other.certificate, expired.key, f"TIDEMILL_TLS_KEY is {expired.key}, which is not the key of"),
-    ):
-        command = [sys.executable, "-m", "tidemill_services", "serve", "--data-dir", str(tmp_path / "data")]
-        command += ["--port", "0", "--http-port", "0", "--admin-port", "0"]
-        command += ["--tls-certificate", str(certificate), "--tls-key", str(key)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 1
-        assert f"tidemill serve: {sentence}" in done.stderr
-        assert "Traceback" not in done.stderr
+    command = [sys.executable, "-m", "tidemill_services", "serve", "--data-dir", str(tmp_path / "data")]
+    command += ["--tls-certificate", str(expired.certificate), "--tls-key", str(expired.key)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"tidemill serve: TIDEMILL_TLS_CERTIFICATE is {expired.certificate}, which expired at" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_silent_and_slow_handshakes_hold_up_neither_callers_nor_the_stop(tmp_path: Path) -> None:

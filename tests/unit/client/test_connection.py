@@ -144,7 +144,7 @@ def test_a_ca_file_for_another_server_changes_nothing_for_the_files_target(confi
 )
 def test_a_ca_file_that_cannot_be_used_is_named(config: Path, name: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=rf"The CA file .*{name} {sentence}") as caught:
-        resolve("key", target="127.0.0.1:7400", ca_file=str(config.parent / name), environ={})
+        Client("key", target="127.0.0.1:7400", ca_file=str(config.parent / name))
     assert caught.value.field == "ca_file"
 
 

@@ -105,6 +105,39 @@ def test_a_lost_connection_is_not_called_a_missing_server() -> None:
     assert str(error) == "The connection to 127.0.0.1:7400 was lost: Socket closed"
 
 
+_CONNECT = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:7400: "
+_HANDSHAKE = f"{_CONNECT}Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"{_HANDSHAKE}OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", "has expired: its"),
+        (f"{_HANDSHAKE}OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: certificate is not yet valid", "not valid yet"),
+        (f"{_HANDSHAKE}OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: unable to get local issuer", "by nobody that"),
+        (f"{_CONNECT}Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed.",
+         "is for another name"),
+        (f"{_HANDSHAKE}OPENSSL_internal:WRONG_VERSION_NUMBER: Invalid certificate verification", "does not speak TLS"),
+        (f"{_HANDSHAKE}OPENSSL_internal:TLSV1_ALERT_PROTOCOL_VERSION", "could be made: failed to connect"),
+    ],
+)  # fmt: skip
+def test_what_tls_failed_of_is_said_with_what_to_do(text: str, sentence: str) -> None:
+    secure = Connection("127.0.0.1:7400", "key", is_tls=True)
+    error = error_of_call(Failure(grpc.StatusCode.UNAVAILABLE, text), secure)
+    assert type(error) is tidemill.TlsError
+    assert sentence in str(error)
+    assert "127.0.0.1:7400" in str(error)
+
+
+def test_a_port_that_refuses_everybody_is_not_taken_for_one_with_tls() -> None:
+    text = f"{_CONNECT}connect: Connection refused (111)"
+    for is_tls in (False, True):
+        server = Connection("127.0.0.1:7400", "key", is_tls=is_tls)
+        error = error_of_call(Failure(grpc.StatusCode.UNAVAILABLE, text), server)
+        assert type(error) is tidemill.UnreachableError
+        assert "No Tidemill server answers" in str(error)
+
+
 @pytest.mark.parametrize("name", REASONS)
 def test_a_refused_call_raises_the_reasons_class(client: tidemill.Client, mill: Mill, name: str) -> None:
     reason = name.removeprefix("REASON_")
