@@ -67,12 +67,10 @@ def read_pair(files: PairFiles) -> Pair:
     key_pem = _read(files.key, files.key_says)
     try:
         certificate = x509.load_pem_x509_certificates(certificate_pem)[0]
-        names = _names(certificate)
-    except ValueError:
+        names, public_key = _names(certificate), _public_bytes(certificate)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise CertificateError(files.certificate_says("which holds no certificate in PEM.")) from None
-    if _load_key(key_pem, files).public_key().public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    ) != certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
+    if _public_bytes(_load_key(key_pem, files)) != public_key:
         raise CertificateError(files.key_says(f"which is not the key of {files.certificate}."))
     return Pair(
         files, certificate_pem, key_pem, names, certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -110,6 +108,10 @@ def _load_key(key_pem: bytes, files: PairFiles) -> PrivateKeyTypes:
         raise CertificateError(files.key_says("which is encrypted: give a key without a password.")) from None
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateError(files.key_says("which holds no private key in PEM.")) from None
+
+
+def _public_bytes(owner: x509.Certificate | PrivateKeyTypes) -> bytes:
+    return owner.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _names(certificate: x509.Certificate) -> frozenset[str]:

@@ -39,7 +39,7 @@ class ServerTls:
         self.http_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.http_context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.http_context.set_alpn_protocols(["http/1.1"])
-        self._load_into(self.http_context, self._pair)
+        _load_into(self.http_context, self._pair)
 
     @property
     def names(self) -> frozenset[str]:
@@ -64,16 +64,16 @@ class ServerTls:
         """Look for a renewed certificate until cancelled. One that cannot be used is refused, and the old one kept."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await asyncio.to_thread(self.look)
+            await self.look()
 
-    def look(self) -> None:
-        """Take up the certificate that is there now; blocks for as long as reading it takes."""
+    async def look(self) -> None:
+        """Take up the certificate that is there now."""
         try:
-            pair = self._read()
+            pair = await asyncio.to_thread(self._read)
             if pair == self._pair:
                 return
-            self._load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)  # a try: what fails in use leaves half
-            self._load_into(self.http_context, pair)
+            _load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)  # a try: one that fails leaves half of it behind
+            _load_into(self.http_context, pair)  # in the loop, as the handshakes: OpenSSL has no lock for this
         except (CertificateError, OSError) as error:  # ssl's errors are OSErrors
             if str(error) != self._refused:
                 logger.warning("the certificate was not renewed, the old one is kept: %s", error)
@@ -86,8 +86,9 @@ class ServerTls:
         newer, self._newer = self._newer, None
         return newer
 
-    def _load_into(self, context: ssl.SSLContext, pair: Pair) -> None:
-        context.load_cert_chain(pair.files.certificate, pair.files.key)
+
+def _load_into(context: ssl.SSLContext, pair: Pair) -> None:
+    context.load_cert_chain(pair.files.certificate, pair.files.key)
 
 
 def _configuration(pair: Pair) -> grpc.ServerCertificateConfiguration:

@@ -87,7 +87,7 @@ async def test_new_connections_see_the_renewed_certificate_and_open_ones_go_on(
         renewed = Authority().write(tmp_path / "renewed", *LOCAL)
         shutil.copy(renewed.certificate, files.certificate)
         shutil.copy(renewed.key, files.key)
-        await asyncio.to_thread(tls.look)
+        await tls.look()
         await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
     new_ca = renewed.ca.read_bytes()
     assert [await _grpc_takes(grpc_port, each) for each in (ca, new_ca, new_ca)] == [False, True, True]
@@ -108,7 +108,7 @@ async def test_what_cannot_be_used_is_not_taken_up(
         if key is not None:
             shutil.copy(key, files.key)
         for _ in range(2):
-            await asyncio.to_thread(tls.look)
+            await tls.look()
         assert sum(sentence in record.message for record in caplog.records) == 1
         assert await _grpc_takes(grpc_port, ca)
         assert await _http_takes(http_port, ca)
