@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tidemill.connection import Connection
 
-_HANDSHAKE_SECONDS = 0.8
+HANDSHAKE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def tls_trouble(server: Connection) -> str | None:
 def _handshake(host: str, port: int, context: ssl.SSLContext) -> OSError | None:
     try:
         with (
-            socket.create_connection((host, port), timeout=_HANDSHAKE_SECONDS) as plain,
+            socket.create_connection((host, port), timeout=HANDSHAKE_SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=host),
         ):
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tidemill_services.doctor.finding import Finding, ok, warning, wrong
-from tidemill_services.doctor.handshake import Trusted, speaks_tls
+from tidemill_services.doctor.handshake import HANDSHAKE_SECONDS, Trusted, speaks_tls
 
 _ANSWER_SECONDS = 0.8
 _PAGE_BYTES = 64  # more than ours have
@@ -99,7 +99,7 @@ def _answers_as_tidemill(port: Port) -> bool:
     connection = http.client.HTTPConnection(host, port.number, timeout=_ANSWER_SECONDS)
     if port.trusted is not None:
         connection = http.client.HTTPSConnection(
-            host, port.number, timeout=_ANSWER_SECONDS, context=port.trusted.context()
+            host, port.number, timeout=HANDSHAKE_SECONDS, context=port.trusted.context()
         )
     try:
         connection.request("GET", path)
@@ -118,6 +118,7 @@ def _knows_our_service(target: str, trusted: Trusted | None) -> bool:
         return False
     request = b"\x0a" + bytes([len(_SERVICE)]) + _SERVICE.encode()
     options: list[tuple[str, int | str]] = [("grpc.enable_http_proxy", 0)]
+    seconds = _ANSWER_SECONDS if trusted is None else HANDSHAKE_SECONDS
     if trusted is None:
         opened = grpc.insecure_channel(target, options=options)
     else:
@@ -126,6 +127,6 @@ def _knows_our_service(target: str, trusted: Trusted | None) -> bool:
     with opened as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", lambda raw: raw, lambda raw: raw)
         try:
-            return bool(check(request, timeout=_ANSWER_SECONDS) in _STATES)
+            return bool(check(request, timeout=seconds) in _STATES)
         except grpc.RpcError:
             return False
