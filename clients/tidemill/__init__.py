@@ -8,6 +8,11 @@
 `AsyncClient` is the same with asyncio, `OneLine` the same with the key first and nothing to keep.
 """
 
+import os
+
+# gRPC reads it once, when it is imported; else it writes of every handshake that fails, beside the error that we raise.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 from tidemill.async_client import AsyncClient
 from tidemill.client import Client
 from tidemill.errors import (
@@ -19,6 +24,7 @@ from tidemill.errors import (
     ChatTemplateRefusedError,
     ChatUnsupportedError,
     ConfigError,
+    ConnectionFullError,
     ContextExceededError,
     DeadlineExceededError,
     DrainingError,
@@ -48,6 +54,7 @@ from tidemill.errors import (
     SessionNotFoundError,
     StoreUnavailableError,
     TidemillError,
+    TlsError,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
@@ -78,6 +85,7 @@ __all__ = [
     "Client",
     "Completion",
     "ConfigError",
+    "ConnectionFullError",
     "ContextExceededError",
     "DeadlineExceededError",
     "DrainingError",
@@ -117,6 +125,7 @@ __all__ = [
     "Stream",
     "TextStream",
     "TidemillError",
+    "TlsError",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

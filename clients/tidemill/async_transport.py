@@ -64,7 +64,7 @@ class AsyncTransport:
             run.fail(error)
         except grpc.RpcError as failure:
             name = getattr(getattr(step, "request", None), "request_id", "")
-            run.fail(error_of_call(cast("CallFailure", failure), target=self._connection.target, request_id=name))
+            run.fail(error_of_call(cast("CallFailure", failure), self._connection, request_id=name))
 
     async def _perform(self, step: Step) -> Any:
         match step:
@@ -84,7 +84,7 @@ class AsyncTransport:
         if self._is_closed:
             raise ConfigError("This client is closed.")
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._connection.target, options=channel.OPTIONS)
+            self._channel = channel.open_aio_channel(self._connection)
         make = self._channel.unary_stream if method.streams else self._channel.unary_unary
         call = make(
             method.path,

@@ -33,17 +33,20 @@ class Client(Face):
         *,
         custom_env_var: str | None = None,
         target: str | None = None,
+        ca_file: str | None = None,
         model: str | None = None,
         timeout: float | None = None,
     ) -> None:
         """Find the server and the key; nothing is called yet.
 
-        `custom_env_var` names the variable that holds the key; together with `api_key` it is an error. `model` is for
-        calls that name none. `timeout`, in seconds, is for every call that gives none; by default there is none.
+        `target` is host:port; TLS is spoken with https:// before it, with a `ca_file` (PEM, who signed the server's
+        certificate), and off this machine. `custom_env_var` names the variable that holds the key; together with
+        `api_key` it is an error. `model` is for calls that name none. `timeout`, in seconds, is for every call that
+        gives none; by default there is none.
 
         Raises ConfigError, ApiKeyMissingError.
         """
-        super().__init__(api_key, custom_env_var, target, model, timeout)
+        super().__init__(api_key, custom_env_var, target, ca_file, model, timeout)
         self._transport = SyncTransport(self._connection)
 
     # Sessions: what pays.

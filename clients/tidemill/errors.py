@@ -9,8 +9,9 @@
     ├── NotFoundError            ModelNotFound, SessionNotFound
     ├── FailedPreconditionError  NoSession, SessionEnded, SessionDiffers, ModelInUse, ChatUnsupported
     ├── AlreadyExistsError       RequestIdReused
-    ├── ResourceExhaustedError   QueueFull, ReaderTooSlow
+    ├── ResourceExhaustedError   QueueFull, ReaderTooSlow, ConnectionFull
     ├── UnavailableError         ModelCold, ModelFailed, ReplicaLost, Draining, StoreUnavailable, Unreachable
+    │                            (Tls)
     ├── DeadlineExceededError
     ├── CallCancelledError
     ├── InternalError            Protocol
@@ -254,6 +255,12 @@ class QueueFullError(ResourceExhaustedError):
     reason = "QUEUE_FULL"
 
 
+class ConnectionFullError(ResourceExhaustedError):
+    """The connection runs as many calls as it may: wait for one to end, or use another client for more."""
+
+    reason = "CONNECTION_FULL"
+
+
 class ReaderTooSlowError(ResourceExhaustedError):
     """The stream was read too slowly; the text until here stands."""
 
@@ -299,6 +306,12 @@ class UnreachableError(UnavailableError):
     reason = "UNREACHABLE"
 
 
+class TlsError(UnreachableError):
+    """No secure connection to the server could be made."""
+
+    reason = "TLS"
+
+
 class ProtocolError(InternalError):
     """The server's answer breaks the contract."""
 
@@ -328,7 +341,7 @@ def _classes(base: type[TidemillError]) -> list[type[TidemillError]]:
     return [base, *(found for child in base.__subclasses__() for found in _classes(child))]
 
 
-_CLIENT_ONLY = (ConfigError, UnreachableError, ProtocolError, BatchError)
+_CLIENT_ONLY = (ConfigError, UnreachableError, TlsError, ProtocolError, BatchError)
 BY_REASON = {found.reason: found for found in _classes(TidemillError) if found.reason and found not in _CLIENT_ONLY}
 """The class of each reason that a server can give."""
 BY_CODE = {found.code: found for found in TidemillError.__subclasses__() if found not in _CLIENT_ONLY}

@@ -49,10 +49,12 @@ class Face:
         api_key: str | None,
         custom_env_var: str | None,
         target: str | None,
+        ca_file: str | None,
         model: str | None,
         timeout: float | None,
     ) -> None:
-        self._connection = connection.resolve(api_key, custom_env_var, target)
+        self._connection = connection.resolve(api_key, custom_env_var, target, ca_file)
+        connection.check_ca_file(self._connection.ca_file)
         connection.check_text(model, "model")
         self._model = model or ""
         self._timeout = timeout

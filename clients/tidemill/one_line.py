@@ -26,7 +26,7 @@ def _client(api_key: str | None) -> Client:
     where = connection.resolve(api_key)
     with _lock:
         if where not in _clients:
-            _clients[where] = Client(api_key, target=where.target)
+            _clients[where] = Client(api_key, target=where.url, ca_file=where.ca_file)
         return _clients[where]
 
 

@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from tidemill import errors
+from tidemill.connection import Connection
+from tidemill.tls_failures import tls_sentence
 from tidemill.v1 import errors_pb2
 
 DOMAIN = "tidemill.v1"
@@ -26,10 +28,10 @@ class CallFailure(Protocol):
     def trailing_metadata(self) -> Any: ...
 
 
-def error_of_call(failure: CallFailure, *, target: str, request_id: str = "") -> errors.TidemillError:
-    """The error of a call that gRPC ended, sync or aio. `target` is named when nothing answered there."""
+def error_of_call(failure: CallFailure, connection: Connection, *, request_id: str = "") -> errors.TidemillError:
+    """The error of a call that gRPC ended, sync or aio. The target is named when nothing answered there."""
     code, text = failure.code(), failure.details() or ""
-    error = _from_details(failure, code, text) or _from_code(code, text, target)
+    error = _from_details(failure, code, text) or _from_code(code, text, connection)
     error.request_id = _request_id(failure) or request_id
     return error
 
@@ -87,16 +89,18 @@ def _make(
     return kind(text, field=field, retry_after=retry_after, code=code, reason=reason)
 
 
-def _from_code(code: grpc.StatusCode, text: str, target: str) -> errors.TidemillError:
+def _from_code(code: grpc.StatusCode, text: str, connection: Connection) -> errors.TidemillError:
     if code is grpc.StatusCode.UNAVAILABLE:
-        return errors.UnreachableError(_unreachable(text, target))
+        if (sentence := tls_sentence(text, connection)) is not None:
+            return errors.TlsError(sentence)
+        return errors.UnreachableError(_unreachable(text, connection.target))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceededError("The call did not end within its timeout.")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         sentence = f"One message is larger than gRPC takes here ({text}): send less at once."
         return errors.ResourceExhaustedError(sentence, reason="MESSAGE_TOO_LARGE")
     kind = errors.BY_CODE.get(code, errors.TidemillError)
-    return kind(f"{target} answered {code.name}: {text or 'it gave no reason'}", code=code)
+    return kind(f"{connection.target} answered {code.name}: {text or 'it gave no reason'}", code=code)
 
 
 def _unreachable(text: str, target: str) -> str:

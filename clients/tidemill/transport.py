@@ -46,7 +46,7 @@ class SyncTransport:
             run.answer(self._perform(step))
         except grpc.RpcError as failure:
             name = getattr(getattr(step, "request", None), "request_id", "")
-            run.fail(error_of_call(cast("CallFailure", failure), target=self._connection.target, request_id=name))
+            run.fail(error_of_call(cast("CallFailure", failure), self._connection, request_id=name))
         except RuntimeError as error:
             # A Ctrl-C that comes while gRPC's lock changes hands ends in "cannot release un-acquired lock".
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -88,7 +88,7 @@ class SyncTransport:
         if self._is_closed:
             raise ConfigError("This client is closed.")
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self._connection.target, options=channel.OPTIONS)
+            self._channel = channel.open_channel(self._connection)
         return self._channel
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ from tidemill_services import local_user
 from tidemill_services.api.inference import InferenceService
 from tidemill_services.api.interceptors import CallInterceptor
 from tidemill_services.api.model import ModelService
-from tidemill_services.api.server import PublicServer
+from tidemill_services.api.server import GrpcLimits, PublicServer
 from tidemill_services.api.session import SessionService
 from tidemill_services.calls import Calls
 from tidemill_services.catalogue import Catalogue
 from tidemill_services.domain.api_key import Role, hash_api_key
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
+from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
-from tidemill_services.gateway.http_server import HttpServer
+from tidemill_services.gateway.http_server import HttpServer, HttpSettings
 from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
@@ -45,6 +47,8 @@ from tidemill_services.store import accounts, models
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.secret_file import read_or_create_secret
+from tidemill_services.tls.replica_tls import open_replica_tls
+from tidemill_services.tls.server_tls import open_server_tls
 from tidemill_telemetry.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
@@ -60,6 +64,7 @@ class Addresses:
     http: str
     admin: str
     api_key_file: Path
+    ca_file: Path | None  # what a client on this machine may trust; None: the ports speak plaintext
 
 
 class Application:
@@ -125,30 +130,38 @@ class Application:
 
         identities = Identities(database, secret)
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
-        interceptor = CallInterceptor(identities, metrics, calls, open_reflection=settings.is_loopback)
+        limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
+        interceptor = CallInterceptor(
+            identities, metrics, calls, open_reflection=settings.is_loopback, max_streams=limits.max_streams
+        )
+        if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
+            self._keep_running(parts, tls.run(), "tls")
         server = PublicServer(
             interceptor,
             SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations),
+            limits,
         )
         door = Door(public_routes(database, generations), identities, metrics, calls)
-        http = HttpServer(door, settings.host, settings.http_port)
-        admin = HttpServer(
-            admin_application(metrics.registry, lambda: self._is_ready), settings.admin_host, settings.admin_port
-        )
+        http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
+        http = HttpServer(door, settings.host, settings.http_port, http_settings)
+        pages = admin_application(metrics.registry, lambda: self._is_ready)
+        admin = HttpServer(pages, settings.admin_host, settings.admin_port, http_settings)
         for http_server in (admin, http):
             await http_server.start()
             parts.push_async_callback(http_server.stop)
-        grpc_address = await server.start(settings.host, settings.port)
+        grpc_address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
         parts.push_async_callback(server.refuse_new_calls)
         parts.callback(door.drain)
 
+        ca_file = tls.certificate_file.absolute() if tls else None
         if settings.is_loopback:
-            _tell_local_user(grpc_address, api_key)
-        return Addresses(grpc_address, http.address, admin.address, (settings.data_dir / "api_key").absolute())
+            local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
+        key_file = (settings.data_dir / "api_key").absolute()
+        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
 
     async def _start_scaling(self, parts: AsyncExitStack, database: Database, secret: bytes) -> Replicas:
         """Start what decides, what launches and what leases replicas."""
@@ -160,16 +173,18 @@ class Application:
             launcher_secret=launcher_secret,
             drain_grace_seconds=settings.stop_grace.total_seconds(),
         )
+        tls = await asyncio.to_thread(open_replica_tls, settings)
+        connect = partial(ReplicaClient, tls=tls)
         launcher = LocalLauncher(
-            LocalLauncherSettings(settings.replica_threads, settings.replica_device, settings.log_level)
+            LocalLauncherSettings(settings.replica_threads, settings.replica_device, settings.log_level, tls)
         )
-        host = Host(database, launcher, host_settings)
+        host = Host(database, launcher, host_settings, connect=connect)
         await host.open()
         self._keep_running(parts, host.run(), "host")
         parts.push_async_callback(host.drain)
         process_id = f"{host_settings.host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         self._keep_running(parts, Scaler(database, process_id).run(), "scaler")
-        replicas = Replicas(database, process_id, launcher_secret)
+        replicas = Replicas(database, process_id, launcher_secret, connect=connect)
         self._keep_running(parts, replicas.run(), "replicas")
         return replicas
 
@@ -189,22 +204,6 @@ class Application:
 
         task.add_done_callback(ended)
         parts.push_async_callback(stop)
-
-
-def _tell_local_user(target: str, api_key: str) -> None:
-    """Write the CLI's config file, unless it leads to another server that answers.
-
-    A home that cannot be written to is no reason not to serve.
-    """
-    path = local_user.client_config_path()
-    other = local_user.config_target(path)
-    if other not in (None, target) and local_user.answers(other):
-        logger.warning("the CLI goes on using %s, which answers: name this server by TIDEMILL_TARGET=%s", other, target)
-        return
-    try:
-        local_user.write_private(path, local_user.client_config(target, api_key))
-    except OSError as error:
-        logger.warning("the CLI will not find this server by itself: %s cannot be written: %s", path, error.strerror)
 
 
 def _host_id(data_dir: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,13 @@ import uvloop
 from tidemill_services.app import Addresses, Application
 from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
-from tidemill_services.settings import Settings, SettingsError, seconds
+from tidemill_services.settings import (
+    MAX_CONNECTION_AGE_SECONDS,
+    MAX_STOP_GRACE_SECONDS,
+    Settings,
+    SettingsError,
+    seconds,
+)
 from tidemill_telemetry.logs import log_to_stderr
 from tidemill_telemetry.stray_lines import take_over_stderr
 
@@ -58,6 +65,29 @@ def serve(
     allow_plaintext: Annotated[
         bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM certificate of this server: all three ports then speak TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    tls_self_signed: Annotated[
+        bool | None, typer.Option(help="Speak TLS with a certificate made for this machine.  [default: no]")
+    ] = None,
+    replica_tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM certificate of the CA that replicas and their callers show one of.")
+    ] = None,
+    replica_tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM certificate of that CA, shown to replicas; TLS with them.")
+    ] = None,
+    replica_tls_key: Annotated[Path | None, typer.Option(help="PEM key of that certificate.")] = None,
+    max_streams_per_connection: Annotated[
+        int | None, typer.Option(help="Calls that one gRPC connection runs at once.  [default: 1000]")
+    ] = None,
+    max_connection_age: Annotated[
+        float | None, typer.Option(help="Seconds; then a client connects anew, and what runs goes on.  [default: 3600]")
+    ] = None,
+    max_http_connections: Annotated[
+        int | None, typer.Option(help="Connections at once to each HTTP port.  [default: 1000]")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.  [default: info]")] = None,
     log_format: Annotated[str | None, typer.Option(help="text, or json: one object a line.  [default: text]")] = None,
     access_log: Annotated[
@@ -82,8 +112,17 @@ def serve(
             replica_capacity=replica_capacity,
             replica_device=replica_device,
             replica_threads=replica_threads,
-            stop_grace=None if stop_grace is None else seconds("stop_grace", stop_grace),
+            stop_grace=_seconds("stop_grace", stop_grace, MAX_STOP_GRACE_SECONDS),
             allow_plaintext=allow_plaintext,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            tls_self_signed=tls_self_signed,
+            replica_tls_ca=replica_tls_ca,
+            replica_tls_certificate=replica_tls_certificate,
+            replica_tls_key=replica_tls_key,
+            max_streams_per_connection=max_streams_per_connection,
+            max_connection_age=_seconds("max_connection_age", max_connection_age, MAX_CONNECTION_AGE_SECONDS),
+            max_http_connections=max_http_connections,
             log_level=log_level,
             log_format=log_format,
             access_log=access_log,
@@ -103,6 +142,10 @@ def serve(
         raise typer.Exit(1) from None
 
 
+def _seconds(name: str, number: float | None, highest: int) -> timedelta | None:
+    return None if number is None else seconds(name, number, highest)
+
+
 def _say_ready(addresses: Addresses, *, as_json: bool) -> None:
     if as_json:
         line = {
@@ -110,10 +153,12 @@ def _say_ready(addresses: Addresses, *, as_json: bool) -> None:
             "http": addresses.http,
             "admin": addresses.admin,
             "api_key_file": str(addresses.api_key_file),
+            "ca_file": str(addresses.ca_file) if addresses.ca_file else None,
         }
         typer.echo(json.dumps(line))
     else:
-        typer.echo(f"Tidemill serves gRPC on {addresses.grpc}, HTTP on {addresses.http}, admin on {addresses.admin}.")
+        places = f"gRPC on {addresses.grpc}, HTTP on {addresses.http}, admin on {addresses.admin}"
+        typer.echo(f"Tidemill serves {places}{', all with TLS' if addresses.ca_file else ''}.")
         typer.echo(
             "Ask it from another terminal: tidemill complete 'What does Tidemill do?'   Ctrl-C drains and stops."
         )

@@ -1,6 +1,7 @@
 """What `serve` leaves for the user who runs it on loopback: an API key, and the CLI's config file that names it."""
 
 import json
+import logging
 import os
 import socket
 import tomllib
@@ -9,6 +10,37 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 _ANSWER_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def tell(address: str, api_key: str, ca_file: Path | None, names: frozenset[str] | None) -> None:
+    """Write the CLI's config file for the server at `address`, unless it leads to another server that answers.
+
+    `ca_file` and `names` are of the server's certificate; None for plaintext. A home that cannot be written to is no
+    reason not to serve.
+    """
+    if (place := _place_by_name(address, names)) is None:
+        logger.warning("the CLI will not find this server by itself: its certificate does not name %s", address)
+        return
+    target = place if ca_file is None else f"https://{place}"
+    path = client_config_path()
+    other = config_target(path)
+    if other is not None and _without_scheme(other) != place and answers(other):
+        logger.warning("the CLI goes on using %s, which answers: name this server by TIDEMILL_TARGET=%s", other, target)
+        return
+    try:
+        write_private(path, client_config(target, api_key, ca_file))
+    except OSError as error:
+        logger.warning("the CLI will not find this server by itself: %s cannot be written: %s", path, error.strerror)
+
+
+def _place_by_name(address: str, names: frozenset[str] | None) -> str | None:
+    """`address`, of loopback, as a client may call it that looks at the certificate's names; None when it may not."""
+    host, _, port = address.rpartition(":")
+    if names is None or host.strip("[]") in names:
+        return address
+    return f"localhost:{port}" if "localhost" in names else None
 
 
 def client_config_path() -> Path:
@@ -48,8 +80,8 @@ def config_target(path: Path) -> str | None:
 
 
 def answers(target: str) -> bool:
-    """Whether something listens at `host:port` on this machine."""
-    host, _, port = target.rpartition(":")
+    """Whether something listens at a target on this machine."""
+    host, _, port = _without_scheme(target).rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS):
             return True
@@ -57,10 +89,15 @@ def answers(target: str) -> bool:
         return False
 
 
-def client_config(target: str, api_key: str) -> str:
+def _without_scheme(target: str) -> str:
+    return target.rpartition("://")[2]
+
+
+def client_config(target: str, api_key: str, ca_file: Path | None) -> str:
     """The text of the CLI's config file; TOML strings without control characters are JSON strings."""
+    ca = "" if ca_file is None else f"ca_file = {json.dumps(str(ca_file))}\n"
     return (
         "# Written by `tidemill serve` for its own user; it is written anew at each start.\n"
         f"target = {json.dumps(target)}\n"
-        f"api_key = {json.dumps(api_key)}\n"
+        f"api_key = {json.dumps(api_key)}\n{ca}"
     )

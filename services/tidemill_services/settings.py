@@ -14,6 +14,7 @@ DeviceName = Literal["cpu", "fake"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 MAX_STOP_GRACE_SECONDS = 3_600
+MAX_CONNECTION_AGE_SECONDS = 30 * 24 * 3_600
 
 
 class SettingsError(Exception):
@@ -37,6 +38,15 @@ class Settings:
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
     allow_plaintext: bool = False  # plaintext on an address that is not loopback
+    tls_certificate: Path | None = None  # PEM, with what leads to its CA; all three ports then speak TLS
+    tls_key: Path | None = None  # PEM, of the certificate
+    tls_self_signed: bool = False  # TLS with a pair that we make, in data_dir/tls
+    replica_tls_ca: Path | None = None  # PEM; what signs the certificates of replicas and of who calls them
+    replica_tls_certificate: Path | None = None  # PEM; this process shows it to replicas, and its own replicas to it
+    replica_tls_key: Path | None = None  # PEM, of that certificate
+    max_streams_per_connection: int = 1_000  # calls that one gRPC connection runs at once
+    max_connection_age: timedelta = timedelta(hours=1)  # then a client connects anew; what runs goes on
+    max_http_connections: int = 1_000  # at once, to each of the two HTTP ports
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     access_log: bool = True  # one line for each call; some 50 µs of a core
@@ -63,12 +73,19 @@ class Settings:
         """Whether only this machine can reach gRPC and HTTP."""
         return _is_loopback("host", self.host)
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether all ports speak TLS."""
+        return self.tls_self_signed or self.tls_certificate is not None
+
     def _check(self) -> None:
+        self._check_tls()
         for name, host in (("host", self.host), ("admin_host", self.admin_host)):
-            if not _is_loopback(name, host) and not self.allow_plaintext:
+            if not _is_loopback(name, host) and not self.allow_plaintext and not self.is_tls:
                 raise SettingsError(
-                    f"{name} is {host}, which others can reach, and the ports are not encrypted: "
-                    "listen on 127.0.0.1, or say --allow-plaintext (TIDEMILL_ALLOW_PLAINTEXT=true)"
+                    f"{name} is {host}, which others can reach, and the ports are not encrypted: give a certificate "
+                    "(--tls-certificate and --tls-key, or --tls-self-signed), listen on 127.0.0.1, or say "
+                    "--allow-plaintext (TIDEMILL_ALLOW_PLAINTEXT=true)"
                 )
         for name in ("port", "http_port", "admin_port"):
             _check_range(name, getattr(self, name), 0, 65_535)
@@ -81,14 +98,25 @@ class Settings:
         _check_choice("log_level", self.log_level, get_args(LogLevel))
         _check_choice("log_format", self.log_format, get_args(LogFormat))
         _check_choice("replica_device", self.replica_device, get_args(DeviceName))
+        _check_range("max_streams_per_connection", self.max_streams_per_connection, 1, 1_000_000)
+        _check_range("max_connection_age", self.max_connection_age.total_seconds(), 1, MAX_CONNECTION_AGE_SECONDS)
+        _check_range("max_http_connections", self.max_http_connections, 1, 1_000_000)
+
+    def _check_tls(self) -> None:
+        _check_files_together(self, "tls_certificate", "tls_key")
+        _check_files_together(self, "replica_tls_ca", "replica_tls_certificate", "replica_tls_key")
+        if self.tls_self_signed and self.tls_certificate is not None:
+            raise SettingsError(
+                "TIDEMILL_TLS_SELF_SIGNED and TIDEMILL_TLS_CERTIFICATE are both given: the ports have one certificate"
+            )
 
 
-def seconds(name: str, number: float) -> timedelta:
+def seconds(name: str, number: float, highest: int) -> timedelta:
     """A setting's duration from its number. Raises SettingsError for what is no number of seconds."""
     try:
         return timedelta(seconds=number)
     except (ValueError, OverflowError):  # not a number, or beyond all times
-        raise SettingsError(f"{name} is {number}; it may be 0 to {MAX_STOP_GRACE_SECONDS:,} seconds") from None
+        raise SettingsError(f"{name} is {number}; it may be 0 to {highest:,} seconds") from None
 
 
 def _is_loopback(name: str, host: str) -> bool:
@@ -108,6 +136,19 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise SettingsError(f"{name} is {value!r}; it may be {', '.join(choices)}")
 
 
+def _check_files_together(settings: Settings, *names: str) -> None:
+    """All of these files are given, and are files, or none is."""
+    given = {name: path for name in names if (path := getattr(settings, name)) is not None}
+    missing = [name for name in names if name not in given]
+    if given and missing:
+        raise SettingsError(
+            f"TIDEMILL_{missing[0].upper()} is missing: it goes together with TIDEMILL_{next(iter(given)).upper()}"
+        )
+    for name, path in given.items():
+        if not path.is_file():
+            raise SettingsError(f"TIDEMILL_{name.upper()} is {path}; it may be a file, and this is none")
+
+
 def _boolean(text: str) -> bool:
     return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
 
@@ -120,9 +161,24 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "replica_threads": (int, "a number"),
     "data_dir": (Path, "a folder"),
     "models": (lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part), "folders"),
-    "stop_grace": (lambda text: seconds("TIDEMILL_STOP_GRACE", float(text)), "a number of seconds"),
+    "stop_grace": (
+        lambda text: seconds("TIDEMILL_STOP_GRACE", float(text), MAX_STOP_GRACE_SECONDS),
+        "a number of seconds",
+    ),
     "allow_plaintext": (_boolean, "true or false"),
     "access_log": (_boolean, "true or false"),
+    "tls_certificate": (Path, "a file"),
+    "tls_key": (Path, "a file"),
+    "tls_self_signed": (_boolean, "true or false"),
+    "replica_tls_ca": (Path, "a file"),
+    "replica_tls_certificate": (Path, "a file"),
+    "replica_tls_key": (Path, "a file"),
+    "max_streams_per_connection": (int, "a number"),
+    "max_connection_age": (
+        lambda text: seconds("TIDEMILL_MAX_CONNECTION_AGE", float(text), MAX_CONNECTION_AGE_SECONDS),
+        "a number of seconds",
+    ),
+    "max_http_connections": (int, "a number"),
 }
 
 

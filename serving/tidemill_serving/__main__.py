@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _serve(settings: ReplicaSettings, tracing: Tracing) -> str | None:
     replica = Replica(engine_for(settings), settings.token, settings.server, tracing)
-    address = await replica.open(settings.listen)
+    address = await replica.open(settings.listen, settings.tls)
     _listen_to_signals(replica)
     sys.stdout.write(json.dumps({"address": address}) + "\n")
     sys.stdout.flush()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tidemill_serving.launcher_token import TokenInvalidError, token_from_fd, token_from_file
+from tidemill_serving.tls import TlsFiles, TlsInvalidError, check_files
 
 DeviceName = Literal["cpu", "fake"]
 LogFormat = Literal["text", "json"]
@@ -37,6 +38,7 @@ class ReplicaSettings:
     package: Path
     token: str = field(repr=False)
     listen: str = "127.0.0.1:0"
+    tls: TlsFiles | None = None  # None: plaintext
     slots: int | None = None  # None: as the package says
     threads: int | None = None  # None: as many as this process has cores
     parent_pid: int | None = None
@@ -57,10 +59,15 @@ def read_settings(arguments: Sequence[str]) -> ReplicaSettings:
     except (OSError, TokenInvalidError) as error:
         option = "--token-fd" if given.token_fd is not None else "--token-file"
         parser.error(f"argument {option}: {error}")
+    try:
+        tls = check_files(given.tls_certificate, given.tls_key, given.tls_client_ca)
+    except TlsInvalidError as error:
+        parser.error(f"argument {error}")
     return ReplicaSettings(
         package=given.package,
         token=token,
         listen=given.listen,
+        tls=tls,
         slots=given.slots,
         threads=given.threads,
         parent_pid=given.parent_pid,
@@ -83,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     token = parser.add_mutually_exclusive_group(required=True)
     token.add_argument("--token-fd", type=_number(0, 1 << 20), help="file descriptor that holds the token")
     token.add_argument("--token-file", type=Path, help="file that holds the token: 64 hexadecimal digits")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM certificate of this replica; it then speaks TLS only")
+    parser.add_argument("--tls-key", type=Path, help="PEM key of the certificate")
+    parser.add_argument("--tls-client-ca", type=Path, help="PEM certificate of the CA that callers must show one of")
     parser.add_argument("--slots", type=_number(1, _MAX_SLOTS), help="generations that run at once")
     parser.add_argument("--threads", type=_number(1, _MAX_THREADS), help="threads that compute")
     parser.add_argument("--parent-pid", type=_number(1, 1 << 22), help="end when this process ends")

@@ -179,8 +179,8 @@ def test_the_demo_answers_shows_its_bill_and_stops_everything(tmp_path: Path) ->
     assert not (tmp_path / "user.toml").exists()
 
 
-def test_a_demo_that_stays_serves_until_ctrl_c_and_then_leaves_nothing(tmp_path: Path) -> None:
-    environ = {**os.environ, "TIDEMILL_CONFIG": str(tmp_path / "user.toml")}
+def test_a_demo_that_stays_serves_until_ctrl_c_and_then_leaves_nothing_also_with_tls(tmp_path: Path) -> None:
+    environ = {**os.environ, "TIDEMILL_CONFIG": str(tmp_path / "user.toml"), "TIDEMILL_TLS_SELF_SIGNED": "true"}
     arguments = ["--stay", "--model", MODEL, "--models", str(MODELS), "--data-dir", str(tmp_path / "data")]
     line = [sys.executable, "-m", "tidemill", "demo", *arguments]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as demo:
@@ -190,6 +190,7 @@ def test_a_demo_that_stays_serves_until_ctrl_c_and_then_leaves_nothing(tmp_path:
             second = [sys.executable, "-m", "tidemill", "model", "status", MODEL]
             asked = subprocess.run(second, capture_output=True, text=True, env=environ, timeout=60, check=False)
             assert asked.stdout == f"{MODEL} is ready (1 replica)\n"
+            assert 'target = "https://' in (tmp_path / "user.toml").read_text()
             demo.send_signal(signal.SIGINT)
             demo.communicate(timeout=60)
             assert demo.returncode == 0

@@ -50,6 +50,25 @@ def test_the_data_of_a_server_that_runs_and_then_stopped_is_healthy_and_untouche
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in data_dir.rglob("*")} == before
 
 
+def test_a_server_with_tls_is_known_by_its_certificate_and_another_idea_of_it_is_told(tmp_path: Path) -> None:
+    with server_process(tmp_path, "--tls-self-signed") as server:
+        tmp_path.chmod(0o700)
+        places = ("--port", server.grpc, "--http-port", server.http, "--admin-port", server.admin)
+        ports = [place.rpartition(":")[2] for place in places]
+        code, found = doctor(tmp_path, *ports, "--tls-self-signed")
+        assert (code, found["wrong"]) == (0, [])
+        said = " ".join(finding["sentence"] for finding in found["ok"])
+        for address in (server.grpc, server.http, server.admin):
+            assert f"A Tidemill answers on {address}" in said
+        assert f"leads to {server.grpc}, which answers" in said
+        assert f"{tmp_path / 'tls' / 'certificate.pem'} is for 127.0.0.1, ::1, " in said
+        code, found = doctor(tmp_path, *ports)
+        assert code == 1
+        for finding in found["wrong"]:
+            assert "is held by a server that speaks TLS: give the doctor its settings" in finding["sentence"]
+        assert {finding["subject"] for finding in found["wrong"]} == {"--port", "--http-port", "--admin-port"}
+
+
 def test_a_sick_data_directory_is_told_in_sentences_and_the_command_fails(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     (data_dir / "models" / "broken").mkdir(parents=True, mode=0o700)

@@ -13,7 +13,7 @@ from tidemill.cli.local_server import Addresses, LocalServer
 from tidemill.cli.output import bill_sentence, credits_of, note, short
 from tidemill.cli.progress import WaitDisplay
 from tidemill.client import Client
-from tidemill.connection import Connection, resolve
+from tidemill.connection import resolve
 from tidemill.errors import TidemillError, UnreachableError
 from tidemill.printing import PrintedAnswer
 
@@ -60,7 +60,11 @@ def demo(
 
 
 def _ask_once(addresses: Addresses, model: str, question: str) -> None:
-    with Client(addresses.read_key(), target=addresses.grpc, model=model) as client, client.session() as session:
+    key, ca_file = addresses.read_key(), str(addresses.ca_file or "")
+    with (
+        Client(key, target=addresses.target, ca_file=ca_file, model=model) as client,
+        client.session() as session,
+    ):
         with WaitDisplay(short(session.model)) as waiting:
             found = client.wait_until_model_running(on_progress=waiting.show)
         note(f"{short(session.model)} is awake; {session.name} is open.")
@@ -89,12 +93,17 @@ def _stay(server: LocalServer, addresses: Addresses, model: str) -> None:
     note("")
     note("The platform serves until Ctrl-C. In a second terminal:")
     if not _is_found_without_telling(addresses):
-        note(f"  export TIDEMILL_TARGET={addresses.grpc}")
+        note(f"  export TIDEMILL_TARGET={addresses.target}")
+        if addresses.ca_file is not None:
+            note(f"  export TIDEMILL_CA_FILE={shlex.quote(str(addresses.ca_file))}")
         note(f"  export TIDEMILL_API_KEY=$(cat {shlex.quote(str(addresses.api_key_file.absolute()))})")
     program = local_server.program()
     note(f"  {program} chat --model {model}")
     note(f"  {program} complete 'What does a session cost?' --model {model}")
-    note(f"  curl http://{addresses.admin}/metrics")
+    if addresses.ca_file is None:
+        note(f"  curl http://{addresses.admin}/metrics")
+    else:
+        note(f"  curl --cacert {shlex.quote(str(addresses.ca_file))} https://{addresses.admin}/metrics")
     try:
         server.wait()
     except KeyboardInterrupt:
@@ -104,6 +113,7 @@ def _stay(server: LocalServer, addresses: Addresses, model: str) -> None:
 def _is_found_without_telling(addresses: Addresses) -> bool:
     """Whether the CLI asks this server by itself; one that was there before keeps the config file."""
     try:
-        return resolve() == Connection(addresses.grpc, addresses.read_key())
+        asked = resolve(addresses.read_key(), target=addresses.target, ca_file=str(addresses.ca_file or ""))
+        return resolve() == asked
     except TidemillError:
         return False

@@ -35,12 +35,19 @@ class ServerDiedError(TidemillError):
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the server listens, and where its key lies."""
+    """Where the server listens, and where its key and the certificate to trust lie."""
 
     grpc: str
     http: str
     admin: str
     api_key_file: Path
+    ca_file: Path | None
+    """None: it speaks plaintext."""
+
+    @property
+    def target(self) -> str:
+        """For a client."""
+        return f"http://{self.grpc}" if self.ca_file is None else f"https://{self.grpc}"
 
     def read_key(self) -> str:
         """The key of the server's own user."""
@@ -94,7 +101,8 @@ class LocalServer:
         if not line:
             self.raise_dead()
         found = json.loads(line)
-        return Addresses(found["grpc"], found["http"], found["admin"], Path(found["api_key_file"]))
+        ca_file = Path(found["ca_file"]) if found["ca_file"] else None
+        return Addresses(found["grpc"], found["http"], found["admin"], Path(found["api_key_file"]), ca_file)
 
     def wait(self) -> None:
         """Wait until it ends, which it should not by itself. Raises ServerDiedError."""

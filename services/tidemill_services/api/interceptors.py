@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from tidemill_services.api.connection_calls import ConnectionCalls
 from tidemill_services.api.parsing import open_handler, parse, parsing_each, parsing_one
 from tidemill_services.api.statuses import code_of, status_of
 from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
@@ -48,8 +49,12 @@ def current_caller() -> Caller:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Identity, errors, metrics and the log around each call."""
 
-    def __init__(self, identities: Identities, metrics: Metrics, calls: Calls, *, open_reflection: bool) -> None:
+    def __init__(
+        self, identities: Identities, metrics: Metrics, calls: Calls, *, open_reflection: bool, max_streams: int
+    ) -> None:
+        """`max_streams` is of one connection."""
         self._identities = identities
+        self._connection_calls = ConnectionCalls(max_streams)
         self._metrics = metrics
         self._calls = calls
         self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
@@ -88,10 +93,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: bytes, context: Context) -> Any:
             outcome = self._arrive(method, context)
             try:
-                await self._identify(context, outcome.record)
-                response = await handler.unary_unary(parse(request, handler.request_deserializer), context)
-                outcome.succeed(context)
-                return response  # noqa: TRY300 -- not in `else`: what the lines above raise is caught here
+                with self._connection_calls.running(context.peer()):
+                    await self._identify(context, outcome.record)
+                    response = await handler.unary_unary(parse(request, handler.request_deserializer), context)
+                    outcome.succeed(context)
+                    return response
             except asyncio.CancelledError:
                 outcome.cancelled()
                 raise
@@ -106,11 +112,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             outcome = self._arrive(method, context)
             try:
-                await self._identify(context, outcome.record)
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-                outcome.succeed(context)
+                with self._connection_calls.running(context.peer()):
+                    await self._identify(context, outcome.record)
+                    async with aclosing(behavior(request, context)) as responses:
+                        async for response in responses:
+                            yield response
+                    outcome.succeed(context)
             except (asyncio.CancelledError, GeneratorExit):
                 outcome.cancelled()
                 raise

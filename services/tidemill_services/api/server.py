@@ -1,5 +1,8 @@
 """The public gRPC port: its services, health and reflection."""
 
+from dataclasses import dataclass
+
+import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -25,10 +28,17 @@ from tidemill_services.api.unserved import AccountService, JobService
 
 MAX_MESSAGE_BYTES = 4 << 20
 CLOSE_SECONDS = 2.0  # watches look once a second and then end themselves
+MAX_METADATA_BYTES = 16 << 10  # of one call
+HANDSHAKE_SECONDS = 20  # for a connection to say what it wants, TLS included
+_ROOM_TO_REFUSE = 100  # calls beyond the limit that hear so; a client keeps what is beyond them to itself
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # One limit: between two, gRPC would refuse at random.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -47,6 +57,21 @@ SERVICE_NAMES = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class GrpcLimits:
+    """What one connection may be."""
+
+    max_streams: int  # calls at once; what is beyond is refused
+    max_age_seconds: float  # then its client connects anew
+
+    def options(self) -> tuple[tuple[str, int], ...]:
+        """For gRPC. There is no grace after the age: a call that runs then goes on to its own end, however long."""
+        return (
+            ("grpc.max_concurrent_streams", self.max_streams + _ROOM_TO_REFUSE),
+            ("grpc.max_connection_age_ms", round(self.max_age_seconds * 1000)),
+        )
+
+
 class PublicServer:
     """The gRPC port with all that it serves. Health is SERVING from `start` to `refuse_new_calls`."""
 
@@ -56,10 +81,11 @@ class PublicServer:
         sessions: SessionService,
         models: ModelService,
         inference: InferenceService,
+        limits: GrpcLimits,
     ) -> None:
         self._interceptor = interceptor
         self._health = health_aio.HealthServicer()
-        self._server = aio_server([interceptor], _OPTIONS)
+        self._server = aio_server([interceptor], (*_OPTIONS, *limits.options()))
         session_pb2_grpc.add_SessionServiceServicer_to_server(sessions, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
@@ -71,11 +97,17 @@ class PublicServer:
             self._server,
         )
 
-    async def start(self, host: str, port: int) -> str:
-        """Listen, answer, and return `host:port`. Raises OSError when the port cannot be had."""
+    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> str:
+        """Listen, with TLS when there are credentials, answer, and return `host:port`.
+
+        Raises OSError when the port cannot be had.
+        """
         place = f"[{host}]" if ":" in host else host
         try:
-            bound = self._server.add_insecure_port(f"{place}:{port}")
+            if credentials is None:
+                bound = self._server.add_insecure_port(f"{place}:{port}")
+            else:
+                bound = self._server.add_secure_port(f"{place}:{port}", credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {place}:{port}") from error
         await self._server.start()

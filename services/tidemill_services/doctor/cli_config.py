@@ -1,4 +1,4 @@
-"""The CLI's config file: its rights, and whether the server that it names answers."""
+"""The CLI's config file: its rights, and whether the server that it names answers, and as it is spoken to."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from tidemill.connection import read_config_file
 from tidemill.errors import ConfigError
 from tidemill_services import local_user
 from tidemill_services.doctor.finding import Finding, ok, warning, wrong
+from tidemill_services.doctor.handshake import tls_trouble
 
 
 def check_cli_config(path: Path, own_target: str) -> Finding:
@@ -17,6 +18,8 @@ def check_cli_config(path: Path, own_target: str) -> Finding:
     if saved is None:
         return ok("CLI config", f"{path} is not there yet; a server on loopback writes it.")
     if local_user.answers(saved.target):
+        if (trouble := tls_trouble(saved)) is not None:
+            return wrong("CLI config", f"{path} leads to {saved.target}: {trouble}")
         return ok("CLI config", f"{path} leads to {saved.target}, which answers.")
     if saved.target == own_target:
         return ok("CLI config", f"{path} leads to {saved.target}, where no server runs now.")

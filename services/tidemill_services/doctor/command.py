@@ -29,6 +29,20 @@ def doctor(
     allow_plaintext: Annotated[
         bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM certificate of this server: all three ports then speak TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.")] = None,
+    tls_self_signed: Annotated[
+        bool | None, typer.Option(help="Speak TLS with a certificate made for this machine.  [default: no]")
+    ] = None,
+    replica_tls_ca: Annotated[
+        Path | None, typer.Option(help="PEM certificate of the CA that replicas and their callers show one of.")
+    ] = None,
+    replica_tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM certificate of that CA, shown to replicas; TLS with them.")
+    ] = None,
+    replica_tls_key: Annotated[Path | None, typer.Option(help="PEM key of that certificate.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
 ) -> None:
     """Say what is wrong with this installation, and what to do.
@@ -48,6 +62,12 @@ def doctor(
             models=tuple(models) if models else None,
             replica_device=replica_device,
             allow_plaintext=allow_plaintext,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            tls_self_signed=tls_self_signed,
+            replica_tls_ca=replica_tls_ca,
+            replica_tls_certificate=replica_tls_certificate,
+            replica_tls_key=replica_tls_key,
         )
     except SettingsError as error:
         typer.echo(f"tidemill doctor: {error}", err=True)

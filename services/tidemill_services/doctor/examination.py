@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tidemill_services import local_user
+from tidemill_services.doctor.certificates import check_certificates, trusted_by_settings
 from tidemill_services.doctor.cli_config import check_cli_config
 from tidemill_services.doctor.clock import check_clock, check_time_zone
 from tidemill_services.doctor.data_directory import check_data_directory
@@ -25,7 +26,7 @@ Group = Callable[[Settings], Iterable[Finding]]
 
 def examine(settings: Settings) -> list[Finding]:
     """Run every check. The groups run at once, since most of the time goes into waiting."""
-    groups: tuple[Group, ...] = (_installation, _machine, _storage, _ports, _models, _cli)
+    groups: tuple[Group, ...] = (_installation, _machine, _storage, check_certificates, _ports, _models, _cli)
     with ThreadPoolExecutor(len(groups), thread_name_prefix="doctor") as threads:
         found = threads.map(lambda group: _run(group, settings), groups)
         return [finding for findings in found for finding in findings]
@@ -82,10 +83,11 @@ def _storage(settings: Settings) -> Iterable[Finding]:
 def _ports(settings: Settings) -> Iterable[Finding]:
     # Any number of servers share a Postgres, so whose a port is cannot be told there.
     runs_here = _is_postgres(settings) or lock_holder(_sqlite_path(settings)) is not None
+    trusted = trusted_by_settings(settings)
     ports = (
-        Port("port", settings.host, settings.port),
-        Port("http_port", settings.host, settings.http_port),
-        Port("admin_port", settings.admin_host, settings.admin_port),
+        Port("port", settings.host, settings.port, trusted),
+        Port("http_port", settings.host, settings.http_port, trusted),
+        Port("admin_port", settings.admin_host, settings.admin_port, trusted),
     )
     for port in ports:
         yield check_port(port, runs_here=runs_here)

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tidemill_services.doctor.finding import Finding, ok, warning, wrong
+from tidemill_services.doctor.handshake import HANDSHAKE_SECONDS, Trusted, speaks_tls
 
 _ANSWER_SECONDS = 0.8
 _PAGE_BYTES = 64  # more than ours have
 _SERVICE = "tidemill.v1.InferenceService"
 _STATES = (b"\x08\x01", b"\x08\x02")  # grpc.health.v1.HealthCheckResponse: SERVING, NOT_SERVING while it stops
+_OTHERWISE = {
+    True: "is held by a server that speaks TLS: give the doctor its settings of TLS too, or choose another port.",
+    False: "is held by a server that does not speak TLS, as these settings say it should: restart it with them.",
+}
 _PAGES = {"http_port": ("/healthz", (b"ok\n",)), "admin_port": ("/readyz", (b"ready\n", b"not ready\n"))}
 
 
@@ -22,6 +27,7 @@ class Port:
     setting: Literal["port", "http_port", "admin_port"]
     host: str
     number: int
+    trusted: Trusted | None = None  # the certificate that it should present; None: it should speak plaintext
 
 
 def check_port(port: Port, *, runs_here: bool) -> Finding:
@@ -39,6 +45,8 @@ def check_port(port: Port, *, runs_here: bool) -> Finding:
             wrong(option, f"{where} cannot be listened on: {refusal}.") if refusal else ok(option, f"{where} is free.")
         )
     if not _answers_as_tidemill(port):
+        if (port.trusted is None) == speaks_tls(_reachable(port.host), port.number):
+            return wrong(option, f"{where} {_OTHERWISE[port.trusted is None]}")
         return wrong(
             option,
             f"{where} is held by another program, or by a server that does not answer: "
@@ -85,9 +93,14 @@ def _refusal(port: Port) -> str:
 
 def _answers_as_tidemill(port: Port) -> bool:
     if port.setting == "port":
-        return _knows_our_service(f"{_reachable(port.host)}:{port.number}")
+        return _knows_our_service(f"{_reachable(port.host)}:{port.number}", port.trusted)
     path, expected = _PAGES[port.setting]
-    connection = http.client.HTTPConnection(_reachable(port.host), port.number, timeout=_ANSWER_SECONDS)
+    host = _reachable(port.host)
+    connection = http.client.HTTPConnection(host, port.number, timeout=_ANSWER_SECONDS)
+    if port.trusted is not None:
+        connection = http.client.HTTPSConnection(
+            host, port.number, timeout=HANDSHAKE_SECONDS, context=port.trusted.context()
+        )
     try:
         connection.request("GET", path)
         return connection.getresponse().read(_PAGE_BYTES) in expected
@@ -97,16 +110,23 @@ def _answers_as_tidemill(port: Port) -> bool:
         connection.close()
 
 
-def _knows_our_service(target: str) -> bool:
+def _knows_our_service(target: str, trusted: Trusted | None) -> bool:
     """Ask gRPC's health service for ours by its name; another program's server does not know that one."""
     try:
         import grpc  # noqa: PLC0415 - may be what is missing
     except ImportError:
         return False
     request = b"\x0a" + bytes([len(_SERVICE)]) + _SERVICE.encode()
-    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    options: list[tuple[str, int | str]] = [("grpc.enable_http_proxy", 0)]
+    seconds = _ANSWER_SECONDS if trusted is None else HANDSHAKE_SECONDS
+    if trusted is None:
+        opened = grpc.insecure_channel(target, options=options)
+    else:
+        options.append(("grpc.ssl_target_name_override", trusted.name))
+        opened = grpc.secure_channel(target, grpc.ssl_channel_credentials(trusted.certificate_pem), options=options)
+    with opened as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", lambda raw: raw, lambda raw: raw)
         try:
-            return bool(check(request, timeout=_ANSWER_SECONDS) in _STATES)
+            return bool(check(request, timeout=seconds) in _STATES)
         except grpc.RpcError:
             return False

@@ -210,6 +210,12 @@ class QueueFullError(ResourceExhaustedError):
     reason = "QUEUE_FULL"
 
 
+class ConnectionFullError(ResourceExhaustedError):
+    """The connection runs as many calls as it may: wait for one to end."""
+
+    reason = "CONNECTION_FULL"
+
+
 class ReaderTooSlowError(ResourceExhaustedError):
     """The stream was read too slowly and its buffer is full; the text until here stands."""
 

@@ -25,7 +25,7 @@ class ReplicaRecord:
     model: str
     host_id: str
     epoch: int  # of the assignment that it was started for
-    address: str | None  # host:port, once the process listens
+    address: str | None  # host:port or https://host:port, once the process listens
     state: ReplicaState
     progress: float  # 0 to 1 within the whole start
     detail: str

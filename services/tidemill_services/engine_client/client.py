@@ -14,11 +14,12 @@ from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client.stream import EngineStream
 from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStatus
 from tidemill_services.engine_client.wire import read_load, read_status, write_abort, write_submit
+from tidemill_services.tls.replica_tls import REPLICA_NAME, ReplicaTls
 
 _CHECK_SECONDS = 0.5
 _DRAIN_CALL_SECONDS = 5.0
 _MAX_MESSAGE_BYTES = 32 << 20  # the replica's side has the same limit
-_OPTIONS = (
+_PLAIN_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 10_000),
@@ -27,6 +28,8 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a client never shares the connection of an earlier one
 )
+# Replicas come and go with their addresses, so that all are known by one name.
+_TLS_OPTIONS = (*_PLAIN_OPTIONS, ("grpc.ssl_target_name_override", REPLICA_NAME))
 _NOT_OPEN = ReplicaStatus(
     ReplicaPhase.LOADING, 0.0, "The replica is not connected yet.", responsive=False, connected=False
 )
@@ -44,8 +47,12 @@ class Patience:
 class ReplicaClient:
     """Carries all generations of this process on one replica. Opened once; what was lost stays lost."""
 
-    def __init__(self, address: str, token: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self, address: str, token: str, patience: Patience | None = None, tls: ReplicaTls | None = None
+    ) -> None:
+        """`address` is host:port, or https://host:port of a replica that speaks TLS, for which `tls` is needed."""
         self._address = address
+        self._tls = tls
         self._patience = patience or Patience()
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._status = _NOT_OPEN
@@ -64,7 +71,7 @@ class ReplicaClient:
     async def open(self) -> None:
         """Connect; returns with the replica's first status. Raises ReplicaLostError."""
         self._loop = asyncio.get_running_loop()
-        self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        self._channel = await self._open_channel()
         self._stub = engine_pb2_grpc.EngineServiceStub(self._channel)
         self._call = self._stub.Connect(self._requests(), metadata=self._metadata)
         self._heard_at = self._checked_at = self._loop.time()
@@ -82,6 +89,18 @@ class ReplicaClient:
         if self._is_lost:
             await self.close()
             raise ReplicaLostError(self._status.detail)
+
+    async def _open_channel(self) -> grpc.aio.Channel:
+        scheme, _, place = self._address.rpartition("://")
+        if not scheme:
+            return grpc.aio.insecure_channel(place, options=_PLAIN_OPTIONS)
+        if self._tls is None:
+            raise ReplicaLostError(self._sentence("it speaks TLS, and TIDEMILL_REPLICA_TLS_CA is not set here"))
+        try:
+            credentials = await asyncio.to_thread(self._tls.read_credentials)
+        except OSError as error:
+            raise ReplicaLostError(self._sentence(f"our certificate for it cannot be read: {error}")) from error
+        return grpc.aio.secure_channel(place, credentials, options=_TLS_OPTIONS)
 
     async def close(self) -> None:
         """End the stream, and with it what runs on it; fine twice, and when it was never opened."""

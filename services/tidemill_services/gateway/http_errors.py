@@ -18,6 +18,14 @@ class BodyTooSlowError(errors.FieldInvalidError):
     """The request's body did not come in time."""
 
 
+class HeadTooLargeError(errors.FieldInvalidError):
+    """The request's line and headers are larger than this server takes."""
+
+
+class ServerFullError(errors.ConnectionFullError):
+    """This port has as many connections as it may: close those that you do not need, or try again."""
+
+
 class MethodNotAllowedError(errors.NotServedError):
     """This page does not take that method."""
 
@@ -39,6 +47,8 @@ class HttpKind:
 KINDS: dict[type[errors.TidemillError], HttpKind] = {
     BodyTooLargeError: HttpKind(413, "invalid_request_error"),
     BodyTooSlowError: HttpKind(408, "invalid_request_error"),
+    HeadTooLargeError: HttpKind(431, "invalid_request_error"),
+    ServerFullError: HttpKind(503, "service_unavailable_error", may_retry=True),
     MethodNotAllowedError: HttpKind(405, "invalid_request_error"),
     errors.UnauthenticatedError: HttpKind(401, "authentication_error"),
     errors.PermissionDeniedError: HttpKind(403, "permission_error"),

@@ -2,27 +2,45 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-import h11
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidemill_services.domain.errors import TidemillError
+from tidemill_services.gateway.http_errors import ServerFullError, error_response
+from tidemill_services.gateway.http_protocol import MAX_HEAD_BYTES, HttpProtocol, head_too_large
 
 GONE_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75  # longer than callers keep idle connections: none is closed under a request on its way
+HANDSHAKE_SECONDS = 20.0
+TLS_GOODBYE_SECONDS = 1.0  # for the other side's part in closing a connection, which a killed one never does
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What holds for each HTTP port."""
+
+    max_connections: int  # at once; requests on those beyond are refused
+    tls: ssl.SSLContext | None = None  # None: plaintext
 
 
 class HttpServer:
     """One HTTP port with one application."""
 
-    def __init__(self, application: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, application: ASGIApp, host: str, port: int, settings: HttpSettings) -> None:
+        self._application = application
+        self._max_connections = settings.max_connections
         self._socket = _listening_socket(host, port)
         self._server = _Server(
             uvicorn.Config(
-                application,
-                http=_Protocol,
+                self._serve,
+                http=HttpProtocol,
+                interface="asgi3",
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -30,7 +48,8 @@ class HttpServer:
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=5,
-            )
+            ),
+            settings.tls,
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -50,6 +69,15 @@ class HttpServer:
             self._socket.close()
             self._task.result()
 
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse what is too much before the application sees it."""
+        if len(self._server.server_state.connections) > self._max_connections:
+            await _refuse(ServerFullError(retry_after_seconds=1), scope, receive, send)
+        elif _head_bytes(scope) > MAX_HEAD_BYTES:  # it came at once, so that the parser found nothing incomplete
+            await _refuse(head_too_large(), scope, receive, send)
+        else:
+            await self._application(scope, receive, send)
+
     async def stop(self) -> None:
         """Finish open requests within 5 seconds, then close the port."""
         self._server.should_exit = True
@@ -58,34 +86,47 @@ class HttpServer:
         self._socket.close()
 
 
-class _Protocol(H11Protocol):
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and send nothing more of an answer that the application may be making.
-
-        The request's head can have been right. uvicorn alone would log both ends of that as faults of ours.
-        """
-        try:
-            super().send_400_response(msg)
-        except h11.LocalProtocolError:  # an answer has begun, or may have no body
-            self.transport.close()
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-
-
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """As uvicorn's for given sockets, but with limits of time around TLS."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        seconds = (HANDSHAKE_SECONDS, TLS_GOODBYE_SECONDS) if self._tls else (None, None)
+        self.servers = [
+            await loop.create_server(
+                lambda: HttpProtocol(self.config, self.server_state, self.lifespan.state),
+                sock=listening,
+                ssl=self._tls,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=seconds[0],
+                ssl_shutdown_timeout=seconds[1],
+            )
+            for listening in sockets or ()
+        ]
+        self.started = True
         self.listening.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals belong to the application, which stops all its parts in order."""
         yield
+
+
+async def _refuse(error: TidemillError, scope: Scope, receive: Receive, send: Send) -> None:
+    response = error_response(error)
+    response.headers["connection"] = "close"
+    await response(scope, receive, send)
+
+
+def _head_bytes(scope: Scope) -> int:
+    """Of the request line and the headers, nearly."""
+    line = len(scope["raw_path"]) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
 
 
 def _notice_who_is_gone(listening: socket.socket) -> None:

@@ -38,7 +38,7 @@ class LaunchedReplica(Protocol):
 
     @property
     def address(self) -> str:
-        """Where it listens: host:port."""
+        """Where it listens: host:port, or https://host:port when it speaks TLS."""
 
     async def wait(self) -> ReplicaExit:
         """Return once it has ended; fine for several callers and afterwards."""

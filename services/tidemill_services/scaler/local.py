@@ -13,6 +13,7 @@ from typing import IO, Literal
 
 from tidemill_services.scaler.launcher import LaunchedReplica, LaunchFailedError, LaunchSpec, ReplicaExit
 from tidemill_services.scaler.replica_log import ReplicaLog
+from tidemill_services.tls.replica_tls import ReplicaTls
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class LocalLauncherSettings:
     threads: int = 0  # that compute in one replica; 0: as many as there are cores
     device: Literal["cpu", "fake"] = "cpu"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    tls: ReplicaTls | None = None  # None: plaintext, which stays on loopback
 
 
 class LocalLauncher:
@@ -82,6 +84,9 @@ class LocalLauncher:
         command += ["--log-format", "json", "--log-level", self._settings.log_level]  # we write its lines into our log
         if self._settings.threads:
             command += ["--threads", str(self._settings.threads)]
+        if (tls := self._settings.tls) is not None:
+            command += ["--tls-certificate", str(tls.files.certificate), "--tls-key", str(tls.files.key)]
+            command += ["--tls-client-ca", str(tls.ca)]
         return command
 
 
@@ -98,7 +103,7 @@ class LocalReplica:
 
     @property
     def address(self) -> str:
-        """Where it listens: host:port."""
+        """Where it listens; see the port."""
         return self._address
 
     @property

@@ -159,7 +159,7 @@ replicas = Table(
     Column("model", ForeignKey("models.name"), nullable=False, index=True),
     Column("host_id", String(64), nullable=False, index=True),
     Column("epoch", BigInteger, nullable=False),
-    Column("address", String(256)),  # host:port, once the process listens
+    Column("address", String(256)),  # host:port or https://host:port, once the process listens
     Column("state", String(16), nullable=False),
     Column("progress", Float, nullable=False),
     Column("detail", Text, nullable=False),

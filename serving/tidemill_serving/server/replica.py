@@ -10,9 +10,11 @@ from tidemill.engine.v1 import engine_pb2, engine_pb2_grpc
 from tidemill.grpc_server import aio_server
 from tidemill_serving.engine import Engine, Phase
 from tidemill_serving.server.access import TokenInterceptor
+from tidemill_serving.server.credentials import Credentials
 from tidemill_serving.server.service import EngineService
 from tidemill_serving.server.switchboard import Switchboard
 from tidemill_serving.settings import ServerSettings
+from tidemill_serving.tls import TlsFiles
 from tidemill_telemetry.tracing import NoTracing, Tracing
 
 _log = logging.getLogger(__name__)
@@ -50,18 +52,24 @@ class Replica:
         self._draining = False
         self._given_up = False
 
-    async def open(self, listen: str) -> str:
-        """Open the port, health NOT_SERVING, before anything is loaded; return the address. Raises OSError."""
+    async def open(self, listen: str, tls: TlsFiles | None = None) -> str:
+        """Open the port, health NOT_SERVING, before anything is loaded; return the address. Raises OSError.
+
+        With `tls` it takes callers with a certificate only, and its address begins with https://.
+        """
         self._server = aio_server([TokenInterceptor(self._token)], _OPTIONS)
         engine_pb2_grpc.add_EngineServiceServicer_to_server(EngineService(self._switchboard, self.drain), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._show_health()
         try:
-            port = self._server.add_insecure_port(listen)
+            if tls is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, Credentials(tls).of_port())
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen}: {error}") from error
         await self._server.start()
-        return f"{listen.rpartition(':')[0]}:{port}"
+        return f"{'https://' if tls else ''}{listen.rpartition(':')[0]}:{port}"
 
     async def run(self) -> str | None:
         """Start the engine and serve until drained or failed; return why it failed, None when it did not."""

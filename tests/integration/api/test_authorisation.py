@@ -227,6 +227,7 @@ def test_reflection_shows_all_that_is_served(doors: Doors, monkeypatch: pytest.M
         session_pb2_grpc.SessionServiceServicer(),  # type: ignore[arg-type, abstract]
         model_pb2_grpc.ModelServiceServicer(),  # type: ignore[arg-type, abstract]
         inference_pb2_grpc.InferenceServiceServicer(),  # type: ignore[arg-type, abstract]
+        api_server.GrpcLimits(max_streams=9, max_age_seconds=60.0),
     )
     assert registered.paths == {method.path for method in doors.methods}
 
@@ -256,7 +257,8 @@ async def test_a_service_that_nobody_thought_of_is_closed() -> None:
         "StreamStream": grpc.stream_stream_rpc_method_handler(many, bytes, bytes),
         "StreamUnary": grpc.stream_unary_rpc_method_handler(one, bytes, bytes),
     }
-    interceptor = CallInterceptor(Strangers(), Metrics(), Calls(NoTracing(), access_log=False), open_reflection=True)  # type: ignore[arg-type]
+    calls = Calls(NoTracing(), access_log=False)
+    interceptor = CallInterceptor(Strangers(), Metrics(), calls, open_reflection=True, max_streams=9)  # type: ignore[arg-type]
     server = grpc.aio.server(interceptors=[interceptor])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("tidemill.v2.NewService", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")

@@ -15,6 +15,7 @@ from tidemill_services.engine_client import Patience, ReplicaClient
 from tidemill_serving.engine import Phase
 from tidemill_serving.server import Replica
 from tidemill_serving.settings import ServerSettings
+from tidemill_serving.tls import TlsFiles
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -69,11 +70,13 @@ class ServedEngine:
 
 
 @asynccontextmanager
-async def served_engine(settings: ServerSettings | None = None, num_places: int = 100) -> AsyncIterator[ServedEngine]:
+async def served_engine(
+    settings: ServerSettings | None = None, num_places: int = 100, tls: TlsFiles | None = None
+) -> AsyncIterator[ServedEngine]:
     """A served engine that is READY."""
     engine, token = HandEngine(num_places), secrets.token_hex(32)
     replica = Replica(engine, token, settings or ServerSettings(heartbeat_seconds=0.02, failed_linger_seconds=0.2))
-    address = await replica.open("127.0.0.1:0")
+    address = await replica.open("127.0.0.1:0", tls)
     running = asyncio.create_task(replica.run())
     await asyncio.sleep(0)
     engine.become(Phase.READY)

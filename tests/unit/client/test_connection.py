@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tidemill import ApiKeyMissingError, Client, ConfigError
 from tidemill.connection import DEFAULT_TARGET, resolve
 
@@ -14,6 +15,13 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.toml"
     path.write_text('target = "127.0.0.1:7500"\napi_key = "from_file"\n')
     path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(Authority().certificate_pem)
     return path
 
 
@@ -76,7 +84,7 @@ def test_a_file_of_another_user_is_refused(config: Path, monkeypatch: pytest.Mon
         resolve(environ={"TIDEMILL_CONFIG": str(config)})
 
 
-@pytest.mark.parametrize("text", ["target = ", "target = 7", "api_key = ['a']"])
+@pytest.mark.parametrize("text", ["target = ", "target = 7", "target = 'none'", "api_key = ['a']", "ca_file = true"])
 def test_a_file_that_is_not_understood_is_named(config: Path, text: str) -> None:
     config.write_text(text)
     with pytest.raises(ConfigError, match=r"config\.toml"):
@@ -95,8 +103,49 @@ def test_loopback_targets_may_be_plaintext(target: str) -> None:
 
 @pytest.mark.parametrize("target", ["10.0.0.1:7400", "example.org:7400", "[2001:db8::1]:7400"])
 def test_the_key_is_never_shown_to_a_network(target: str) -> None:
+    assert resolve("key", target=target, environ={}).is_tls
     with pytest.raises(ConfigError, match="plaintext"):
-        resolve("key", target=target, environ={})
+        resolve("key", target=f"http://{target}", environ={})
+
+
+def test_loopback_is_spoken_to_with_tls_when_the_scheme_or_a_ca_file_says_so(ca_file: Path) -> None:
+    place, ca = "127.0.0.1:7400", str(ca_file)
+    assert not resolve("key", target=place, environ={}).is_tls
+    found = resolve("key", target=f"https://{place}", environ={})
+    assert (found.target, found.is_tls, found.ca_file, found.url) == (place, True, "", f"https://{place}")
+    for asked in (
+        resolve("key", target=place, ca_file=ca, environ={}),
+        resolve("key", target=place, environ={"TIDEMILL_CA_FILE": ca}),
+        resolve("key", target=place, ca_file=ca, environ={"TIDEMILL_CA_FILE": "/nowhere"}),
+    ):
+        assert (asked.is_tls, asked.ca_file) == (True, ca)
+    plain = resolve("key", target=f"http://{place}/", environ={"TIDEMILL_CA_FILE": ca})
+    assert (plain.target, plain.is_tls, plain.url) == (place, False, f"http://{place}")
+
+
+def test_the_files_ca_is_used_for_its_own_target_only(config: Path, ca_file: Path) -> None:
+    config.write_text(f'target = "https://127.0.0.1:7500"\napi_key = "from_file"\nca_file = "{ca_file}"\n')
+    environ = {"TIDEMILL_CONFIG": str(config)}
+    for asked in (resolve(environ=environ), resolve("key", environ=environ)):
+        assert (asked.target, asked.is_tls, asked.ca_file) == ("127.0.0.1:7500", True, str(ca_file))
+    assert resolve(target="localhost:7500", environ=environ).is_tls
+    assert not resolve("key", target="127.0.0.1:7600", environ=environ).is_tls
+    assert resolve("key", target="mill.example.org:7400", environ=environ).ca_file == ""
+
+
+def test_a_ca_file_for_another_server_changes_nothing_for_the_files_target(config: Path, ca_file: Path) -> None:
+    environ = {"TIDEMILL_CONFIG": str(config), "TIDEMILL_CA_FILE": str(ca_file)}
+    assert not resolve(environ=environ).is_tls
+    assert resolve(ca_file=str(ca_file), target="127.0.0.1:7500", environ=environ).is_tls
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("none.pem", "cannot be read"), ("config.toml", "holds no certificate")]
+)
+def test_a_ca_file_that_cannot_be_used_is_named(config: Path, name: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=rf"The CA file .*{name} {sentence}") as caught:
+        Client("key", target="127.0.0.1:7400", ca_file=str(config.parent / name))
+    assert caught.value.field == "ca_file"
 
 
 @pytest.mark.parametrize("target", ["7400", "localhost", "localhost:", "localhost:0", "localhost:70000", ":7400"])
@@ -105,9 +154,9 @@ def test_a_target_needs_host_and_port(target: str) -> None:
         resolve("key", target=target, environ={})
 
 
-@pytest.mark.parametrize("target", ["http://127.0.0.1:7400", "grpc://127.0.0.1:7400/"])
-def test_a_target_with_a_scheme_is_told_to_leave_it_out(target: str) -> None:
-    with pytest.raises(ConfigError, match=r"host:port without (http|grpc)://, such as 127\.0\.0\.1:7400\.$"):
+@pytest.mark.parametrize("target", ["grpcs://127.0.0.1:7400", "grpc://127.0.0.1:7400/"])
+def test_a_target_with_another_scheme_is_told_to_leave_it_out(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"host:port without grpcs?://, such as 127\.0\.0\.1:7400, or https://"):
         resolve("key", target=target, environ={})
 
 

@@ -16,13 +16,14 @@ CLASSES = {
 }  # fmt: skip
 ERRORS = {
     "AlreadyExistsError", "ApiKeyInvalidError", "ApiKeyMissingError", "BatchError", "CallCancelledError",
-    "ChatTemplateRefusedError", "ChatUnsupportedError", "ConfigError", "ContextExceededError", "DeadlineExceededError",
-    "DrainingError", "FailedPreconditionError", "FieldInvalidError", "InternalError", "InvalidArgumentError",
-    "ModelColdError", "ModelFailedError", "ModelInUseError", "ModelNotFoundError", "ModelRequiredError",
-    "NoSessionError", "NotFoundError", "PermissionDeniedError", "PromptEmptyError", "ProtocolError", "QueueFullError",
-    "ReaderTooSlowError", "ReplicaLostError", "RequestIdReusedError", "ResourceExhaustedError", "RoleRequiredError",
-    "RoleUnknownError", "SessionDiffersError", "SessionEndedError", "SessionNotFoundError", "StoreUnavailableError",
-    "TidemillError", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "UnreachableError",
+    "ChatTemplateRefusedError", "ChatUnsupportedError", "ConfigError", "ConnectionFullError", "ContextExceededError",
+    "DeadlineExceededError", "DrainingError", "FailedPreconditionError", "FieldInvalidError", "InternalError",
+    "InvalidArgumentError", "ModelColdError", "ModelFailedError", "ModelInUseError", "ModelNotFoundError",
+    "ModelRequiredError", "NoSessionError", "NotFoundError", "PermissionDeniedError", "PromptEmptyError",
+    "ProtocolError", "QueueFullError", "ReaderTooSlowError", "ReplicaLostError", "RequestIdReusedError",
+    "ResourceExhaustedError", "RoleRequiredError", "RoleUnknownError", "SessionDiffersError", "SessionEndedError",
+    "SessionNotFoundError", "StoreUnavailableError", "TidemillError", "TlsError", "UnauthenticatedError",
+    "UnavailableError", "UnimplementedError", "UnreachableError",
 }  # fmt: skip
 
 

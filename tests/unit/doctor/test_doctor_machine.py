@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tidemill_models.package import bundled_packages
 from tidemill_services.doctor.cli_config import check_cli_config
 from tidemill_services.doctor.clock import check_clock, check_time_zone
 from tidemill_services.doctor.finding import Level
+from tidemill_services.doctor.handshake import Trusted
 from tidemill_services.doctor.models import check_models
 from tidemill_services.doctor.ports import Port, check_port
 from tidemill_services.doctor.process import check_file_limit, check_grpc_variables
@@ -74,6 +76,15 @@ def test_a_tidemill_is_right_where_it_has_this_data_and_else_in_the_way() -> Non
         port = Port("http_port", "127.0.0.1", number)
         assert check_port(port, runs_here=True).level is Level.OK
         assert check_port(port, runs_here=False).level is Level.WARNING
+
+
+@pytest.mark.parametrize("setting", ["port", "http_port", "admin_port"])
+def test_a_tidemill_without_tls_where_there_should_be_is_wrong(setting: str) -> None:
+    trusted = Trusted(Authority().certificate_pem, "localhost")
+    with http_server(b"ok\n") as number:
+        found = check_port(Port(setting, "127.0.0.1", number, trusted), runs_here=True)  # type: ignore[arg-type]
+    assert found.level is Level.WRONG
+    assert "does not speak TLS, as these settings say it should" in found.sentence
 
 
 def test_an_address_that_this_machine_does_not_have_is_wrong() -> None:

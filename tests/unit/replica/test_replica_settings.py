@@ -1,11 +1,14 @@
 """A replica's command line: what it takes, and the sentence for what it does not."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tidemill_serving.settings import read_settings
+from tidemill_serving.tls import TlsFiles
 
 TOKEN = "0123456789abcdef" * 4
 
@@ -43,6 +46,30 @@ def test_the_token_comes_through_a_pipe_whose_writer_keeps_it_open() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(reading)
     os.close(writing)
+
+
+def test_the_files_for_tls_go_together_and_are_checked(
+    token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, other = Authority().write(tmp_path / "a", "x"), Authority().write(tmp_path / "b", "x")
+
+    def read(certificate: Path, key: Path | None, ca: Path | None) -> TlsFiles | None:
+        options = {"--tls-certificate": certificate, "--tls-key": key, "--tls-client-ca": ca}
+        given = [word for option, path in options.items() if path for word in (option, str(path))]
+        return read_settings(["--package", "p", "--token-file", str(token_file), *given]).tls
+
+    assert read(files.certificate, files.key, files.ca) == TlsFiles(files.certificate, files.key, files.ca)
+    for given, sentence in (
+        ((files.certificate, files.key, None), "argument --tls-client-ca: is missing"),
+        ((files.certificate, None, files.ca), "argument --tls-key: is missing"),
+        ((files.certificate, other.key, files.ca), "argument --tls-certificate: .* are no certificate and its key"),
+        ((files.key, files.key, files.ca), "argument --tls-certificate: .* are no certificate and its key"),
+        ((files.certificate, files.key, files.key), "argument --tls-client-ca: .* holds no certificate"),
+        ((tmp_path / "none", files.key, files.ca), "argument --tls-certificate: .* cannot be read"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            read(*given)
+        assert re.search(sentence, capsys.readouterr().err)
 
 
 def test_the_token_is_not_shown_with_the_settings(token_file: Path) -> None:

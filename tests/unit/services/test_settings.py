@@ -55,6 +55,14 @@ def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
         ("HOST", "example.org"),
         ("LOG_LEVEL", "loud"),
         ("REPLICA_DEVICE", "abacus"),
+        ("TLS_CERTIFICATE", "/no/such/file"),
+        ("TLS_KEY", "/no/such/file"),
+        ("TLS_SELF_SIGNED", "perhaps"),
+        ("REPLICA_TLS_CA", "/no/such/file"),
+        ("MAX_STREAMS_PER_CONNECTION", "0"),
+        ("MAX_CONNECTION_AGE", "0"),
+        ("MAX_CONNECTION_AGE", "1e300"),
+        ("MAX_HTTP_CONNECTIONS", "0"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:
@@ -76,10 +84,31 @@ def test_the_admin_port_stays_on_loopback_unless_its_own_host_is_set() -> None:
     assert (settings.host, settings.admin_host, settings.is_loopback) == ("127.0.0.1", "0.0.0.0", True)
 
 
+def test_with_tls_an_address_that_others_can_reach_needs_no_word() -> None:
+    settings = Settings.read({"TIDEMILL_TLS_SELF_SIGNED": "true"}, host="0.0.0.0", admin_host="0.0.0.0")
+    assert settings.is_tls
+    assert not settings.is_loopback
+
+
+def test_the_files_of_a_certificate_go_together(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("certificate", "key", "ca")}
+    for path in files.values():
+        path.touch()
+    assert Settings.read({}, tls_certificate=files["certificate"], tls_key=files["key"]).is_tls
+    with pytest.raises(SettingsError, match=r"TIDEMILL_TLS_KEY is missing: .* TIDEMILL_TLS_CERTIFICATE"):
+        Settings.read({}, tls_certificate=files["certificate"])
+    with pytest.raises(SettingsError, match=r"TIDEMILL_REPLICA_TLS_KEY is missing"):
+        Settings.read({}, replica_tls_ca=files["ca"], replica_tls_certificate=files["certificate"])
+    with pytest.raises(SettingsError, match=r"TIDEMILL_TLS_KEY is .*; it may be a file"):
+        Settings.read({}, tls_certificate=files["certificate"], tls_key=tmp_path)
+    with pytest.raises(SettingsError, match=r"TIDEMILL_TLS_SELF_SIGNED and TIDEMILL_TLS_CERTIFICATE are both given"):
+        Settings.read({}, tls_certificate=files["certificate"], tls_key=files["key"], tls_self_signed=True)
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_what_is_no_number_of_seconds_is_refused_with_the_settings_name(number: float) -> None:
     with pytest.raises(SettingsError, match=r"stop_grace is .* it may be 0 to 3,600 seconds"):
-        seconds("stop_grace", number)
+        seconds("stop_grace", number, 3_600)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
