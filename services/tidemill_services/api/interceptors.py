@@ -166,6 +166,7 @@ class _Outcome:
         self._call = call
         self._code = "OK"
         self._reason = ""
+        metrics.open_calls.labels(method).inc()
 
     @property
     def record(self) -> CallRecord:
@@ -188,6 +189,7 @@ class _Outcome:
         self._code = "CANCELLED"
 
     def count(self) -> None:
+        self._metrics.open_calls.labels(self._method).dec()
         self._metrics.requests.labels(self._method, self._code, self._reason).inc()
         self._metrics.request_seconds.labels(self._method).observe(self._call.seconds)
         self._call.end(self._code, self._reason, self._describe, is_fault=self._code in _FAULTS)

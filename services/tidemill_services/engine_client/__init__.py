@@ -4,7 +4,7 @@
 """
 
 from tidemill_services.engine_client.client import Patience, ReplicaClient
-from tidemill_services.engine_client.stream import EngineStream
+from tidemill_services.engine_client.stream import Backlog, EngineStream
 from tidemill_services.engine_client.types import (
     EngineFinish,
     EngineOutput,
@@ -16,6 +16,7 @@ from tidemill_services.engine_client.types import (
 )
 
 __all__ = [
+    "Backlog",
     "EngineFinish",
     "EngineOutput",
     "EngineRequest",

@@ -11,7 +11,7 @@ import grpc.aio
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill.engine.v1 import engine_pb2_grpc
 from tidemill_services.domain.errors import ReplicaLostError
-from tidemill_services.engine_client.stream import EngineStream
+from tidemill_services.engine_client.stream import Backlog, EngineStream
 from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStatus
 from tidemill_services.engine_client.wire import read_load, read_status, write_abort, write_submit
 
@@ -52,6 +52,7 @@ class ReplicaClient:
         self._load = ReplicaLoad()
         self._changed = asyncio.Event()  # set, and replaced, at each change of the status
         self._streams: dict[int, EngineStream] = {}
+        self._backlog = Backlog()
         self._last_sequence_id = 0
         self._outgoing: deque[pb.ConnectRequest] = deque()
         self._outgoing_came = asyncio.Event()
@@ -101,6 +102,11 @@ class ReplicaClient:
         """Generations of this process that run there, or wait to be rejected."""
         return len(self._streams)
 
+    @property
+    def num_buffered_bytes(self) -> int:
+        """What came from there and was not read yet, also of generations that have ended."""
+        return self._backlog.num_bytes
+
     async def statuses(self) -> AsyncIterator[ReplicaStatus]:
         """Yield the status now, and again when it changed (load apart); the last one is not `connected`.
 
@@ -119,7 +125,7 @@ class ReplicaClient:
             raise ReplicaLostError(self._status.detail)
         sequence_id = self._last_sequence_id = self._last_sequence_id + 1
         self._send(write_submit(sequence_id, request))
-        stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget)
+        stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget, self._backlog)
         return stream
 
     async def drain(self, grace_seconds: float) -> None:

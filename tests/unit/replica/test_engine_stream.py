@@ -6,7 +6,7 @@ import pytest
 
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.domain.errors import QueueFullError, ReaderTooSlowError, ReplicaLostError
-from tidemill_services.engine_client import EngineFinish, EngineOutput, EngineStream, ReplicaRejectedError
+from tidemill_services.engine_client import Backlog, EngineFinish, EngineOutput, EngineStream, ReplicaRejectedError
 from tidemill_services.engine_client.stream import MAX_BUFFERED_BYTES
 
 
@@ -16,7 +16,8 @@ class Opened:
     def __init__(self) -> None:
         self.aborted: list[int] = []
         self.forgotten: list[int] = []
-        self.stream = EngineStream(4, self.aborted.append, self.forgotten.append)
+        self.backlog = Backlog()
+        self.stream = EngineStream(4, self.aborted.append, self.forgotten.append, self.backlog)
 
     def put(self, text: str = "", *token_ids: int, **fields: object) -> None:
         self.stream.put(pb.SequenceOutput(sequence_id=4, text=text, token_ids=token_ids, **fields))  # type: ignore[arg-type]
