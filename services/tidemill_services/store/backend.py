@@ -10,7 +10,7 @@ from tidemill_services.domain.errors import StoreUnavailableError
 
 
 class Moment(StrEnum):
-    """What a transaction did when an error came: one code may be a unit's fault in one and the store's state in another."""
+    """What a transaction did when an error came: the same code may be a unit's fault, or the store's state."""
 
     READING = "reading"
     WRITING = "writing"
