@@ -12,7 +12,13 @@ from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill.engine.v1 import engine_pb2_grpc
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client.stream import Backlog, EngineStream
-from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStatus
+from tidemill_services.engine_client.types import (
+    NO_LIFE_SECONDS,
+    EngineRequest,
+    ReplicaLoad,
+    ReplicaPhase,
+    ReplicaStatus,
+)
 from tidemill_services.engine_client.wire import read_load, read_status, write_abort, write_submit
 
 _CHECK_SECONDS = 0.5
@@ -37,8 +43,9 @@ class Patience:
     """How long a client bears a replica that shows no life, in seconds."""
 
     open: float = 10.0  # until its first status; it opens its port first of all, so this is ample
-    silence: float = 15.0  # it says something every 5 s
-    unresponsive: float = 60.0  # its process lives and its engine does not
+    stale: float = NO_LIFE_SECONDS  # it says something every second; then it counts as not responsive
+    silence: float = 15.0  # then it is lost
+    unresponsive: float = 60.0  # the same of one that speaks, and whose engine shows no life
 
 
 class ReplicaClient:
@@ -204,8 +211,11 @@ class ReplicaClient:
         self._checked_at = now
         self._check = self._loop.call_later(_CHECK_SECONDS, self._check_signs_of_life)
         patience = self._patience
-        if now - self._heard_at > patience.silence:
+        silence = now - self._heard_at
+        if silence > patience.silence:
             self._lose(f"it said nothing for {patience.silence:g} s")
+        elif silence > patience.stale and self._status.responsive:  # until its next status says otherwise
+            self._show(replace(self._status, responsive=False))
         elif self._unresponsive_since is not None and now - self._unresponsive_since > patience.unresponsive:
             self._lose(f"its engine showed no life for {patience.unresponsive:g} s")
 
