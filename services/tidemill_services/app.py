@@ -125,7 +125,13 @@ class Application:
 
         identities = Identities(database, secret)
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
-        interceptor = CallInterceptor(identities, metrics, calls, open_reflection=settings.is_loopback)
+        interceptor = CallInterceptor(
+            identities,
+            metrics,
+            calls,
+            open_reflection=settings.is_loopback,
+            reader_patience_seconds=settings.reader_patience.total_seconds(),
+        )
         server = PublicServer(
             interceptor,
             SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved

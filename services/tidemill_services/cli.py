@@ -55,6 +55,9 @@ def serve(
     stop_grace: Annotated[
         float | None, typer.Option(help="Seconds that running streams have to finish.  [default: 30]")
     ] = None,
+    reader_patience: Annotated[
+        float | None, typer.Option(help="Seconds in which a caller may take nothing of its stream.  [default: 60]")
+    ] = None,
     allow_plaintext: Annotated[
         bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")
     ] = None,
@@ -83,6 +86,7 @@ def serve(
             replica_device=replica_device,
             replica_threads=replica_threads,
             stop_grace=None if stop_grace is None else seconds("stop_grace", stop_grace),
+            reader_patience=None if reader_patience is None else seconds("reader_patience", reader_patience),
             allow_plaintext=allow_plaintext,
             log_level=log_level,
             log_format=log_format,

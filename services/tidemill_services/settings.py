@@ -13,7 +13,7 @@ from platformdirs import user_data_path
 DeviceName = Literal["cpu", "fake"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-MAX_STOP_GRACE_SECONDS = 3_600
+MAX_SECONDS = 3_600  # that any setting may be
 
 
 class SettingsError(Exception):
@@ -36,6 +36,7 @@ class Settings:
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
+    reader_patience: timedelta = timedelta(seconds=60)  # for a caller that takes nothing of its stream
     allow_plaintext: bool = False  # plaintext on an address that is not loopback
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
@@ -74,7 +75,8 @@ class Settings:
             _check_range(name, getattr(self, name), 0, 65_535)
         _check_range("replica_capacity", self.replica_capacity, 1, 1_024)
         _check_range("replica_threads", self.replica_threads, 0, 1_024)
-        _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_STOP_GRACE_SECONDS)
+        _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_SECONDS)
+        _check_range("reader_patience", self.reader_patience.total_seconds(), 1, MAX_SECONDS)
         for folder in self.models:
             if not folder.is_dir():
                 raise SettingsError(f"models is {folder}; it may be folders, and this is none")
@@ -88,7 +90,7 @@ def seconds(name: str, number: float) -> timedelta:
     try:
         return timedelta(seconds=number)
     except (ValueError, OverflowError):  # not a number, or beyond all times
-        raise SettingsError(f"{name} is {number}; it may be 0 to {MAX_STOP_GRACE_SECONDS:,} seconds") from None
+        raise SettingsError(f"{name} is {number}; it may be 0 to {MAX_SECONDS:,} seconds") from None
 
 
 def _is_loopback(name: str, host: str) -> bool:
@@ -121,6 +123,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "data_dir": (Path, "a folder"),
     "models": (lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part), "folders"),
     "stop_grace": (lambda text: seconds("TIDEMILL_STOP_GRACE", float(text)), "a number of seconds"),
+    "reader_patience": (lambda text: seconds("TIDEMILL_READER_PATIENCE", float(text)), "a number of seconds"),
     "allow_plaintext": (_boolean, "true or false"),
     "access_log": (_boolean, "true or false"),
 }

@@ -4,7 +4,7 @@ Default is to deny: a method is served without a key only when it is listed here
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from tidemill_services.api.slow_readers import PatientWriter
 from tidemill_services.api.statuses import code_of, status_of
 from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import (
@@ -49,11 +50,20 @@ def current_caller() -> Caller:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Identity, errors, metrics and the log around each call."""
 
-    def __init__(self, identities: Identities, metrics: Metrics, calls: Calls, *, open_reflection: bool) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        metrics: Metrics,
+        calls: Calls,
+        *,
+        open_reflection: bool,
+        reader_patience_seconds: float,
+    ) -> None:
         self._identities = identities
         self._metrics = metrics
         self._calls = calls
         self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
+        self._reader_patience_seconds = reader_patience_seconds
         self.is_draining = False
 
     def drain(self) -> None:
@@ -101,15 +111,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _stream(self, method: str, behavior: Callable[[Any, Context], AsyncGenerator[Any]]) -> Callable[..., Any]:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(request: Any, context: Context) -> None:
             outcome = self._arrive(method, context)
             try:
                 await self._identify(context, outcome.record)
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
+                with PatientWriter(context.write, self._reader_patience_seconds) as writer:
+                    async with aclosing(behavior(request, context)) as responses:
+                        async for response in responses:
+                            await writer.write(response)
                 outcome.succeed(context)
-            except (asyncio.CancelledError, GeneratorExit):
+            except asyncio.CancelledError:
                 outcome.cancelled()
                 raise
             except Exception as error:  # noqa: BLE001 -- the door is where every error becomes a status
