@@ -69,6 +69,7 @@ async def test_readers_that_stopped_are_cut_after_the_patience_and_told_why(
                 slow.cancel()
                 await asyncio.wait({slow})
                 answers = await asyncio.gather(*(read(call) for call in calls))
+                calls.clear()  # else they keep their connection open
             back = await asyncio.to_thread(baseline.wait_until_back)
             assert (await others.generate(5)).ending == "LENGTH"
     endings = [answer.ending for answer in answers]
