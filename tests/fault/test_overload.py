@@ -1,6 +1,7 @@
 """More callers than a server has places for."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ async def test_an_overload_is_refused_with_a_time_to_try_again_and_is_over_when_
         began = time.monotonic()
         answers: list[Answer] = []
         for _ in range(count(1, full=10)):
-            answers += await asyncio.gather(*(callers.generate(10) for _ in range(num_callers)))
+            answers += await asyncio.gather(*(callers.generate(4) for _ in range(num_callers)))
         took = time.monotonic() - began
         ended = time.monotonic()
         assert (await callers.generate(5, fail_fast=True)).ending == "LENGTH"
@@ -57,20 +58,20 @@ async def test_two_hundred_requests_at_a_sleeping_model_start_it_once_and_all_ar
             assert counts(answer.ending for answer in answers) == "200 LENGTH"
             assert len(replicas_of(server)) == 1
         log = server.log.read_text()
-    num_starts = log.count(f"replica {LONG_LLAMA}-") and log.count("a control process connected; 1 in all")
-    assert num_starts == 1, log
-    note(answers=counts(answer.ending for answer in answers), starts=num_starts)
+    started = set(re.findall(rf"replica ({LONG_LLAMA}-[0-9a-f]+)", log))
+    assert len(started) == 1, log
+    note(answers=counts(answer.ending for answer in answers), starts=len(started))
 
 
 async def test_sixty_four_streams_for_a_while_have_no_error_and_cost_no_memory(
     tmp_path: Path, note: Callable[..., None]
 ) -> None:
-    seconds = count(6, full=600)
+    seconds = count(4, full=600)
     num_streams = 64
     with long_server_process(tmp_path, slots=num_streams) as server:
         async with callers_of(server) as callers:
             answers: list[Answer] = []
-            await asyncio.gather(*(_keep_asking(callers, 2, []) for _ in range(num_streams)))
+            await asyncio.gather(*(_keep_asking(callers, 1, []) for _ in range(num_streams)))
             baseline = Baseline.of(server)
             warm = asyncio.create_task(_sampled(server, seconds))
             await asyncio.gather(*(_keep_asking(callers, seconds, answers) for _ in range(num_streams)))
@@ -95,7 +96,7 @@ async def test_sixty_four_streams_for_a_while_have_no_error_and_cost_no_memory(
 async def _keep_asking(callers: Callers, seconds: float, answers: list[Answer]) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        answer = await callers.generate(100)
+        answer = await callers.generate(50)
         answer.text.clear()
         answers.append(answer)
 
