@@ -97,7 +97,7 @@ async def test_a_session_stopped_under_a_batch_ends_the_batch(long_server: Serve
             inputs=[inference_pb2.Input(prompt=f"prompt {number}") for number in range(40)],
             options=inference_pb2.GenerationOptions(max_tokens=50_000),
         )
-        batch = callers.inference.GenerateBatch(request, metadata=callers.metadata, timeout=30)
+        batch = callers.inference.GenerateBatch(request, metadata=callers.metadata, timeout=20)
         await asyncio.sleep(0.5)
         await callers.stop()
         reasons = [response.result.end.finish_reason async for response in batch if response.HasField("result")]
