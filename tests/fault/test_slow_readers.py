@@ -11,7 +11,8 @@ from tests.fault.baseline import Baseline, gauges, wait_for
 from tests.fault.callers import Callers, callers_of, read
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
-from tests.scale import count
+from tests.fault.test_vanishing_clients import http_stream
+from tests.scale import IS_FULL, count
 from tests.server_process import ServerProcess
 
 pytestmark = pytest.mark.fault
@@ -80,6 +81,23 @@ async def test_readers_that_stopped_are_cut_after_the_patience_and_told_why(
         most_buffered=f"{most_buffered / NUM_READERS:,.0f} bytes a reader",
         back_at_the_baseline=f"{back:.2f} s",
     )
+
+
+@pytest.mark.skipif(not IS_FULL, reason="20 s of waiting")
+async def test_readers_that_stopped_over_http_are_cut_by_the_systems_timer(
+    long_server: ServerProcess, note: Callable[..., None]
+) -> None:
+    async with callers_of(long_server) as callers:
+        await callers.generate(5)
+        baseline = Baseline.of(long_server)
+        connections = [http_stream(long_server, receive_buffer_bytes=4_096) for _ in range(8)]
+        began = time.monotonic()
+        await asyncio.to_thread(wait_for, long_server, {"tidemill_leased_places": 0}, 90)
+        cut = time.monotonic() - began
+        for connection in connections:
+            connection.close()
+        await asyncio.to_thread(baseline.wait_until_back)
+    note(cut_after=f"{cut:.2f} s")
 
 
 async def _seconds(callers: Callers, max_tokens: int) -> float:

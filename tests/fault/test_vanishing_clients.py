@@ -76,7 +76,7 @@ async def test_the_generations_of_a_client_that_hangs_up_its_http_stream_end(
         await callers.generate(5)
         baseline = Baseline.of(long_server)
         for _ in range(count(2, full=20)):
-            connections = [_http_stream(long_server) for _ in range(NUM_STREAMS)]
+            connections = [http_stream(long_server) for _ in range(NUM_STREAMS)]
             assert gauges(long_server)["tidemill_leased_places"] == NUM_STREAMS
             for connection in connections:
                 connection.close()
@@ -103,11 +103,15 @@ async def test_the_generations_of_a_client_that_answers_no_ping_end(
     note(slots_free_after=f"{ended:.2f} s")
 
 
-def _http_stream(server: ServerProcess) -> socket.socket:
-    """A connection on which text has come."""
+def http_stream(server: ServerProcess, *, receive_buffer_bytes: int = 0) -> socket.socket:
+    """A connection on which text has come; 0 bytes: as the system has it."""
     body = json.dumps({"model": LONG_LLAMA, "prompt": "the tide", "max_tokens": 90_000, "stream": True})
     host, port = server.http.split(":")
-    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection = socket.socket()
+    if receive_buffer_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    connection.settimeout(30)
+    connection.connect((host, int(port)))
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {server.http}\r\nAuthorization: Bearer {server.api_key}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall((head + body).encode())
