@@ -1,5 +1,6 @@
 """What a server holds: file descriptors, threads, tasks, calls, slots and buffers, and whether all of it came back."""
 
+import gc
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Baseline:
 
     def wait_until_back(self, seconds: float = 40.0) -> float:
         """Wait until nothing is held beyond the baseline; return how long it took, or fail and say what stays."""
+        gc.collect()  # calls of this process that are garbage keep their connections open
         began = time.monotonic()
         while kept := self._kept():
             assert time.monotonic() - began < seconds, f"after {seconds:g} s more is held than at first: {kept}"

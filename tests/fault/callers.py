@@ -96,7 +96,7 @@ class Callers:
         return (await self.sessions.StopSession(request, metadata=self.metadata, timeout=60)).session
 
     def call(
-        self, max_tokens: int, *, model: str = LONG_LLAMA, seconds: float | None = 300, fail_fast: bool = False
+        self, max_tokens: int, *, model: str = LONG_LLAMA, seconds: float | None = 300
     ) -> "grpc.aio.UnaryStreamCall[inference_pb2.GenerateRequest, inference_pb2.GenerateResponse]":
         """Begin a generation."""
         request = inference_pb2.GenerateRequest(
@@ -105,16 +105,13 @@ class Callers:
             options=inference_pb2.GenerationOptions(
                 max_tokens=max_tokens,
                 sampling=inference_pb2.Sampling(temperature=0),
-                wait=inference_pb2.Wait(fail_fast=True) if fail_fast else None,
             ),
         )
         return self.inference.Generate(request, metadata=self.metadata, timeout=seconds)
 
-    async def generate(
-        self, max_tokens: int, *, model: str = LONG_LLAMA, seconds: float | None = 300, fail_fast: bool = False
-    ) -> Answer:
+    async def generate(self, max_tokens: int, *, model: str = LONG_LLAMA, seconds: float | None = 300) -> Answer:
         """Run a generation to its end, whatever that is."""
-        return await read(self.call(max_tokens, model=model, seconds=seconds, fail_fast=fail_fast))
+        return await read(self.call(max_tokens, model=model, seconds=seconds))
 
 
 async def read(

@@ -68,7 +68,7 @@ async def test_a_replica_that_stands_still_gets_nothing_new_is_replaced_and_not_
             os.kill(replica, signal.SIGSTOP)
             stopped = time.monotonic()
             while gauges(server)["tidemill_ready_replicas"]:
-                assert time.monotonic() - stopped < 20
+                assert time.monotonic() - stopped < 30
                 await asyncio.sleep(0.05)
             noticed = time.monotonic() - stopped
             answers = await asyncio.gather(*(read(*pair) for pair in zip(calls, answers, strict=True)))
@@ -80,7 +80,7 @@ async def test_a_replica_that_stands_still_gets_nothing_new_is_replaced_and_not_
             wall = time.monotonic() - began
     assert {answer.ending for answer in answers} == {LOST}
     assert replaced < 60
-    assert bill.billed_milliseconds / 1000 < wall - lost + 3.0  # 1 s between two signs of life, and room
+    assert bill.billed_milliseconds / 1000 < wall - lost + 6.0  # 1 s between two signs of life, and room
     note(
         not_ready_after=f"{noticed:.2f} s",
         typed_end_after=f"{lost:.2f} s",

@@ -34,14 +34,14 @@ async def test_an_overload_is_refused_with_a_time_to_try_again_and_is_over_when_
             answers += await asyncio.gather(*(callers.generate(4) for _ in range(num_callers)))
         took = time.monotonic() - began
         ended = time.monotonic()
-        assert (await callers.generate(5, fail_fast=True)).ending == "LENGTH"
+        assert (await callers.generate(5)).ending == "LENGTH"
         normal = time.monotonic() - ended
         back = await asyncio.to_thread(baseline.wait_until_back)
     endings = [answer.ending for answer in answers]
     assert set(endings) == {"LENGTH", QUEUE_FULL}, counts(endings)
     assert all(answer.has_retry_delay for answer in answers if answer.ending == QUEUE_FULL)
     assert endings.count("LENGTH") >= 256  # those that found a place in the queue were served
-    assert normal < 10
+    assert normal < 10  # a thousand times what it takes
     note(
         endings=f"{counts(endings)} in {took:.1f} s",
         next_answer_after=f"{normal:.3f} s",

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ async def test_readers_that_stopped_hold_no_slot_once_their_answers_are_made(
         await others.generate(5)
         alone = [await _seconds(others, 20) for _ in range(count(5, full=100))]
         async with Callers(long_server.grpc, long_server.api_key, SMALL_WINDOW) as stopped:
-            calls = [stopped.call(count(100, full=1_000)) for _ in range(NUM_READERS)]
+            calls = [stopped.call(count(160, full=1_000)) for _ in range(NUM_READERS)]
             await asyncio.sleep(0.5)
             beside = [await _seconds(others, 20) for _ in range(count(5, full=100))]
             await asyncio.to_thread(
@@ -55,32 +56,45 @@ async def test_readers_that_stopped_are_cut_after_the_patience_and_told_why(
         async with callers_of(server) as others:
             await others.generate(5)
             baseline = Baseline.of(server)
-            async with Callers(server.grpc, server.api_key, SMALL_WINDOW) as stopped:
-                calls = [stopped.call(50_000, seconds=None) for _ in range(NUM_READERS)]
-                slow = asyncio.create_task(_read_slowly(others))
-                began = time.monotonic()
-                most_buffered = 0.0
-                while (held := gauges(server))["tidemill_leased_places"] > 1 or time.monotonic() - began < 2:
-                    assert time.monotonic() - began < PATIENCE_SECONDS + 60, held
-                    most_buffered = max(most_buffered, held["tidemill_buffered_bytes"])
-                    await asyncio.sleep(0.2)
-                cut = time.monotonic() - began
-                assert most_buffered < NUM_READERS << 20
-                assert not slow.done()  # one that reads a little now and then is not cut
-                slow.cancel()
-                await asyncio.wait({slow})
-                answers = await asyncio.gather(*(read(call) for call in calls))
-                calls.clear()  # else they keep their connection open
+            cut = await _stop_reading(server)
             back = await asyncio.to_thread(baseline.wait_until_back)
             assert (await others.generate(5)).ending == "LENGTH"
-    endings = [answer.ending for answer in answers]
-    assert set(endings) == {"RESOURCE_EXHAUSTED READER_TOO_SLOW"}, counts(endings)
+    assert set(cut.endings) == {"RESOURCE_EXHAUSTED READER_TOO_SLOW"}, counts(cut.endings)
+    assert cut.most_buffered < NUM_READERS << 20
     note(
-        endings=counts(endings),
-        cut_after=f"{cut:.2f} s with a patience of {PATIENCE_SECONDS} s",
-        most_buffered=f"{most_buffered / NUM_READERS:,.0f} bytes a reader",
+        endings=counts(cut.endings),
+        cut_after=f"{cut.seconds:.2f} s with a patience of {PATIENCE_SECONDS} s",
+        most_buffered=f"{cut.most_buffered / NUM_READERS:,.0f} bytes a reader",
         back_at_the_baseline=f"{back:.2f} s",
     )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What became of readers that stopped."""
+
+    seconds: float
+    most_buffered: float
+    endings: list[str]
+
+
+async def _stop_reading(server: ServerProcess) -> Cut:
+    """Begin streams and read nothing of them until they are cut; then read what there is."""
+    async with Callers(server.grpc, server.api_key, SMALL_WINDOW) as callers:
+        calls = [callers.call(50_000, seconds=None) for _ in range(NUM_READERS)]
+        slow = asyncio.create_task(_read_slowly(callers))
+        began = time.monotonic()
+        most_buffered = 0.0
+        while (held := gauges(server))["tidemill_leased_places"] > 1 or time.monotonic() - began < 2:
+            assert time.monotonic() - began < PATIENCE_SECONDS + 60, held
+            most_buffered = max(most_buffered, held["tidemill_buffered_bytes"])
+            await asyncio.sleep(0.2)
+        seconds = time.monotonic() - began
+        assert not slow.done()  # one that reads on, however slowly, is not cut
+        slow.cancel()
+        await asyncio.wait({slow})
+        answers = await asyncio.gather(*(read(call) for call in calls))
+    return Cut(seconds, most_buffered, [answer.ending for answer in answers])
 
 
 @pytest.mark.skipif(not IS_FULL, reason="20 s of waiting")
@@ -111,6 +125,6 @@ async def _read_slowly(callers: Callers) -> None:
     try:
         async for response in call:
             assert not response.HasField("end"), response
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.1)
     finally:
         call.cancel()

@@ -63,7 +63,7 @@ async def test_the_generations_of_a_killed_client_end(long_server: ServerProcess
             with streaming_client(long_server) as client:
                 assert gauges(long_server)["tidemill_leased_places"] == NUM_STREAMS
                 client.kill()
-                ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN, 10))
+                ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN, 20))
         await asyncio.to_thread(baseline.wait_until_back)
     note(slots_free_after=times(ended))
 
@@ -80,7 +80,7 @@ async def test_the_generations_of_a_client_that_hangs_up_its_http_stream_end(
             assert gauges(long_server)["tidemill_leased_places"] == NUM_STREAMS
             for connection in connections:
                 connection.close()
-            ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN, 10))
+            ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN, 20))
         await asyncio.to_thread(baseline.wait_until_back)
     note(slots_free_after=times(ended))
 

@@ -164,3 +164,15 @@ async def test_a_reader_that_gives_up_waiting_loses_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert (await anext(opened.stream)).text == "kept"
+
+
+async def test_what_waits_for_its_reader_is_counted_until_it_is_read_or_thrown_away() -> None:
+    opened = Opened()
+    opened.put("ebb", 1, 2, 3)
+    opened.put("und", 4)
+    assert opened.backlog.num_bytes == len("ebbund") + 4 * 4
+    await anext(opened.stream)
+    assert opened.backlog.num_bytes == 0
+    opened.put("flow", 5)
+    await opened.stream.aclose()
+    assert opened.backlog.num_bytes == 0
