@@ -92,20 +92,3 @@ async def test_deadlines_from_a_microsecond_to_a_second_end_as_such_and_leave_no
     in_time = {"LENGTH", "ERROR DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED DEADLINE_EXCEEDED"}
     assert set(endings) <= in_time, counts(endings)
     note(endings=counts(endings), back_at_the_baseline=f"{took:.2f} s")
-
-
-async def test_a_session_stopped_under_a_batch_ends_the_batch(long_server: ServerProcess) -> None:
-    """The inputs that run end after the grace, and those that had not begun do not begin."""
-    async with callers_of(long_server) as callers:
-        await callers.generate(5)
-        request = inference_pb2.GenerateBatchRequest(
-            model=LONG_LLAMA,
-            inputs=[inference_pb2.Input(prompt=f"prompt {number}") for number in range(40)],
-            options=inference_pb2.GenerationOptions(max_tokens=50_000),
-        )
-        batch = callers.inference.GenerateBatch(request, metadata=callers.metadata, timeout=20)
-        await asyncio.sleep(0.5)
-        await callers.stop()
-        ends = [response.result.end async for response in batch if response.HasField("result")]
-    assert [end.finish_reason for end in ends] == [inference_pb2.FINISH_REASON_SESSION_STOPPED] * 40
-    assert 1 <= sum(end.usage.completion_tokens > 0 for end in ends) <= 8 + 2  # the replica's places, taken once

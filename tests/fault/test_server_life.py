@@ -99,7 +99,7 @@ def test_a_killed_server_leaves_no_replica_and_its_sessions_go_on_after_the_rest
         list(wire.generate())
         children = children_of(server.process.pid)
         server.kill()
-        wait_until(lambda: not any(is_alive(child) for child in children), "an end of all replicas", 5)
+        wait_until(lambda: not any(is_alive(child) for child in children), "an end of all replicas", 10)
     time.sleep(1.5)
     with server_process(tmp_path) as server, wire_to(server) as wire:
         again = wire.start()
