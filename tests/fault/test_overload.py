@@ -103,8 +103,8 @@ async def _keep_asking(callers: Callers, seconds: float, answers: list[Answer]) 
 
 async def _sampled(server: ServerProcess, seconds: float) -> list[int]:
     samples = []
-    for _ in range(20):
-        await asyncio.sleep(seconds / 20)
+    for _ in range(8):
+        await asyncio.sleep(seconds / 8)
         gauges(server)  # a scrape as operators have it
         samples.append(resident_bytes(server.process.pid))
     return samples
