@@ -48,8 +48,10 @@ check: lint  ## lint, strict types, import rules, buf lint
 test: check  ## set up what is missing, then run every test
 	$(BIN)/python -m pytest -n 4
 
-fault: setup  ## the strain tests with their full counts: about an hour; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
-	TIDEMILL_STRAIN=full $(BIN)/python -m pytest tests/fault --timeout 1800
+fault: setup  ## the strain tests with their full counts, and a summary: about an hour; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
+	@mkdir -p build
+	TIDEMILL_STRAIN=full TIDEMILL_STRAIN_REPORT=build/strain.json $(BIN)/python -m pytest tests/fault --timeout 1800
+	@echo "The figures are in build/strain.json."
 
 bench: setup  ## measure; prints tables and writes JSON
 	$(BIN)/python -m tests.bench.engine

@@ -132,7 +132,12 @@ class Application:
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
         limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
         interceptor = CallInterceptor(
-            identities, metrics, calls, open_reflection=settings.is_loopback, max_streams=limits.max_streams
+            identities,
+            metrics,
+            calls,
+            open_reflection=settings.is_loopback,
+            max_streams=limits.max_streams,
+            reader_patience_seconds=settings.reader_patience.total_seconds(),
         )
         if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
             self._keep_running(parts, tls.run(), "tls")

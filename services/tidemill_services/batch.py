@@ -36,10 +36,11 @@ async def run_batch(
     generations: Generations, inputs: list[BatchInput], *, deadline: float | None
 ) -> AsyncGenerator[BatchResult | Waiting]:
     """Yield the results in the order in which they end, and a sign of life in long silences."""
-    results: asyncio.Queue[BatchResult] = asyncio.Queue()
+    # Whoever stops reading stops the batch, instead of having all its results kept here.
+    results: asyncio.Queue[BatchResult] = asyncio.Queue(maxsize=MAX_CONCURRENT)
 
     async def run(index: int) -> None:
-        results.put_nowait(await _run_input(generations, index, inputs[index], deadline))
+        await results.put(await _run_input(generations, index, inputs[index], deadline))
 
     async with _running(run, len(inputs)):
         num_left = len(inputs)

@@ -15,6 +15,7 @@ from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.settings import (
     MAX_CONNECTION_AGE_SECONDS,
+    MAX_READER_PATIENCE_SECONDS,
     MAX_STOP_GRACE_SECONDS,
     Settings,
     SettingsError,
@@ -61,6 +62,9 @@ def serve(
     ] = None,
     stop_grace: Annotated[
         float | None, typer.Option(help="Seconds that running streams have to finish.  [default: 30]")
+    ] = None,
+    reader_patience: Annotated[
+        float | None, typer.Option(help="Seconds in which a caller may take nothing of its stream.  [default: 60]")
     ] = None,
     allow_plaintext: Annotated[
         bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")
@@ -113,6 +117,7 @@ def serve(
             replica_device=replica_device,
             replica_threads=replica_threads,
             stop_grace=_seconds("stop_grace", stop_grace, MAX_STOP_GRACE_SECONDS),
+            reader_patience=_seconds("reader_patience", reader_patience, MAX_READER_PATIENCE_SECONDS),
             allow_plaintext=allow_plaintext,
             tls_certificate=tls_certificate,
             tls_key=tls_key,

@@ -1,8 +1,9 @@
 """Every Prometheus series of a control process, in one list. They hold only what this process did."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -28,6 +29,12 @@ class Metrics:
             ["method"],
             buckets=_SECONDS,
             registry=self.registry,
+        )
+        self.open_calls = Gauge(
+            "tidemill_open_calls", "Calls that have not ended, by method.", ["method"], registry=self.registry
+        )
+        self.open_http_requests = Gauge(
+            "tidemill_open_http_requests", "HTTP requests that have not ended.", registry=self.registry
         )
         self.http_requests = Counter(
             "tidemill_http_requests",
@@ -72,10 +79,27 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.asyncio_tasks = Gauge("tidemill_asyncio_tasks", "Tasks of the event loop.", registry=self.registry)
+        self.asyncio_tasks.set_function(lambda: len(asyncio.all_tasks()))
+        ProcessCollector(registry=self.registry)  # memory, CPU, file descriptors
 
     def watch_pools(self, counts: Callable[[], Mapping[str, PoolCounts]]) -> None:
         """Show what waits for each model and where it can go, counted when it is asked for."""
         self.registry.register(_PoolCollector(counts))
+
+
+_POOL_GAUGES: tuple[tuple[str, str, Callable[[PoolCounts], float]], ...] = (
+    ("tidemill_waiting_generations", "Generations that wait for a replica.", lambda count: count.num_waiting),
+    ("tidemill_leased_places", "Places in replicas that are taken.", lambda count: count.num_leased),
+    ("tidemill_ready_replicas", "Replicas that take generations.", lambda count: count.num_ready_replicas),
+    ("tidemill_replica_slots", "Slots of these replicas.", lambda count: count.num_slots),
+    ("tidemill_replica_slots_used", "Slots that they said are taken.", lambda count: count.num_slots_used),
+    (
+        "tidemill_buffered_bytes",
+        "Text and token ids that came from replicas and wait for their readers.",
+        lambda count: count.num_buffered_bytes,
+    ),
+)
 
 
 class _PoolCollector(Collector):
@@ -84,13 +108,8 @@ class _PoolCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges of all models, now."""
-        waiting = GaugeMetricFamily(
-            "tidemill_waiting_generations", "Generations that wait for a replica.", labels=["model"]
-        )
-        leased = GaugeMetricFamily("tidemill_leased_places", "Places in replicas that are taken.", labels=["model"])
-        ready = GaugeMetricFamily("tidemill_ready_replicas", "Replicas that take generations.", labels=["model"])
+        families = [GaugeMetricFamily(name, sentence, labels=["model"]) for name, sentence, _ in _POOL_GAUGES]
         for model, count in self._counts().items():
-            waiting.add_metric([model], count.num_waiting)
-            leased.add_metric([model], count.num_leased)
-            ready.add_metric([model], count.num_ready_replicas)
-        yield from (waiting, leased, ready)
+            for family, (_, _, of) in zip(families, _POOL_GAUGES, strict=True):
+                family.add_metric([model], of(count))
+        yield from families

@@ -14,6 +14,7 @@ DeviceName = Literal["cpu", "fake"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 MAX_STOP_GRACE_SECONDS = 3_600
+MAX_READER_PATIENCE_SECONDS = 3_600
 MAX_CONNECTION_AGE_SECONDS = 30 * 24 * 3_600
 
 
@@ -37,6 +38,7 @@ class Settings:
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
+    reader_patience: timedelta = timedelta(seconds=60)  # for a caller that takes nothing of its stream
     allow_plaintext: bool = False  # plaintext on an address that is not loopback
     tls_certificate: Path | None = None  # PEM, with what leads to its CA; all three ports then speak TLS
     tls_key: Path | None = None  # PEM, of the certificate
@@ -92,6 +94,7 @@ class Settings:
         _check_range("replica_capacity", self.replica_capacity, 1, 1_024)
         _check_range("replica_threads", self.replica_threads, 0, 1_024)
         _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_STOP_GRACE_SECONDS)
+        _check_range("reader_patience", self.reader_patience.total_seconds(), 1, MAX_READER_PATIENCE_SECONDS)
         for folder in self.models:
             if not folder.is_dir():
                 raise SettingsError(f"models is {folder}; it may be folders, and this is none")
@@ -163,6 +166,10 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "models": (lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part), "folders"),
     "stop_grace": (
         lambda text: seconds("TIDEMILL_STOP_GRACE", float(text), MAX_STOP_GRACE_SECONDS),
+        "a number of seconds",
+    ),
+    "reader_patience": (
+        lambda text: seconds("TIDEMILL_READER_PATIENCE", float(text), MAX_READER_PATIENCE_SECONDS),
         "a number of seconds",
     ),
     "allow_plaintext": (_boolean, "true or false"),

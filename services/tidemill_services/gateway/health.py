@@ -22,7 +22,7 @@ def health_routes() -> list[BaseRoute]:
 def admin_application(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Starlette:
     """What the admin port serves: `/metrics` of this process, and `/readyz`, 503 unless it takes calls."""
 
-    def metrics(_request: Request) -> Response:
+    async def metrics(_request: Request) -> Response:  # in the event loop, which alone changes what is counted
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     def readyz(_request: Request) -> Response:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import (
+    Backlog,
     EngineRequest,
     EngineStream,
     ReplicaLoad,
@@ -122,6 +123,8 @@ class FakeReplica:
 class FakeConnection:
     """A connection to a fake replica. It has no engine: it rejects every generation."""
 
+    num_buffered_bytes = 0
+
     def __init__(self, replica: FakeReplica, token: str) -> None:
         self._replica = replica
         self._token = token
@@ -155,6 +158,6 @@ class FakeConnection:
 
     def generate(self, request: EngineRequest) -> EngineStream:
         """Reject it."""
-        stream = EngineStream(0, lambda _: None, lambda _: None)
+        stream = EngineStream(0, lambda _: None, lambda _: None, Backlog())
         stream.fail(ReplicaRejectedError(f"A fake replica has no engine for {len(request.prompt_tokens)} tokens."))
         return stream

@@ -10,7 +10,7 @@ from typing import Any
 from tidemill_services.domain.errors import ReplicaLostError, StoreUnavailableError
 from tidemill_services.domain.replica import ReplicaState
 from tidemill_services.domain.scaling import StartPolicy
-from tidemill_services.engine_client import ReplicaPhase, ReplicaStatus
+from tidemill_services.engine_client import NO_LIFE_SECONDS, ReplicaPhase, ReplicaStatus
 from tidemill_services.scaler.launcher import Connect, LaunchedReplica, Launcher, LaunchFailedError, LaunchSpec
 from tidemill_services.store.database import Database
 from tidemill_services.store.hosts import Assignment
@@ -190,6 +190,7 @@ class ReplicaKeeper:
                     progress=now[1],
                     detail=detail,
                     address=process.address,
+                    silent_ms=0 if self._is_responsive else round(NO_LIFE_SECONDS * 1000),
                 )
             except StoreUnavailableError:
                 return  # it ends, and is not noted any more

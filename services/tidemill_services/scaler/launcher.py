@@ -64,6 +64,10 @@ class ReplicaConnection(Protocol):
     def status(self) -> ReplicaStatus:
         """How the replica is, as it said last."""
 
+    @property
+    def num_buffered_bytes(self) -> int:
+        """What came from there and waits for its readers."""
+
     async def open(self) -> None:
         """Connect. Raises ReplicaLostError."""
 

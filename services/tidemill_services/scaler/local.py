@@ -65,7 +65,7 @@ class LocalLauncher:
         finally:
             os.close(token_reader)
             os.close(token_writer)
-        replica = LocalReplica(process, spec.replica_id)
+        replica = LocalReplica(process, _pidfd(process), spec.replica_id)
         try:
             await replica.listens()
         except BaseException:
@@ -93,8 +93,10 @@ class LocalLauncher:
 class LocalReplica:
     """A child process that is a replica."""
 
-    def __init__(self, process: subprocess.Popen[bytes], replica_id: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], pidfd: int, replica_id: str) -> None:
+        """`pidfd` is the process's file descriptor, which is closed with its end."""
         self._process = process
+        self._pidfd = pidfd
         self._replica_id = replica_id
         self._address = ""
         self._log = ReplicaLog(replica_id)
@@ -138,19 +140,22 @@ class LocalReplica:
 
     async def _watch(self) -> ReplicaExit:
         """Read what the process says until it ends; nobody else waits for it, or takes its code."""
-        pid = self._process.pid
         readers = [
             asyncio.create_task(_read(self._process.stdout, self._take_address), name=f"stdout-{self._replica_id}"),
             asyncio.create_task(_read(self._process.stderr, self._log.take), name=f"stderr-{self._replica_id}"),
         ]
         try:
-            await _until_ended(pid)
-            os.killpg(pid, signal.SIGKILL)  # what it started ends with it; until its code is taken the pid is its own
+            await _until_ended(self._pidfd)
+            # What it started ends with it; until its code is taken the pid is its own.
+            os.killpg(self._process.pid, signal.SIGKILL)
             await asyncio.wait(readers, timeout=LAST_WORDS_SECONDS)
         finally:
+            os.close(self._pidfd)
             for reader in readers:
                 reader.cancel()
-            await asyncio.wait(readers)
+            for failure in await asyncio.gather(*readers, return_exceptions=True):
+                if isinstance(failure, Exception):  # it went on unheard, and without an address it is given up
+                    logger.warning("replica %s could not be heard: %s", self._replica_id, failure)
         code = self._process.wait()  # it has ended: this only takes the code
         return ReplicaExit(code, self._reason(code))
 
@@ -194,14 +199,22 @@ async def _read(pipe: IO[bytes] | None, take_line: Callable[[bytes], None]) -> N
         transport.close()
 
 
-async def _until_ended(pid: int) -> None:
+def _pidfd(process: subprocess.Popen[bytes]) -> int:
+    """The file descriptor that tells of a child's end. Raises LaunchFailedError, and the child has ended then."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError as error:  # most likely no descriptor is left; nobody could watch the child
+        with process:
+            os.killpg(process.pid, signal.SIGKILL)
+        raise LaunchFailedError(f"The process could not be watched: {error}.") from error
+
+
+async def _until_ended(pidfd: int) -> None:
     """Wait until a child of ours has ended; its code is still to be taken."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    pidfd = os.pidfd_open(pid)
     loop.add_reader(pidfd, ended.set)
     try:
         await ended.wait()
     finally:
         loop.remove_reader(pidfd)
-        os.close(pidfd)

@@ -64,6 +64,9 @@ class PoolCounts:
     num_waiting: int
     num_leased: int
     num_ready_replicas: int
+    num_slots: int  # of the ready ones
+    num_slots_used: int  # by all processes, as the replicas said last
+    num_buffered_bytes: int  # that came from replicas and wait for their readers
 
 
 class Replicas:
@@ -120,12 +123,7 @@ class Replicas:
 
     def counts(self) -> Mapping[str, PoolCounts]:
         """What waits and runs now, by model."""
-        return {
-            model: PoolCounts(
-                len(pool.queue), pool.num_leased, sum(replica.is_ready for replica in pool.replicas.values())
-            )
-            for model, pool in self._pools.items()
-        }
+        return {model: _count(pool) for model, pool in self._pools.items()}
 
     async def _take_place(self, model: str, pool: ModelPool, account_id: str, wait: WaitPolicy) -> PooledReplica:
         replica = None if len(pool.queue) else pool.take_place()
@@ -200,3 +198,15 @@ class Replicas:
                 pool.hand_out()
             if not any(len(pool.queue) for pool in self._pools.values()):
                 self._someone_waits.clear()
+
+
+def _count(pool: ModelPool) -> PoolCounts:
+    loads = [replica.connection.status.load for replica in pool.replicas.values() if replica.is_ready]
+    return PoolCounts(
+        num_waiting=len(pool.queue),
+        num_leased=pool.num_leased,
+        num_ready_replicas=len(loads),
+        num_slots=sum(load.num_slots for load in loads),
+        num_slots_used=sum(load.num_running for load in loads),
+        num_buffered_bytes=sum(replica.connection.num_buffered_bytes for replica in pool.replicas.values()),
+    )

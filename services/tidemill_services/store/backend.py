@@ -1,11 +1,20 @@
 """The port between the database's common half and what differs between SQLite and Postgres."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
 from tidemill_services.domain.errors import StoreUnavailableError
+
+
+class Moment(StrEnum):
+    """What a transaction did when an error came: the same code may be a unit's fault, or the store's state."""
+
+    READING = "reading"
+    WRITING = "writing"
+    COMMITTING = "committing"
 
 
 class Backend(Protocol):
@@ -38,7 +47,7 @@ class Backend(Protocol):
     def lost_race(self, error: Exception) -> bool:
         """Whether the transaction lost against another one, left nothing behind and may run again."""
 
-    def store_error(self, error: Exception, *, committing: bool) -> StoreUnavailableError | None:
+    def store_error(self, error: Exception, moment: Moment) -> StoreUnavailableError | None:
         """The sentence for an error of the database itself; None for a fault of a statement or a unit."""
 
     def dispose(self) -> None:

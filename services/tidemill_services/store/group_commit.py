@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from tidemill_services.store.backend import Backend
+from tidemill_services.store.backend import Backend, Moment
 from tidemill_services.store.database import Transaction
 
 MAX_BATCH = 256  # units; bounds how long the first of a batch waits for the last
@@ -74,16 +74,16 @@ class GroupCommit:
     def _commit(self, batch: Sequence[_Handed]) -> set[str]:
         """Run and commit a batch; return what it notified. Without a commit every unit of it has an error."""
         for attempt in range(MAX_ATTEMPTS):
-            committing = False
+            moment = Moment.WRITING
             try:
                 with self._backend.write_engine.begin() as connection:
                     topics = self._run_units(connection, batch)
-                    committing = True
+                    moment = Moment.COMMITTING
             except Exception as error:  # noqa: BLE001 - the writer outlives whatever the database does
                 if attempt + 1 < MAX_ATTEMPTS and self._backend.lost_race(error):
                     time.sleep(random.uniform(0, min(0.2, 0.002 * 2**attempt)))  # noqa: S311 - parts the rivals
                     continue
-                lost = self._backend.store_error(error, committing=committing) or error
+                lost = self._backend.store_error(error, moment) or error
                 for handed in batch:
                     handed.error = handed.error or lost
                 return set()
@@ -117,9 +117,9 @@ class GroupCommit:
             try:
                 savepoint("ROLLBACK TO SAVEPOINT unit")
             except SQLAlchemyError as broken:  # the disk is full, or the connection lost: there is no savepoint left
-                is_cause = self._backend.store_error(error, committing=False) is not None
+                is_cause = self._backend.store_error(error, Moment.WRITING) is not None
                 raise (error if is_cause else broken) from None  # a unit's own refusal is not the others'
-            handed.error = self._backend.store_error(error, committing=False) or _for_a_future(error)
+            handed.error = self._backend.store_error(error, Moment.WRITING) or _for_a_future(error)
         savepoint("RELEASE SAVEPOINT unit")
 
     def _resolve(self, batch: Sequence[_Handed], topics: set[str]) -> None:

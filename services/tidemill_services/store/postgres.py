@@ -8,12 +8,13 @@ first statement of each transaction, and all units of a process that wait have o
 
 from collections.abc import Iterable
 
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
 from tidemill_services.store import migrations, postgres_errors
+from tidemill_services.store.backend import Moment
 from tidemill_services.store.listener import CHANNEL, KEEPALIVES, Listener
 from tidemill_services.store.sql_database import SqlDatabase
 
@@ -61,6 +62,7 @@ class _PostgresBackend:
         self.read_engine = _engine(
             url, "REPEATABLE READ", pool_size=self.num_readers, idle_seconds=_READ_SECONDS
         ).execution_options(postgresql_readonly=True)
+        event.listen(self.write_engine, "handle_error", _leave_a_server_that_takes_no_writes)
         self.newest_ms = 0  # the latest time that a unit of this process was given
 
     def prepare(self) -> None:
@@ -94,14 +96,20 @@ class _PostgresBackend:
         """Whether a repeat may succeed."""
         return postgres_errors.lost_race(error)
 
-    def store_error(self, error: Exception, *, committing: bool) -> StoreUnavailableError | None:
+    def store_error(self, error: Exception, moment: Moment) -> StoreUnavailableError | None:
         """Say what Postgres says."""
-        return postgres_errors.store_error(error, committing=committing)
+        return postgres_errors.store_error(error, moment)
 
     def dispose(self) -> None:
         """Disconnect."""
         self.read_engine.dispose()
         self.write_engine.dispose()
+
+
+def _leave_a_server_that_takes_no_writes(context: ExceptionContext) -> None:
+    """After a failover the old connection leads to what is a standby now; the next one may lead to the new primary."""
+    if postgres_errors.takes_no_writes(context.original_exception):
+        context.is_disconnect = True
 
 
 def _engine(url: URL, isolation_level: str, *, pool_size: int, idle_seconds: int) -> Engine:

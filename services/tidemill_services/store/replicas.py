@@ -35,11 +35,19 @@ def register_replica(tx: Transaction, *, replica_id: str, model: str, host_id: s
 
 
 def update_replica(
-    tx: Transaction, replica_id: str, *, state: ReplicaState, progress: float, detail: str, address: str
+    tx: Transaction,
+    replica_id: str,
+    *,
+    state: ReplicaState,
+    progress: float,
+    detail: str,
+    address: str,
+    silent_ms: int = 0,
 ) -> bool:
     """Note how a replica is; False when its record was taken away, and it must end.
 
-    READY starts the clocks of the waiting sessions; leaving READY as the last one stops them.
+    READY starts the clocks of the waiting sessions; leaving READY as the last one stops them, as of when it last showed
+    life, `silent_ms` ago.
     """
     before = _find(tx, replica_id)
     if before is None:
@@ -61,7 +69,7 @@ def update_replica(
     if state is ReplicaState.READY and before.state is not ReplicaState.READY:
         model_became_ready(tx, before.model)
     elif before.state is ReplicaState.READY and state is not ReplicaState.READY:
-        _stop_clocks_without_ready(tx, before.model)
+        _stop_clocks_without_ready(tx, before.model, lost_ms=tx.now_ms - silent_ms)
     notify_model(tx, before.model)
     return True
 

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from tidemill_services.domain.errors import StoreUnavailableError
-from tidemill_services.store.backend import Backend
+from tidemill_services.store.backend import Backend, Moment
 from tidemill_services.store.database import Changes, Transaction
 from tidemill_services.store.group_commit import GroupCommit
 from tidemill_services.store.watchers import Watchers
@@ -70,4 +70,4 @@ class SqlDatabase:
             with self._backend.read_engine.begin() as connection:
                 return unit(Transaction(connection, self._backend.now_ms(connection)))
         except SQLAlchemyError as error:
-            raise self._backend.store_error(error, committing=False) or error from error
+            raise self._backend.store_error(error, Moment.READING) or error from error

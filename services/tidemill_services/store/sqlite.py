@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
 from tidemill_services.store import migrations
+from tidemill_services.store.backend import Moment
 from tidemill_services.store.clock import Clock
 from tidemill_services.store.file_lock import FileLock
 from tidemill_services.store.sql_database import SqlDatabase
@@ -48,7 +49,9 @@ class _SqliteBackend:
                 migrations.upgrade(connection)
                 self._clock.start_from(connection.execute(select(clock.c.high_water_ms)).scalar_one())
         except (OSError, DBAPIError) as error:
-            reason = store_error(error) or (error.orig if isinstance(error, DBAPIError) else error.strerror)
+            reason = store_error(error, Moment.WRITING) or (
+                error.orig if isinstance(error, DBAPIError) else error.strerror
+            )
             raise CannotStartError(f"The database {self._path} cannot be opened. {reason}") from error
 
     def take_turn(self, connection: Connection) -> None:
@@ -66,9 +69,9 @@ class _SqliteBackend:
         """Never: there is one writer."""
         return False
 
-    def store_error(self, error: Exception, *, committing: bool) -> StoreUnavailableError | None:
+    def store_error(self, error: Exception, moment: Moment) -> StoreUnavailableError | None:
         """Say what SQLite says. A commit that fails has not happened."""
-        return store_error(error)
+        return store_error(error, moment)
 
     def dispose(self) -> None:
         """Close the file, then let others have it."""

@@ -5,6 +5,7 @@ import sqlite3
 from sqlalchemy.exc import DBAPIError
 
 from tidemill_services.domain.errors import StoreUnavailableError
+from tidemill_services.store.backend import Moment
 
 _LOCKED = "The database is locked by another program: close what else has it open, then try again."
 _SENTENCES = {
@@ -18,13 +19,19 @@ _SENTENCES = {
     sqlite3.SQLITE_NOTADB: "The database file is not a SQLite database: give another path, or move that file away.",
     sqlite3.SQLITE_PERM: "The database file may not be accessed: check its owner and rights.",
     sqlite3.SQLITE_PROTOCOL: _LOCKED,
+    sqlite3.SQLITE_READONLY: "The database file may not be written: check its rights, its folder's and the disk's.",
 }
 
 
-def store_error(error: Exception) -> StoreUnavailableError | None:
+def store_error(error: Exception, moment: Moment) -> StoreUnavailableError | None:
     """Return the sentence for an error of the database itself; None for a fault of a statement or a unit."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, sqlite3.Error):
         return None
-    sentence = _SENTENCES.get(getattr(original, "sqlite_errorcode", 0) & 0xFF)
+    code = getattr(original, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_READONLY and moment is Moment.READING:
+        return (
+            None  # our own `query_only`: a unit that writes where it may only read; the file's state has longer codes
+        )
+    sentence = _SENTENCES.get(code & 0xFF)
     return None if sentence is None else StoreUnavailableError(sentence)

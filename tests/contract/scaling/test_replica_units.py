@@ -35,8 +35,9 @@ async def register(mill: Mill, replica_id: str = "r", *, model: str = "tide", ho
     return await mill.do(register_replica, replica_id=replica_id, model=model, host_id=host, epoch=epoch)
 
 
-async def be(mill: Mill, state: ReplicaState, replica_id: str = "r", progress: float = 1.0) -> bool:
-    return await mill.do(update_replica, replica_id, state=state, progress=progress, detail="", address="a:1")
+async def be(mill: Mill, state: ReplicaState, replica_id: str = "r", progress: float = 1.0, silent_ms: int = 0) -> bool:
+    how = {"state": state, "progress": progress, "detail": "", "address": "a:1", "silent_ms": silent_ms}
+    return await mill.do(update_replica, replica_id, **how)
 
 
 async def test_registering_a_model_again_changes_nothing_and_a_changed_package_is_noted(mill):
@@ -94,6 +95,21 @@ async def test_sessions_are_billed_from_the_first_ready_replica_to_the_loss_of_t
     placed.now = 5_000
     await placed.do(remove_replica, "r2")
     assert await placed.billed_ms(session_id) == 3_000
+
+
+async def test_a_silent_replicas_sessions_are_billed_to_its_last_sign_of_life(placed):
+    session_id = await placed.start_session("tide")
+    await register(placed)
+    placed.now = 1_000
+    await be(placed, ReplicaState.READY)
+    placed.now = 9_000
+    await be(placed, ReplicaState.WARMING, silent_ms=5_000)
+    assert await placed.billed_ms(session_id) == 3_000
+    placed.now = 20_000
+    await be(placed, ReplicaState.READY)
+    placed.now = 21_000
+    await be(placed, ReplicaState.WARMING, silent_ms=5_000)
+    assert await placed.billed_ms(session_id) == 3_000  # and not less
 
 
 async def test_a_killed_hosts_sessions_are_billed_to_its_last_sign_of_life(placed):

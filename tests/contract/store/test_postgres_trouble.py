@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import psycopg
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from tests.contract.store.test_units_of_work import count_accounts, create_next
 from tests.databases import PostgresServer
@@ -164,3 +165,33 @@ async def test_the_mark_follows_the_time_that_units_were_given(url: str):
 
 def mark_ms(tx: Transaction) -> int:
     return tx.connection.exec_driver_sql("SELECT high_water_ms FROM clock").scalar_one()
+
+
+def allow_writes(url: str, *, allowed: bool) -> None:
+    """Let the connections made from now on write, or only read, as those to a standby do."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        name = connection.info.dbname
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {"off" if allowed else "on"}')
+
+
+async def test_a_server_that_takes_no_writes_is_told_and_left_for_the_next_one(url: str):
+    database = PostgresDatabase(url)
+    await database.open()
+    allow_writes(url, allowed=False)
+    cut_connections(url)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="takes no writes now"):
+            await database.write(accounts.create_account, "a", "")
+        assert await database.read(count_accounts) == 0
+    allow_writes(url, allowed=True)
+    await database.write(accounts.create_account, "a", "")  # over a new connection
+    await database.close()
+
+
+async def test_a_unit_that_writes_where_it_may_only_read_is_no_fault_of_the_server(url: str):
+    database = PostgresDatabase(url)
+    await database.open()
+    with pytest.raises(DBAPIError):
+        await database.read(accounts.create_account, "a", "")
+    await database.close()

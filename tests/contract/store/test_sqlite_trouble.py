@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
 from tidemill_services.store import accounts
@@ -142,3 +143,22 @@ async def time_of_one_unit(path: Path, *, wall_ms: int) -> int:
     assert mark_ms == now_ms
     await database.close()
     return now_ms
+
+
+async def test_a_file_that_may_not_be_written_is_told_and_still_read(path: Path):
+    database = SqliteDatabase(path)
+    await database.open()
+    with pytest.raises(StoreUnavailableError, match="may not be written"):
+        await database.write(set_on_the_writer, "query_only = 1")  # what a disk says that was mounted read-only
+    with pytest.raises(StoreUnavailableError, match="may not be written"):
+        await database.write(accounts.create_account, "a", "")
+    assert await database.read(accounts.find_account, "a") is None
+    await database.close()
+
+
+async def test_a_unit_that_writes_where_it_may_only_read_is_no_fault_of_the_file(path: Path):
+    database = SqliteDatabase(path)
+    await database.open()
+    with pytest.raises(DBAPIError):
+        await database.read(accounts.create_account, "a", "")
+    await database.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -19,4 +20,5 @@ async def main(package: Path) -> None:
     await asyncio.gather(*(replica.wait() for replica in replicas))
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
 asyncio.run(main(Path(sys.argv[1])))

@@ -257,8 +257,14 @@ async def test_a_service_that_nobody_thought_of_is_closed() -> None:
         "StreamStream": grpc.stream_stream_rpc_method_handler(many, bytes, bytes),
         "StreamUnary": grpc.stream_unary_rpc_method_handler(one, bytes, bytes),
     }
-    calls = Calls(NoTracing(), access_log=False)
-    interceptor = CallInterceptor(Strangers(), Metrics(), calls, open_reflection=True, max_streams=9)  # type: ignore[arg-type]
+    interceptor = CallInterceptor(
+        Strangers(),  # type: ignore[arg-type]
+        Metrics(),
+        Calls(NoTracing(), access_log=False),
+        open_reflection=True,
+        max_streams=9,
+        reader_patience_seconds=9.0,
+    )
     server = grpc.aio.server(interceptors=[interceptor])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("tidemill.v2.NewService", handlers)])
     port = server.add_insecure_port("127.0.0.1:0")

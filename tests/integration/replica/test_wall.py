@@ -190,6 +190,20 @@ async def test_a_silent_replica_is_lost_and_its_streams_with_it() -> None:
             client.generate(REQUEST)
 
 
+async def test_a_silent_replica_gets_nothing_new_until_it_speaks_again() -> None:
+    settings = ServerSettings(status_seconds=3600, heartbeat_seconds=0.02)
+    async with served_engine(settings) as served, served.client(Patience(stale=0.3, silence=60)) as client:
+        assert client.status.takes_generations
+        async for status in client.statuses():
+            if not status.responsive:
+                break
+        assert client.status.connected
+        served.engine.responsive = False
+        await until_health(served.address, "NOT_SERVING")
+        served.engine.responsive = True
+        await until(lambda: client.status.takes_generations)
+
+
 async def test_a_replica_whose_engine_stays_dead_is_lost_in_the_end() -> None:
     async with served_engine() as served, served.client(Patience(unresponsive=0.5)) as client:
         stream = client.generate(REQUEST)

@@ -6,7 +6,7 @@ import pytest
 
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.domain.errors import QueueFullError, ReaderTooSlowError, ReplicaLostError
-from tidemill_services.engine_client import EngineFinish, EngineOutput, EngineStream, ReplicaRejectedError
+from tidemill_services.engine_client import Backlog, EngineFinish, EngineOutput, EngineStream, ReplicaRejectedError
 from tidemill_services.engine_client.stream import MAX_BUFFERED_BYTES
 
 
@@ -16,7 +16,8 @@ class Opened:
     def __init__(self) -> None:
         self.aborted: list[int] = []
         self.forgotten: list[int] = []
-        self.stream = EngineStream(4, self.aborted.append, self.forgotten.append)
+        self.backlog = Backlog()
+        self.stream = EngineStream(4, self.aborted.append, self.forgotten.append, self.backlog)
 
     def put(self, text: str = "", *token_ids: int, **fields: object) -> None:
         self.stream.put(pb.SequenceOutput(sequence_id=4, text=text, token_ids=token_ids, **fields))  # type: ignore[arg-type]
@@ -163,3 +164,15 @@ async def test_a_reader_that_gives_up_waiting_loses_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert (await anext(opened.stream)).text == "kept"
+
+
+async def test_what_waits_for_its_reader_is_counted_until_it_is_read_or_thrown_away() -> None:
+    opened = Opened()
+    opened.put("ebb", 1, 2, 3)
+    opened.put("und", 4)
+    assert opened.backlog.num_bytes == len("ebbund") + 4 * 4
+    await anext(opened.stream)
+    assert opened.backlog.num_bytes == 0
+    opened.put("flow", 5)
+    await opened.stream.aclose()
+    assert opened.backlog.num_bytes == 0

@@ -1,0 +1,89 @@
+"""Replicas that are killed or stand still under a whole server: typed ends, a replacement, no bill for the gap."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fault.baseline import Baseline, gauges, is_alive, replicas_of
+from tests.fault.callers import callers_of, first_text, read
+from tests.fault.figures import counts, times
+from tests.fault.long_answers import long_server_process
+from tests.scale import count
+
+pytestmark = pytest.mark.fault
+
+NUM_STREAMS = 8
+LOST = "ERROR REPLICA_LOST"
+
+
+async def test_streams_of_a_killed_replica_end_typed_and_the_next_request_works(
+    tmp_path: Path, note: Callable[..., None]
+) -> None:
+    chance = random.Random(3)
+    told: list[float] = []
+    replaced: list[float] = []
+    endings: list[str] = []
+    with long_server_process(tmp_path) as server:
+        async with callers_of(server) as callers:
+            await callers.generate(5)
+            baseline = Baseline.of(server)
+            for _ in range(count(2, full=50)):
+                calls = [callers.call(50_000) for _ in range(NUM_STREAMS)]
+                answers = await asyncio.gather(*(first_text(call) for call in calls))
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                (replica,) = replicas_of(server)
+                os.kill(replica, signal.SIGKILL)
+                killed = time.monotonic()
+                answers = await asyncio.gather(*(read(*pair) for pair in zip(calls, answers, strict=True)))
+                told.append(time.monotonic() - killed)
+                endings += [answer.ending for answer in answers]
+                # Nothing is charged beyond what was handed out.
+                assert all(answer.end and answer.end.usage.completion_tokens == answer.num_tokens for answer in answers)
+                assert (await callers.generate(5)).ending == "LENGTH"
+                replaced.append(time.monotonic() - killed)
+                assert not is_alive(replica)
+            await asyncio.to_thread(baseline.wait_until_back)
+    assert set(endings) == {LOST}, counts(endings)
+    assert max(told) < 10  # 2 s, on a machine that has nothing else to do
+    assert max(replaced) < 40  # 10 s
+    note(kills=len(told), streams=counts(endings), typed_end_after=times(told), replaced_after=times(replaced))
+
+
+async def test_a_replica_that_stands_still_gets_nothing_new_is_replaced_and_not_billed(
+    tmp_path: Path, note: Callable[..., None]
+) -> None:
+    with long_server_process(tmp_path) as server:
+        async with callers_of(server) as callers:
+            began = time.monotonic()
+            await callers.generate(5)
+            calls = [callers.call(50_000) for _ in range(NUM_STREAMS)]
+            answers = await asyncio.gather(*(first_text(call) for call in calls))
+            (replica,) = replicas_of(server)
+            os.kill(replica, signal.SIGSTOP)
+            stopped = time.monotonic()
+            while gauges(server)["tidemill_ready_replicas"]:
+                assert time.monotonic() - stopped < 30
+                await asyncio.sleep(0.05)
+            noticed = time.monotonic() - stopped
+            answers = await asyncio.gather(*(read(*pair) for pair in zip(calls, answers, strict=True)))
+            lost = time.monotonic() - stopped
+            assert (await callers.generate(5)).ending == "LENGTH"
+            replaced = time.monotonic() - stopped
+            assert not is_alive(replica)
+            bill = (await callers.stop()).bill
+            wall = time.monotonic() - began
+    assert {answer.ending for answer in answers} == {LOST}
+    assert replaced < 60
+    assert bill.billed_milliseconds / 1000 < wall - lost + 6.0  # 1 s between two signs of life, and room
+    note(
+        not_ready_after=f"{noticed:.2f} s",
+        typed_end_after=f"{lost:.2f} s",
+        replaced_after=f"{replaced:.2f} s",
+        billed=f"{bill.billed_milliseconds / 1000:.2f} s of {wall:.2f} s, {lost:.2f} s of which it stood still",
+    )
