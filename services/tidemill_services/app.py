@@ -34,6 +34,7 @@ from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
 from tidemill_services.metrics import Metrics
+from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.scaler.host import Host, HostSettings
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 from tidemill_services.scaler.replicas import Replicas
@@ -125,12 +126,14 @@ class Application:
 
         identities = Identities(database, secret)
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
+        resumable = ResumableGenerations(database, self._streams, metrics)
+        parts.push_async_callback(resumable.close)
         interceptor = CallInterceptor(identities, metrics, calls, open_reflection=settings.is_loopback)
         server = PublicServer(
             interceptor,
             SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
             ModelService(database, lambda: interceptor.is_draining),
-            InferenceService(generations),
+            InferenceService(generations, resumable),
         )
         door = Door(public_routes(database, generations), identities, metrics, calls)
         http = HttpServer(door, settings.host, settings.http_port)
@@ -143,6 +146,7 @@ class Application:
         grpc_address = await server.start(settings.host, settings.port)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
+        parts.callback(resumable.drain)
         parts.push_async_callback(server.refuse_new_calls)
         parts.callback(door.drain)
 

@@ -8,7 +8,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tidemill_services.domain.errors import DrainingError, ReplicaLostError, TidemillError, WaitExceededError
+from tidemill_services.domain.errors import (
+    DrainingError,
+    ReaderTooSlowError,
+    ReplicaLostError,
+    TidemillError,
+    WaitExceededError,
+)
 from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
 from tidemill_services.engine_client import (
     EngineFinish,
@@ -117,6 +123,7 @@ class GenerationRun:
                 return
             lease: Lease = leasing.result()
             self.taken = time.monotonic()
+            running.on_taken()
             stream = lease.client.generate(self._request_now())
             stream.on_end(lease.give_back)  # however slowly the answer is read
             held.push_async_callback(stream.aclose)
@@ -158,7 +165,9 @@ class GenerationRun:
     def _stopped_end(self, reason: StopReason) -> End:
         if reason is StopReason.DRAINING:
             raise DrainingError(retry_after_seconds=1)
-        return self.end(FinishReason.SESSION_STOPPED)
+        if reason is StopReason.READER_TOO_SLOW:
+            raise ReaderTooSlowError
+        return self.end(FinishReason.CANCELLED if reason is StopReason.CANCELLED else FinishReason.SESSION_STOPPED)
 
     def _lease(self) -> AbstractAsyncContextManager[Lease]:
         admitted = self.admitted

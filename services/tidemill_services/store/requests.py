@@ -35,7 +35,7 @@ def find_response(tx: Transaction, key: RequestKey) -> bytes | None:
 
     Raises RequestIdReusedError when the id came with another body.
     """
-    row = tx.connection.execute(select(requests).where(_is(key))).one_or_none()
+    row = tx.connection.execute(select(requests).where(is_of(key))).one_or_none()
     if row is None or row.create_ms + KEPT_MS <= tx.now_ms:
         return None
     if bytes(row.body_hash) != key.body_hash:
@@ -45,7 +45,7 @@ def find_response(tx: Transaction, key: RequestKey) -> bytes | None:
 
 def save_response(tx: Transaction, key: RequestKey, response: bytes) -> None:
     """Keep an answer for its repeats, in place of an expired one; forget a few that have expired."""
-    tx.connection.execute(delete(requests).where(_is(key)))
+    tx.connection.execute(delete(requests).where(is_of(key)))
     tx.connection.execute(
         insert(requests).values(
             account_id=key.account_id,
@@ -66,7 +66,8 @@ def save_response(tx: Transaction, key: RequestKey, response: bytes) -> None:
     tx.connection.execute(delete(requests).where(primary_key.in_(expired)))
 
 
-def _is(key: RequestKey) -> ColumnElement[bool]:
+def is_of(key: RequestKey) -> ColumnElement[bool]:
+    """The row of this key, whatever its body."""
     return and_(
         requests.c.account_id == key.account_id,
         requests.c.rpc == key.rpc,
