@@ -7,6 +7,9 @@ from tidemill.connection import Connection
 
 MIB = 1024 * 1024
 
+FAREWELL_SECONDS = 0.5
+"""How long closing a client waits for what it still has to tell the server."""
+
 OPTIONS: list[tuple[str, int | str]] = [
     # A dead peer is noticed within 30 s, and what lies between keeps a silent stream open.
     ("grpc.keepalive_time_ms", 20_000),

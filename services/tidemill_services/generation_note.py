@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from functools import partial
 
 from tidemill_services.domain.errors import AlreadyExistsError, StoreUnavailableError
 from tidemill_services.domain.generation import Usage
@@ -58,11 +57,10 @@ class GenerationNote:
 
     async def end(self, usage: Usage, is_closing: asyncio.Event) -> None:
         """Write what it used; tried again while the store is away, until `is_closing` or for a minute."""
-        write = partial(self._database.write, generation_notes.note_end, self._key, usage)
         until = asyncio.get_running_loop().time() + END_PATIENCE_SECONDS
         while True:
             try:
-                await write()
+                await self._database.write(generation_notes.note_end, self._key, usage)
             except StoreUnavailableError as error:
                 if is_closing.is_set() or asyncio.get_running_loop().time() > until:
                     logger.warning("the usage of a generation is not noted: %s", error)

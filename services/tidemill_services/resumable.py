@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 
 from tidemill_services.domain.errors import (
     DrainingError,
@@ -20,14 +21,20 @@ from tidemill_services.session_streams import RunningStream, SessionStreams, Sto
 from tidemill_services.store.database import Database
 from tidemill_services.store.requests import RequestKey
 
-# A connection whose network is gone is noticed after 10 s, so this makes 20 until nothing runs for nobody.
-ABSENCE_SECONDS = 10.0  # that a generation runs on while no call is attached
-KEPT_SECONDS = 60.0  # that the text of one that ended can still be had
-MAX_KEPT_BYTES = 64 << 20  # of all that ended; the oldest go first
 CLOSE_SECONDS = 5.0  # for the last notes to be written
 
 Start = Callable[[RunningStream], AsyncGenerator[Event]]
 _Name = tuple[str, str]  # account and request id
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long generations are kept, in seconds, and how much of them."""
+
+    # A connection whose network is gone is noticed after 10 s, so this makes 20 until nothing runs for nobody.
+    absence: float = 10.0  # that one runs on while no call is attached
+    kept: float = 60.0  # that the text of one that ended can still be had
+    max_kept_bytes: int = 64 << 20  # of all that ended; the oldest go first
 
 
 class _Generation:
@@ -62,8 +69,11 @@ class _Generation:
 class ResumableGenerations:
     """Those of this process. Each runs in a task of its own, which `close` waits for."""
 
-    def __init__(self, database: Database, streams: SessionStreams, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, streams: SessionStreams, metrics: Metrics, patience: Patience | None = None
+    ) -> None:
         self._database = database
+        self._patience = patience or Patience()
         self._streams = streams
         self._generations: dict[_Name, _Generation] = {}
         self._ended: dict[_Name, _Generation] = {}  # in the order of their ends
@@ -116,8 +126,10 @@ class ResumableGenerations:
                 generation.running.stop(StopReason.CANCELLED)
 
     async def close(self) -> None:
-        """Wait for the last notes, a little; end what is still there, and forget all."""
+        """End what is still there, wait a little for the last notes, and forget all."""
         self._is_closing.set()
+        for generation in self._generations.values():
+            generation.running.stop(StopReason.DRAINING)
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             for task in left:
@@ -176,8 +188,8 @@ class ResumableGenerations:
         self._ended[generation.name] = generation
         generation.num_kept_bytes = generation.recording.num_bytes
         self._num_ended_bytes += generation.num_kept_bytes
-        generation.set_timer(KEPT_SECONDS, lambda: self._forget(generation))
-        while self._num_ended_bytes > MAX_KEPT_BYTES:
+        generation.set_timer(self._patience.kept, lambda: self._forget(generation))
+        while self._num_ended_bytes > self._patience.max_kept_bytes:
             self._forget(next(iter(self._ended.values())))
 
     def _forget(self, generation: _Generation) -> None:
@@ -198,5 +210,5 @@ class ResumableGenerations:
         finally:
             generation.num_calls -= 1
             if not generation.num_calls and not generation.recording.is_over:
-                seconds = 0.0 if self._is_draining else ABSENCE_SECONDS
+                seconds = 0.0 if self._is_draining else self._patience.absence
                 generation.set_timer(seconds, lambda: generation.running.stop(StopReason.CANCELLED))
