@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from tidemill_services.domain.errors import AlreadyExistsError, StoreUnavailableError
 from tidemill_services.domain.generation import Usage
 from tidemill_services.store import generation_notes
 from tidemill_services.store.database import Database
-from tidemill_services.store.requests import RequestKey
+from tidemill_services.store.requests import RequestKey, forget_response
 
 logger = logging.getLogger(__name__)
 
@@ -18,30 +19,22 @@ _RETRY_SECONDS = 1.0
 class GenerationNote:
     """The note of one generation. It is durable before the first text is shown, and written while that is made."""
 
-    def __init__(self, database: Database, key: RequestKey) -> None:
+    def __init__(self, database: Database, key: RequestKey, on_written: Callable[[asyncio.Task[None]], None]) -> None:
+        self._on_written = on_written
         self._database = database
         self._key = key
         self._writing: asyncio.Task[None] | None = None
-        self._is_durable = False
 
-    async def check_unknown(self) -> None:
-        """Raise RequestIdReusedError, GenerationEndedError or GenerationLostError for what is known already."""
-        await self._database.read(generation_notes.check_unknown, self._key)
+    def begin(self) -> "asyncio.Task[None]":
+        """Start to write that it runs; the second time, nothing more. The task raises as `check_unknown` does.
 
-    def begin(self) -> None:
-        """Start to write that it runs; once is enough."""
+        It raises StoreUnavailableError, too.
+        """
         if self._writing is None:
             write = self._database.write(generation_notes.note_begin, self._key)
             self._writing = asyncio.create_task(write, name="generation-note")
-
-    async def be_durable(self) -> None:
-        """Return when it is written that it runs. Raises as `check_unknown`, and StoreUnavailableError."""
-        if self._is_durable:
-            return
-        self.begin()
-        assert self._writing is not None  # noqa: S101 -- `begin` has just made it
-        await asyncio.shield(self._writing)
-        self._is_durable = True
+            self._writing.add_done_callback(self._on_written)
+        return self._writing
 
     async def take_back(self) -> None:
         """Let the same request begin anew, since this one has shown nothing."""
@@ -51,7 +44,7 @@ class GenerationNote:
         if isinstance(self._writing.exception(), AlreadyExistsError):
             return  # the note is another one's
         try:
-            await self._database.write(generation_notes.forget, self._key)
+            await self._database.write(forget_response, self._key)
         except StoreUnavailableError as error:
             logger.warning("a generation that showed nothing stays noted: %s", error)
 

@@ -30,6 +30,7 @@ class Recording:
         self._token_ends = array("I")  # and tokens until its end
         self._dropped_token_end = 0
         self._num_tokens = 0
+        self._is_shown = False
         self._end: End | None = None
         self._failure: TidemillError | None = None
         self._sign: Waiting | None = None
@@ -46,17 +47,23 @@ class Recording:
         """About what it takes of memory."""
         return _OWN_BYTES + len(self._text) + _BYTES_OF_A_PIECE * len(self._piece_ends)
 
-    def add(self, delta: Delta) -> bool:
+    def add(self, text: str, num_tokens: int) -> bool:
         """Add text; False when so much waits for a reader that the generation has to end.
 
         Where room is short, the oldest pieces that were taken go.
         """
-        self._text += delta.text.encode()
-        self._num_tokens += delta.num_tokens
-        while self.num_bytes > self._max_bytes and self._piece_ends:
+        self._text += text.encode()
+        self._num_tokens += num_tokens
+        if self._waiters:
+            self._wake()
+        while (is_full := self.num_bytes > self._max_bytes) and self._piece_ends:
             self._drop_oldest()
+        return not is_full
+
+    def show(self) -> None:
+        """Let readers have the text from now on."""
+        self._is_shown = True
         self._wake()
-        return self.num_bytes <= self._max_bytes
 
     def sign(self, waiting: Waiting) -> None:
         """Tell those who are attached now that it lives; a sign is not kept."""
@@ -81,14 +88,14 @@ class Recording:
         """
         number, num_signs = after, self._num_signs
         while True:
-            event = self._take(number + 1)
+            event = self._take(number + 1) if self._is_shown else None
             if event is not None:
                 number += 1
                 self.last_taken = max(self.last_taken, number)
                 yield number, event
             elif self._failure is not None:
                 raise self._failure
-            elif self._end is not None:
+            elif self._is_shown and self._end is not None:
                 return
             elif self._sign is not None and num_signs != self._num_signs:
                 num_signs = self._num_signs

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from tidemill_services.domain.errors import (
@@ -14,10 +14,11 @@ from tidemill_services.domain.errors import (
 )
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_note import GenerationNote
-from tidemill_services.generation_run import Delta, End, Event, Waiting
+from tidemill_services.generation_run import End, Event, Waiting
 from tidemill_services.metrics import Metrics
 from tidemill_services.recording import Recording
 from tidemill_services.session_streams import RunningStream, SessionStreams, StopReason
+from tidemill_services.store import generation_notes
 from tidemill_services.store.database import Database
 from tidemill_services.store.requests import RequestKey
 
@@ -40,11 +41,11 @@ class Patience:
 class _Generation:
     """One that runs, or ended a short while ago."""
 
-    def __init__(self, key: RequestKey, note: GenerationNote) -> None:
+    def __init__(self, key: RequestKey, database: Database) -> None:
         self.key = key
-        self.note = note
+        self.note = GenerationNote(database, key, self._noted)
         self.recording = Recording()
-        self.running = RunningStream(on_taken=note.begin)
+        self.running = RunningStream(on_taken=self.note.begin, on_text=self._add)
         self.num_calls = 0
         self.num_kept_bytes = 0  # once it has ended
         self.timer: asyncio.TimerHandle | None = None  # to its end when nobody is attached; then, until it is forgotten
@@ -53,6 +54,17 @@ class _Generation:
     def name(self) -> _Name:
         """What it is found by."""
         return self.key.account_id, self.key.request_id
+
+    def _add(self, text: str, num_tokens: int) -> None:
+        if not self.recording.add(text, num_tokens) and self.running.stopped is None:
+            self.running.stop(StopReason.READER_TOO_SLOW)
+
+    def _noted(self, written: asyncio.Task[None]) -> None:
+        """Show the text now that no other process, and no later life of this one, makes another."""
+        if not written.cancelled() and written.exception() is None:
+            self.recording.show()
+        else:
+            self.running.stop(StopReason.CANCELLED)
 
     def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call this after a while, instead of what was set before."""
@@ -84,15 +96,18 @@ class ResumableGenerations:
         self._attached_calls = metrics.attached_calls
         metrics.resumable_generations.set_function(lambda: len(self._generations))
 
-    async def attach(self, key: RequestKey, resume_after: int, start: Start) -> AsyncGenerator[tuple[int, Event]]:
-        """Yield the numbered events of the key's generation above a number; begin it with `start` if it is new.
+    @asynccontextmanager
+    async def attach(
+        self, key: RequestKey, resume_after: int, start: Start
+    ) -> AsyncGenerator[AsyncGenerator[tuple[int, Event]]]:
+        """Have the numbered events of the key's generation above a number; begin it with `start` if it is new.
 
-        Raises what `start` does before its first text, RequestIdReusedError, FieldInvalidError for a number that was
-        never sent, ReaderTooSlowError for one whose text is gone, and what GenerationNote.check_unknown does.
+        Raises RequestIdReusedError, and FieldInvalidError for a number that was never sent. The events raise what
+        `start` does before its first text, ReaderTooSlowError, and what `generation_notes.check_unknown` does.
         """
         generation = self._generations.get((key.account_id, key.request_id))
         if generation is None and resume_after:
-            await GenerationNote(self._database, key).check_unknown()
+            await self._database.read(generation_notes.check_unknown, key)
             raise GenerationLostError
         if generation is None:
             generation = self._begin(key, start)
@@ -107,8 +122,7 @@ class ResumableGenerations:
             )
         with self._attached(generation):
             async with aclosing(generation.recording.read(resume_after)) as events:
-                async for number, event in events:
-                    yield number, event
+                yield events
 
     def cancel(self, account_id: str, request_id: str) -> bool:
         """End a generation; False when none of that name runs."""
@@ -141,7 +155,7 @@ class ResumableGenerations:
         self._generations.clear()
 
     def _begin(self, key: RequestKey, start: Start) -> _Generation:
-        generation = _Generation(key, GenerationNote(self._database, key))
+        generation = _Generation(key, self._database)
         self._generations[generation.name] = generation
         task = asyncio.create_task(self._run(generation, start), name="generation")
         self._tasks.add(task)
@@ -168,19 +182,15 @@ class ResumableGenerations:
 
     async def _record(self, generation: _Generation, start: Start) -> End:
         recording = generation.recording
-        await generation.note.check_unknown()
+        await self._database.read(generation_notes.check_unknown, generation.key)
         async with aclosing(start(generation.running)) as events:
             async for event in events:
                 if isinstance(event, Waiting):
                     recording.sign(event)
-                    continue
-                await generation.note.be_durable()
-                if isinstance(event, Delta):
-                    if not recording.add(event):
-                        generation.running.stop(StopReason.READER_TOO_SLOW)
-                    continue
-                recording.finish(event)
-                return event
+                elif isinstance(event, End):
+                    await generation.note.begin()
+                    recording.finish(event)
+                    return event
         raise AssertionError("a generation's events end with its End")
 
     def _keep(self, generation: _Generation) -> None:

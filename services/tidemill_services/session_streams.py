@@ -20,11 +20,15 @@ class StopReason(Enum):
 class RunningStream:
     """One generation that waits or runs; `stop` ends it early, with its text kept.
 
-    `on_taken` is called when a replica takes it, which is more than once when the first one refuses it.
+    `on_taken` is called when a replica takes it, which is more than once when the first one refuses it. With `on_text`
+    its text and number of tokens go there as they come, and no Delta is among its events.
     """
 
-    def __init__(self, on_taken: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, on_taken: Callable[[], object] = lambda: None, on_text: Callable[[str, int], None] | None = None
+    ) -> None:
         self.on_taken = on_taken
+        self.on_text = on_text
         self.stopped: StopReason | None = None
         self._end: Callable[[], object] | None = None
 

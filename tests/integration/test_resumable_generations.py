@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,7 @@ class Script:
                 self.stopped = running.stopped
                 yield ENDS[running.stopped]
                 return
-            yield Delta(word, 1)
+            running.on_text(word, 1)
         yield END
 
 
@@ -109,7 +108,7 @@ async def read(
 ) -> list[tuple[int, Event]]:
     """Attach, and read to the end or so many events."""
     found: list[tuple[int, Event]] = []
-    async with aclosing(resumable.attach(of, after, script)) as events:
+    async with resumable.attach(of, after, script) as events:
         async for event in events:
             found.append(event)
             if len(found) == most:

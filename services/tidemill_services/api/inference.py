@@ -41,9 +41,15 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         resume_after = _take_resume_after(request)
         key = request_key(caller, "Generate", request, request.request_id)
         run = partial(self._run, caller, request, _deadline(context))
-        numbered = _numbered(run(RunningStream())) if key is None else self._resumable.attach(key, resume_after, run)
-        async with aclosing(numbered) as events:
-            async for number, event in events:
+        if key is not None:
+            async with self._resumable.attach(key, resume_after, run) as numbered:
+                async for number, event in numbered:
+                    yield generation_messages.generate_response(number, event)
+            return
+        number = 0
+        async with aclosing(run(RunningStream())) as events:
+            async for event in events:
+                number += not isinstance(event, Waiting)  # a sign of life has the number of the event before it
                 yield generation_messages.generate_response(number, event)
 
     async def CancelGeneration(  # noqa: N802 -- the contract's name
@@ -110,15 +116,6 @@ def _take_resume_after(request: inference_pb2.GenerateRequest) -> int:
         raise FieldInvalidError("resume_after needs the request_id of the generation.", field="resume_after")
     request.ClearField("resume_after")
     return resume_after
-
-
-async def _numbered(run: AsyncGenerator[Event]) -> AsyncGenerator[tuple[int, Event]]:
-    """A run's events with their sequence numbers; a sign of life has the number of the event before it."""
-    number = 0
-    async with aclosing(run) as events:
-        async for event in events:
-            number += not isinstance(event, Waiting)
-            yield number, event
 
 
 def _batch_input(admission: Admission, request: inference_pb2.GenerateBatchRequest, index: int) -> BatchInput:

@@ -3,13 +3,10 @@
 import json
 from dataclasses import asdict
 
-from sqlalchemy import delete
-
 from tidemill_services.domain.errors import GenerationEndedError, GenerationLostError
 from tidemill_services.domain.generation import Usage
 from tidemill_services.store.database import Transaction
-from tidemill_services.store.requests import RequestKey, find_response, is_of, save_response
-from tidemill_services.store.tables import requests
+from tidemill_services.store.requests import RequestKey, find_response, save_response
 
 _RUNS = b""
 
@@ -36,8 +33,3 @@ def note_begin(tx: Transaction, key: RequestKey) -> None:
 def note_end(tx: Transaction, key: RequestKey, usage: Usage) -> None:
     """Note what it used."""
     save_response(tx, key, json.dumps(asdict(usage)).encode())
-
-
-def forget(tx: Transaction, key: RequestKey) -> None:
-    """Take back the note of one that showed nothing."""
-    tx.connection.execute(delete(requests).where(is_of(key)))

@@ -18,6 +18,12 @@ END = End(FinishReason.STOP, Usage(3, 4))
 SIGN = Waiting(WaitStatus(ModelState.READY, None, 1.0, None, 0))
 
 
+def shown(**settings: int) -> Recording:
+    recording = Recording(**settings)
+    recording.show()
+    return recording
+
+
 def text_of(events: list[tuple[int, Event]]) -> str:
     return "".join(event.text for _, event in events if isinstance(event, Delta))
 
@@ -46,10 +52,10 @@ async def some(recording: Recording, after: int, num_events: int) -> list[tuple[
 
 
 async def test_a_reader_that_keeps_up_gets_every_piece_and_a_later_one_the_same() -> None:
-    recording = Recording()
+    recording = shown()
     seen = []
     for text in ("a", "", "ü", "d"):
-        recording.add(Delta(text, 1))
+        recording.add(text, 1)
         seen += await some(recording, len(seen), 1)
     recording.finish(END)
     seen += await rest(recording, len(seen))
@@ -61,17 +67,29 @@ async def test_a_reader_that_keeps_up_gets_every_piece_and_a_later_one_the_same(
     assert recording.last_taken == 5
 
 
-async def test_what_waits_for_a_reader_is_one_piece() -> None:
+async def test_nothing_is_read_before_it_may_be_shown() -> None:
     recording = Recording()
+    recording.add("a", 1)
+    assert await some(recording, 0, 1) == []
+    recording.finish(END)
+    assert await some(recording, 0, 1) == []
+    reader = asyncio.create_task(rest(recording))
+    await asyncio.sleep(0)
+    recording.show()
+    assert await reader == [(1, Delta("a", 1)), (2, END)]
+
+
+async def test_what_waits_for_a_reader_is_one_piece() -> None:
+    recording = shown()
     for text in "abc":
-        recording.add(Delta(text, 2))
+        recording.add(text, 2)
     recording.finish(END)
     assert await rest(recording) == [(1, Delta("abc", 6)), (2, END)]
 
 
 async def test_a_sign_of_life_has_the_number_of_the_event_before_it_and_is_not_kept() -> None:
-    recording = Recording()
-    recording.add(Delta("a", 1))
+    recording = shown()
+    recording.add("a", 1)
     async with aclosing(recording.read(0)) as events:
         assert await anext(events) == (1, Delta("a", 1))
         following = asyncio.ensure_future(anext(events))
@@ -83,8 +101,8 @@ async def test_a_sign_of_life_has_the_number_of_the_event_before_it_and_is_not_k
 
 
 async def test_a_failure_comes_to_every_reader_after_what_is_there() -> None:
-    recording = Recording()
-    recording.add(Delta("a", 1))
+    recording = shown()
+    recording.add("a", 1)
     recording.fail(ReplicaLostError())
     for _ in range(2):
         async with aclosing(recording.read(0)) as events:
@@ -94,14 +112,14 @@ async def test_a_failure_comes_to_every_reader_after_what_is_there() -> None:
 
 
 async def test_over_its_limit_it_drops_what_was_taken_and_is_full_when_nobody_takes() -> None:
-    recording = Recording(max_bytes=3_000)
+    recording = shown(max_bytes=3_000)
     for number in range(200):
-        assert recording.add(Delta(f"{number:040}", 1))
+        assert recording.add(f"{number:040}", 1)
         assert await some(recording, number, 1) == [(number + 1, Delta(f"{number:040}", 1))]
     assert recording.num_bytes <= 3_000
     with pytest.raises(ReaderTooSlowError):
         await rest(recording)
-    is_full = [not recording.add(Delta("x" * 40, 1)) for _ in range(100)]
+    is_full = [not recording.add("x" * 40, 1) for _ in range(100)]
     assert is_full[-1]
     recording.finish(END)
     last, end = await rest(recording, 200)
@@ -115,18 +133,18 @@ async def test_over_its_limit_it_drops_what_was_taken_and_is_full_when_nobody_ta
 )
 def test_readers_that_come_and_go_get_the_whole_text_once(texts: list[str], steps: list[tuple[int, int, int]]) -> None:
     async def play() -> None:
-        recording = Recording()
+        recording = shown()
         waiting = list(texts)
         readers: list[list[tuple[int, Event]]] = [[], [], [], []]
         for reader, num_added, num_taken in steps:
             for text in waiting[:num_added]:
-                recording.add(Delta(text, 1))
+                recording.add(text, 1)
             del waiting[:num_added]
             if num_taken:  # from where this one was cut before
                 seen = readers[reader]
                 seen += await some(recording, seen[-1][0] if seen else 0, num_taken)
         for text in waiting:
-            recording.add(Delta(text, 1))
+            recording.add(text, 1)
         recording.finish(END)
         for seen in readers:
             if not (seen and seen[-1][1] is END):
