@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
 from tidemill_services.generation_run import Delta, End, Event, Waiting
 
-MAX_BYTES = 1 << 20  # of one generation
-_OWN_BYTES = 1_000  # of a recording without text, measured
+MAX_BYTES = 1 << 20  # of one generation's text
+_OWN_BYTES = 3_000  # of a generation that is kept, without its text; measured
 _BYTES_OF_A_PIECE = 8
 
 
@@ -44,8 +44,12 @@ class Recording:
 
     @property
     def num_bytes(self) -> int:
-        """About what it takes of memory."""
-        return _OWN_BYTES + len(self._text) + _BYTES_OF_A_PIECE * len(self._piece_ends)
+        """About what it takes of memory, with all that is kept beside it."""
+        return _OWN_BYTES + self._num_text_bytes
+
+    @property
+    def _num_text_bytes(self) -> int:
+        return len(self._text) + _BYTES_OF_A_PIECE * len(self._piece_ends)
 
     def add(self, text: str, num_tokens: int) -> bool:
         """Add text; False when so much waits for a reader that the generation has to end.
@@ -56,7 +60,7 @@ class Recording:
         self._num_tokens += num_tokens
         if self._waiters:
             self._wake()
-        while (is_full := self.num_bytes > self._max_bytes) and self._piece_ends:
+        while (is_full := self._num_text_bytes > self._max_bytes) and self._piece_ends:
             self._drop_oldest()
         return not is_full
 

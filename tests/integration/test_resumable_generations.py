@@ -275,7 +275,7 @@ async def test_text_that_nobody_reads_is_bounded(resumable: ResumableGenerations
     seen = await read(resumable, script, after=1)
     assert isinstance(seen[-1][1], End)
     assert isinstance(seen[-1][1].error, ReaderTooSlowError)
-    assert len(text_of(seen)) == 4 << 18
+    assert len(text_of(seen)) == 5 << 18
     assert script.stopped is StopReason.READER_TOO_SLOW
 
 
