@@ -10,6 +10,7 @@ from tidemill.face import Chats, Face, MoreOptions, Prompts
 from tidemill.inputs import ChatMessages
 from tidemill.open_session import AsyncOpenSession
 from tidemill.plans import batches, generations, models, sessions
+from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
 from tidemill.printing import PrintedAnswer, print_async_stream
 from tidemill.results import Bill, Completion, Model, Session
@@ -257,7 +258,7 @@ class AsyncClient(Face):
         return await print_async_stream(iterator, file)
 
     def _stream(self, source: inference_pb2.Input, settings: generations.Settings) -> AsyncTextStream:
-        answer = generations.Answer()
+        answer = Answer()
         return AsyncTextStream(self._transport, generations.generate(source, settings, answer), answer)
 
     async def close(self) -> None:

@@ -1,7 +1,11 @@
 """Carries plans out with asyncio."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import grpc
 
@@ -19,13 +23,21 @@ Result = TypeVar("Result")
 class _AioCall:
     """An open stream that remembers whether it was we who ended it, since asyncio cannot tell that from a lost task."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, say_farewell: Callable[[], None] | None) -> None:
         self._call = call
+        self._say_farewell = say_farewell
         self._is_cancelled = False
 
     def cancel(self) -> None:
         self._is_cancelled = True
+        self._say_farewell = None
         self._call.cancel()
+
+    def leave(self) -> None:
+        say_farewell = self._say_farewell
+        self.cancel()
+        if say_farewell is not None:
+            say_farewell()
 
     async def read(self) -> Any:
         try:
@@ -43,6 +55,8 @@ class AsyncTransport:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._channel: grpc.aio.Channel | None = None
+        self._open: WeakSet[_AioCall] = WeakSet()  # calls that may have a farewell to say
+        self._farewells: set[Any] = set()  # that are on their way
         self._is_closed = False
 
     async def run(self, plan: Plan[Result]) -> Result:
@@ -71,7 +85,8 @@ class AsyncTransport:
             case Unary():
                 return await self._start(step.method, step.request, step.timeout)
             case Open():
-                return _AioCall(self._start(step.method, step.request, step.timeout))
+                call = self._start(step.method, step.request, step.timeout)
+                return self._opened(call, step.farewell)
             case Read():
                 return await cast("_AioCall", step.call).read()
             case Sleep():
@@ -93,9 +108,30 @@ class AsyncTransport:
         )
         return call(request, timeout=timeout, metadata=channel.metadata(self._connection))
 
+    def _opened(self, call: Any, farewell: Unary | None) -> _AioCall:
+        if farewell is None:
+            return _AioCall(call, None)
+        opened = _AioCall(call, partial(self._say, farewell))
+        self._open.add(opened)
+        return opened
+
+    def _say(self, farewell: Unary) -> None:
+        """Call, and hear nothing of it. May come when the loop has ended: then there is nothing to call with."""
+        with suppress(RuntimeError, ConfigError):
+            asyncio.get_running_loop()
+            said = self._start(farewell.method, farewell.request, farewell.timeout)
+            self._farewells.add(said)
+            said.add_done_callback(self._farewells.discard)
+
     async def close(self) -> None:
-        """Close the channel; calls that run are cancelled."""
+        """Close the channel, farewells sent; calls that run are cancelled."""
+        for call in tuple(self._open):
+            call.leave()
         self._is_closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(channel.FAREWELL_SECONDS):
+                for said in tuple(self._farewells):
+                    await said.code()
         if self._channel is not None:
             await self._channel.close()
             self._channel = None

@@ -9,6 +9,7 @@ from tidemill.face import Chats, Face, MoreOptions, Prompts
 from tidemill.inputs import ChatMessages
 from tidemill.open_session import OpenSession
 from tidemill.plans import batches, generations, models, sessions
+from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
 from tidemill.printing import PrintedAnswer, print_stream
 from tidemill.results import Bill, Completion, Model, Session
@@ -253,7 +254,7 @@ class Client(Face):
         return print_stream(iterator, file)
 
     def _stream(self, source: inference_pb2.Input, settings: generations.Settings) -> TextStream:
-        answer = generations.Answer()
+        answer = Answer()
         return TextStream(self._transport, generations.generate(source, settings, answer), answer)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@
     │                            ModelRequired
     ├── NotFoundError            ModelNotFound, SessionNotFound
     ├── FailedPreconditionError  NoSession, SessionEnded, SessionDiffers, ModelInUse, ChatUnsupported
-    ├── AlreadyExistsError       RequestIdReused
+    ├── AlreadyExistsError       RequestIdReused, GenerationEnded, GenerationLost
     ├── ResourceExhaustedError   QueueFull, ReaderTooSlow, ConnectionFull
     ├── UnavailableError         ModelCold, ModelFailed, ReplicaLost, Draining, StoreUnavailable, Unreachable
     │                            (Tls)
@@ -23,8 +23,12 @@ The names of the reasons are those of `errors.proto` without their prefix.
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import grpc
+
+if TYPE_CHECKING:
+    from tidemill.results import Usage
 
 
 class TidemillError(Exception):
@@ -249,6 +253,20 @@ class RequestIdReusedError(AlreadyExistsError):
     reason = "REQUEST_ID_REUSED"
 
 
+class GenerationEndedError(AlreadyExistsError):
+    """The generation has ended, and the server keeps its text no more."""
+
+    reason = "GENERATION_ENDED"
+    usage: "Usage | None" = None
+    """What it used."""
+
+
+class GenerationLostError(AlreadyExistsError):
+    """The generation was lost with the server's process."""
+
+    reason = "GENERATION_LOST"
+
+
 class QueueFullError(ResourceExhaustedError):
     """The model's queue is full: try again."""
 
@@ -304,6 +322,8 @@ class UnreachableError(UnavailableError):
     """No Tidemill server answers there, or the connection to it was lost."""
 
     reason = "UNREACHABLE"
+    was_connected: bool = False
+    """Whether there was a connection, so that the server may have got the call."""
 
 
 class TlsError(UnreachableError):

@@ -37,6 +37,9 @@ WATCH_MODEL = Method(_MODEL + "WatchModel", model_pb2.WatchModelRequest, model_p
 
 _INFERENCE = "/tidemill.v1.InferenceService/"
 GENERATE = Method(_INFERENCE + "Generate", inference_pb2.GenerateRequest, inference_pb2.GenerateResponse, streams=True)
+CANCEL_GENERATION = Method(
+    _INFERENCE + "CancelGeneration", inference_pb2.CancelGenerationRequest, inference_pb2.CancelGenerationResponse
+)
 GENERATE_BATCH = Method(
     _INFERENCE + "GenerateBatch", inference_pb2.GenerateBatchRequest, inference_pb2.GenerateBatchResponse, streams=True
 )

@@ -11,8 +11,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tidemill import errors
 from tidemill.connection import Connection
+from tidemill.results import usage_of
 from tidemill.tls_failures import tls_sentence
-from tidemill.v1 import errors_pb2
+from tidemill.v1 import errors_pb2, usage_pb2
 
 DOMAIN = "tidemill.v1"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -50,7 +51,7 @@ def error_of_message(message: errors_pb2.Error, *, request_id: str = "") -> erro
 
 def _from_details(failure: CallFailure, code: grpc.StatusCode, text: str) -> errors.TidemillError | None:
     """What the server said in `google.rpc.Status`; None when it said nothing that is ours."""
-    info, field, retry_after = None, "", None
+    info, field, retry_after, usage = None, "", None, None
     for detail in _details(failure):
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -59,9 +60,14 @@ def _from_details(failure: CallFailure, code: grpc.StatusCode, text: str) -> err
             field = violations[0].field if violations else ""
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             retry_after = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay.ToTimedelta()
+        elif detail.Is(usage_pb2.Usage.DESCRIPTOR):
+            usage = usage_of(usage_pb2.Usage.FromString(detail.value))
     if info is None or info.domain != DOMAIN:
         return None
-    return _make(info.reason, code, text, field, retry_after)
+    error = _make(info.reason, code, text, field, retry_after)
+    if isinstance(error, errors.GenerationEndedError):
+        error.usage = usage
+    return error
 
 
 def _request_id(failure: CallFailure) -> str:
@@ -93,7 +99,7 @@ def _from_code(code: grpc.StatusCode, text: str, connection: Connection) -> erro
     if code is grpc.StatusCode.UNAVAILABLE:
         if (sentence := tls_sentence(text, connection)) is not None:
             return errors.TlsError(sentence)
-        return errors.UnreachableError(_unreachable(text, connection.target))
+        return _unreachable(text, connection.target)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceededError("The call did not end within its timeout.")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
@@ -103,7 +109,10 @@ def _from_code(code: grpc.StatusCode, text: str, connection: Connection) -> erro
     return kind(f"{connection.target} answered {code.name}: {text or 'it gave no reason'}", code=code)
 
 
-def _unreachable(text: str, target: str) -> str:
+def _unreachable(text: str, target: str) -> errors.UnreachableError:
     if any(sign in text.lower() for sign in _NOT_CONNECTED):
-        return f"No Tidemill server answers at {target}: start one with `tidemill serve`, or set TIDEMILL_TARGET."
-    return f"The connection to {target} was lost: {text or 'it gave no reason'}"
+        sentence = f"No Tidemill server answers at {target}: start one with `tidemill serve`, or set TIDEMILL_TARGET."
+        return errors.UnreachableError(sentence)
+    error = errors.UnreachableError(f"The connection to {target} was lost: {text or 'it gave no reason'}")
+    error.was_connected = True
+    return error

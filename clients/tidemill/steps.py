@@ -26,7 +26,10 @@ class OpenCall(Protocol):
     """A call whose answer is a stream."""
 
     def cancel(self) -> None:
-        """End it; may be called at any time, from any thread, more than once."""
+        """End it, and forget its farewell; may be called at any time, from any thread, more than once."""
+
+    def leave(self) -> None:
+        """End it for good: as `cancel`, and its farewell is sent once; nothing waits for that, nor hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Open:
     request: Message
     timeout: float | None
     """Seconds for the whole stream."""
+    farewell: Unary | None = None
+    """What tells the server that nobody comes back, where what it does goes on without the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +108,23 @@ class Line:
         """Name the call that `close` has to end."""
         self._call = call
         if self.is_closed:
-            call.cancel()
+            call.leave()
 
     def close(self) -> None:
-        """End the call, or see to it that it ends as soon as it is opened."""
+        """End the call for good, or see to it that it ends as soon as it is opened."""
         self.is_closed = True
+        self.leave()
+
+    def leave(self) -> None:
+        """End the call for good, if there is one."""
+        if self._call is not None:
+            self._call.leave()
+
+    def release(self) -> None:
+        """The stream has ended: closing it means nothing to the server any more."""
         if self._call is not None:
             self._call.cancel()
+            self._call = None
 
 
 RETRIED = (UnreachableError, DrainingError, StoreUnavailableError)
@@ -164,7 +179,12 @@ def opened(
 
 def _pauses() -> Iterator[float]:
     for seconds in (0.1, 0.2, 0.4):
-        yield seconds * random.uniform(0.8, 1.2)  # noqa: S311 -- it spreads retries, it keeps no secret
+        yield spread(seconds)
+
+
+def spread(seconds: float) -> float:
+    """About that long, so that clients which lost the same server do not come back in step."""
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 -- it spreads retries, it keeps no secret
 
 
 def build(kind: type[Built], path: str = "", /, **fields: Any) -> Built:

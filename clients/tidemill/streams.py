@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from tidemill.async_transport import AsyncTransport
 from tidemill.plan_run import PlanRun
-from tidemill.plans.generations import Answer
+from tidemill.plans.answers import Answer
 from tidemill.results import Usage
 from tidemill.steps import Emit, Line, Plan
 from tidemill.transport import SyncTransport

@@ -3,7 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import grpc
 
@@ -18,6 +21,27 @@ from tidemill.steps import Emit, Open, Plan, Read, Sleep, Step, Unary
 Result = TypeVar("Result")
 
 
+class _SyncCall:
+    """An open stream, and what is said when it is left for good."""
+
+    def __init__(self, call: Any, say_farewell: Callable[[], None] | None) -> None:
+        self._call = call
+        self._say_farewell = say_farewell
+
+    def cancel(self) -> None:
+        self._say_farewell = None
+        self._call.cancel()
+
+    def leave(self) -> None:
+        say_farewell = self._say_farewell
+        self.cancel()
+        if say_farewell is not None:
+            say_farewell()
+
+    def read(self) -> Any:
+        return next(self._call, None)
+
+
 class SyncTransport:
     """One channel, opened at the first call, used by any number of threads."""
 
@@ -27,6 +51,8 @@ class SyncTransport:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
+        self._open: WeakSet[_SyncCall] = WeakSet()  # calls that may have a farewell to say
+        self._farewells: set[Any] = set()  # that are on their way
         self._is_closed = False
 
     def run(self, plan: Plan[Result]) -> Result:
@@ -60,11 +86,12 @@ class SyncTransport:
                     step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
                 )
             case Open():
-                return self._call(step.method)(
+                call = self._call(step.method)(
                     step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
                 )
+                return self._opened(call, step.farewell)
             case Read():
-                return next(cast("Any", step.call), None)
+                return cast("_SyncCall", step.call).read()
             case Sleep():
                 self._sleep(step.seconds)
             case Emit():
@@ -84,6 +111,30 @@ class SyncTransport:
                 )
         return found
 
+    def _opened(self, call: Any, farewell: Unary | None) -> _SyncCall:
+        if farewell is None:
+            return _SyncCall(call, None)
+        opened = _SyncCall(call, partial(self._say, farewell))
+        self._open.add(opened)
+        return opened
+
+    def _say(self, farewell: Unary) -> None:
+        """Call, and hear nothing of it. May come at any moment, from the garbage collector too: it takes no lock."""
+        open_channel, method = self._channel, farewell.method
+        if open_channel is None:
+            return
+        say = open_channel.unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.reply.FromString,
+        )
+        try:
+            said = say.future(farewell.request, timeout=farewell.timeout, metadata=channel.metadata(self._connection))
+        except ValueError:  # the channel was closed just now
+            return
+        self._farewells.add(said)
+        said.add_done_callback(self._farewells.discard)
+
     def _open_channel(self) -> grpc.Channel:
         if self._is_closed:
             raise ConfigError("This client is closed.")
@@ -92,7 +143,13 @@ class SyncTransport:
         return self._channel
 
     def close(self) -> None:
-        """Close the channel; calls that run are cancelled."""
+        """Close the channel, farewells sent; calls that run are cancelled."""
+        for call in tuple(self._open):
+            call.leave()
+        until = time.monotonic() + channel.FAREWELL_SECONDS
+        for said in tuple(self._farewells):
+            with suppress(grpc.FutureTimeoutError, grpc.FutureCancelledError):
+                said.exception(timeout=max(0.0, until - time.monotonic()))
         with self._lock:
             self._is_closed = True
             self._calls.clear()

@@ -36,6 +36,7 @@ from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
 from tidemill_services.metrics import Metrics
+from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.scaler.host import Host, HostSettings
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 from tidemill_services.scaler.replicas import Replicas
@@ -130,6 +131,8 @@ class Application:
 
         identities = Identities(database, secret)
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
+        resumable = ResumableGenerations(database, self._streams, metrics)
+        parts.push_async_callback(resumable.close)
         limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
         interceptor = CallInterceptor(
             identities,
@@ -145,7 +148,7 @@ class Application:
             interceptor,
             SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
             ModelService(database, lambda: interceptor.is_draining),
-            InferenceService(generations),
+            InferenceService(generations, resumable),
             limits,
         )
         door = Door(public_routes(database, generations), identities, metrics, calls)
@@ -159,6 +162,7 @@ class Application:
         grpc_address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
+        parts.callback(resumable.drain)
         parts.push_async_callback(server.refuse_new_calls)
         parts.callback(door.drain)
 

@@ -27,7 +27,7 @@ from tidemill_services.generation_trace import GenerationTrace
 from tidemill_services.identity import Caller
 from tidemill_services.metrics import Metrics
 from tidemill_services.scaler.replicas import Replicas
-from tidemill_services.session_streams import SessionStreams
+from tidemill_services.session_streams import RunningStream, SessionStreams
 from tidemill_services.store import sessions
 from tidemill_services.store.database import Database
 from tidemill_telemetry.call_record import current_call
@@ -115,8 +115,12 @@ class Generations:
         """A sign of life that says how the model is."""
         return Waiting(self._replicas.waiting_status(model))
 
-    async def stream(self, admitted: Admitted, *, deadline: float | None = None) -> AsyncGenerator[Event]:
+    async def stream(
+        self, admitted: Admitted, *, deadline: float | None = None, running: RunningStream | None = None
+    ) -> AsyncGenerator[Event]:
         """Yield the generation's events; the last is its End. `deadline` is on the clock of `time.monotonic`.
+
+        `running` lets the caller end it early, too.
 
         Raises a typed error as long as no text was yielded.
         """
@@ -127,8 +131,8 @@ class Generations:
         running_gauge = self._metrics.running_generations.labels(admitted.model)
         running_gauge.inc()
         try:
-            with self._streams.running(admitted.session_id) as running:
-                async with aclosing(run.events(running)) as events:
+            with self._streams.running(admitted.session_id, running or RunningStream()) as stoppable:
+                async with aclosing(run.events(stoppable)) as events:
                     async for event in events:
                         yield event
         except Exception as error:

@@ -3,12 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from tidemill_services.domain.errors import DrainingError, ReplicaLostError, TidemillError, WaitExceededError
+from tidemill_services.domain.errors import (
+    DrainingError,
+    ReaderTooSlowError,
+    ReplicaLostError,
+    TidemillError,
+    WaitExceededError,
+)
 from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
 from tidemill_services.engine_client import (
     EngineFinish,
@@ -117,6 +124,7 @@ class GenerationRun:
                 return
             lease: Lease = leasing.result()
             self.taken = time.monotonic()
+            running.on_taken()
             stream = lease.client.generate(self._request_now())
             stream.on_end(lease.give_back)  # however slowly the answer is read
             held.push_async_callback(stream.aclose)
@@ -126,22 +134,33 @@ class GenerationRun:
                     yield event
 
     async def _from_engine(self, stream: EngineStream, running: RunningStream) -> AsyncGenerator[Event]:
+        if running.on_text is not None:
+            stream.forward(partial(self._forward, running.on_text))
         while True:
+            num_tokens = self.num_tokens
             try:
                 async with asyncio.timeout(SILENCE_SIGN_SECONDS):
                     output = await anext(stream)
             except TimeoutError:
-                yield Waiting(self._replicas.waiting_status(self.admitted.model))
+                if self.num_tokens == num_tokens:
+                    yield Waiting(self._replicas.waiting_status(self.admitted.model))
                 continue
-            if output.text:
-                self.first_text = self.first_text or time.monotonic()
             if output.text or output.num_tokens:
-                self.has_shown = True
-                self.num_tokens += output.num_tokens
+                self._count(output.text, output.num_tokens)
                 yield Delta(output.text, output.num_tokens)
             if output.finish_reason is not None:
                 yield self._engine_end(output, running)
                 return
+
+    def _forward(self, on_text: Callable[[str, int], None], text: str, num_tokens: int) -> None:
+        self._count(text, num_tokens)
+        on_text(text, num_tokens)
+
+    def _count(self, text: str, num_tokens: int) -> None:
+        if text and self.first_text is None:
+            self.first_text = time.monotonic()
+        self.has_shown = True
+        self.num_tokens += num_tokens
 
     def _engine_end(self, output: EngineOutput, running: RunningStream) -> End:
         self.num_tokens = output.num_completion_tokens
@@ -158,7 +177,9 @@ class GenerationRun:
     def _stopped_end(self, reason: StopReason) -> End:
         if reason is StopReason.DRAINING:
             raise DrainingError(retry_after_seconds=1)
-        return self.end(FinishReason.SESSION_STOPPED)
+        if reason is StopReason.READER_TOO_SLOW:
+            raise ReaderTooSlowError
+        return self.end(FinishReason.CANCELLED if reason is StopReason.CANCELLED else FinishReason.SESSION_STOPPED)
 
     def _lease(self) -> AbstractAsyncContextManager[Lease]:
         admitted = self.admitted

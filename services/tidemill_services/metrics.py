@@ -61,6 +61,16 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.resumable_generations = Gauge(
+            "tidemill_resumable_generations",
+            "Generations with a request id that wait, run, or ended within the last minute.",
+            registry=self.registry,
+        )
+        self.attached_calls = Counter(
+            "tidemill_attached_calls",
+            "Calls that attached to a generation that another call had begun.",
+            registry=self.registry,
+        )
         self.prompt_tokens = Counter("tidemill_prompt_tokens", "Tokens of prompts.", ["model"], registry=self.registry)
         self.completion_tokens = Counter(
             "tidemill_completion_tokens", "Tokens that models made.", ["model"], registry=self.registry

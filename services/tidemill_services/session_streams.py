@@ -13,12 +13,22 @@ class StopReason(Enum):
 
     SESSION_STOPPED = "session stopped"  # and the time to finish is over
     DRAINING = "draining"  # the server stops, and the time to finish is over
+    CANCELLED = "cancelled"  # its caller said so, or left it for good
+    READER_TOO_SLOW = "reader too slow"  # its buffer is full
 
 
 class RunningStream:
-    """One generation that waits or runs; `stop` ends it early, with its text kept."""
+    """One generation that waits or runs; `stop` ends it early, with its text kept.
 
-    def __init__(self) -> None:
+    `on_taken` is called when a replica takes it, which is more than once when the first one refuses it. With `on_text`
+    its text and number of tokens go there as they come, and no Delta is among its events.
+    """
+
+    def __init__(
+        self, on_taken: Callable[[], object] = lambda: None, on_text: Callable[[str, int], None] | None = None
+    ) -> None:
+        self.on_taken = on_taken
+        self.on_text = on_text
         self.stopped: StopReason | None = None
         self._end: Callable[[], object] | None = None
 
@@ -54,6 +64,7 @@ class SessionStreams:
     def __init__(self) -> None:
         self.changed = asyncio.Event()  # a session got its first call here, or its last one ended
         self._payers: dict[str, _Payer] = {}
+        self._num_readers = 0
         self._stopped: StopReason | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -79,14 +90,23 @@ class SessionStreams:
             if not payer.num_calls:
                 del self._payers[session_id]
                 self.changed.set()
-            if not self._payers:
-                self._empty.set()
+            self._show_whether_empty()
 
     @contextmanager
-    def running(self, session_id: str) -> Iterator[RunningStream]:
-        """Have a stream that can be stopped, within a call of the session."""
+    def reading(self) -> Iterator[None]:
+        """Count a call that only reads what another call began, so that a drain waits for it too."""
+        self._num_readers += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._num_readers -= 1
+            self._show_whether_empty()
+
+    @contextmanager
+    def running(self, session_id: str, stream: RunningStream) -> Iterator[RunningStream]:
+        """Have a stream stopped with its session, within a call of that."""
         payer = self._payers[session_id]
-        stream = RunningStream()
         if (reason := self._stopped or payer.stopped) is not None:
             stream.stop(reason)
         payer.streams.add(stream)
@@ -120,3 +140,7 @@ class SessionStreams:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await self._empty.wait()
+
+    def _show_whether_empty(self) -> None:
+        if not self._payers and not self._num_readers:
+            self._empty.set()

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from tidemill import methods
 from tidemill.errors import BatchError, ProtocolError, TidemillError
-from tidemill.plans.generations import Settings, check_order
+from tidemill.plans.following import check_order
+from tidemill.plans.generations import Settings
 from tidemill.plans.models import OnProgress
 from tidemill.results import Completion, finish_reason_of, progress_of, usage_of
 from tidemill.statuses import error_of_message

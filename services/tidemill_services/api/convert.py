@@ -6,7 +6,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tidemill.v1 import inference_pb2
+from tidemill.v1 import inference_pb2, usage_pb2
 from tidemill_models.manifest import NAME
 from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.generation import (
@@ -14,6 +14,7 @@ from tidemill_services.domain.generation import (
     ChatInput,
     GenerationOptions,
     PromptInput,
+    Usage,
     WaitPolicy,
 )
 from tidemill_services.store.requests import MAX_REQUEST_ID_LENGTH
@@ -91,3 +92,14 @@ def duration(seconds: float | None) -> Duration | None:
     message = Duration()
     message.FromTimedelta(timedelta(seconds=seconds))
     return message
+
+
+def usage(used: Usage) -> usage_pb2.Usage:
+    """What a generation used, as a message."""
+    return usage_pb2.Usage(
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        queue_duration=duration(used.queue_seconds),
+        time_to_first_token=duration(used.time_to_first_token_seconds),
+        total_duration=duration(used.total_seconds),
+    )

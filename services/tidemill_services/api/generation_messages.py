@@ -2,12 +2,12 @@
 
 from typing import assert_never
 
-from tidemill.v1 import inference_pb2, usage_pb2
-from tidemill_services.api.convert import duration
+from tidemill.v1 import inference_pb2
+from tidemill_services.api.convert import duration, usage
 from tidemill_services.api.model_messages import MODEL_STATES, START_PHASES
 from tidemill_services.api.statuses import error_message
 from tidemill_services.batch import BatchResult
-from tidemill_services.domain.generation import FinishReason, Usage
+from tidemill_services.domain.generation import FinishReason
 from tidemill_services.generation_run import Delta, End, Event, Waiting
 
 FINISH_REASONS = {
@@ -46,18 +46,8 @@ def generate_batch_response(sequence_number: int, event: BatchResult | Waiting) 
 def _end(event: End) -> inference_pb2.GenerationEnd:
     return inference_pb2.GenerationEnd(
         finish_reason=FINISH_REASONS[event.finish_reason],
-        usage=_usage(event.usage),
+        usage=usage(event.usage),
         error=None if event.error is None else error_message(event.error),
-    )
-
-
-def _usage(usage: Usage) -> usage_pb2.Usage:
-    return usage_pb2.Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        queue_duration=duration(usage.queue_seconds),
-        time_to_first_token=duration(usage.time_to_first_token_seconds),
-        total_duration=duration(usage.total_seconds),
     )
 
 

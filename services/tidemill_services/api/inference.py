@@ -1,20 +1,26 @@
 """The Inference service: read the message, ask the domain, write the message."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
 
 from tidemill.v1 import inference_pb2, inference_pb2_grpc
 from tidemill_services.api import convert, generation_messages
+from tidemill_services.api.idempotency import request_key
 from tidemill_services.api.interceptors import current_caller
 from tidemill_services.batch import BatchInput, run_batch
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError
 from tidemill_services.domain.generation import MAX_BATCH_INPUTS, seed_of
 from tidemill_services.generation import Admission, Generations
+from tidemill_services.generation_run import Event, Waiting
+from tidemill_services.identity import Caller
+from tidemill_services.resumable import ResumableGenerations
+from tidemill_services.session_streams import RunningStream
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -22,27 +28,39 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """Serves `tidemill.v1.InferenceService`."""
 
-    def __init__(self, generations: Generations) -> None:
+    def __init__(self, generations: Generations, resumable: ResumableGenerations) -> None:
         self._generations = generations
+        self._resumable = resumable
 
     async def Generate(  # noqa: N802 -- the contract's name
         self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
-        """Run one generation."""
-        prompt = convert.prompt(request.input)
-        try:
-            async with self._admit(request) as admission:
-                admitted = await admission.take(prompt, field="input")
-                sequence_number = 0
-                async with aclosing(self._generations.stream(admitted, deadline=_deadline(context))) as events:
-                    async for event in events:
-                        sequence_number += 1
-                        yield generation_messages.generate_response(sequence_number, event)
-        except NoSessionError:
-            # What is wrong with the prompt is said first: nobody shall open a session only to hear that.
-            model, options = convert.model_id(request.model), convert.options(request.options)
-            await self._generations.check(current_caller(), model=model, options=options, prompt=prompt, field="input")
-            raise
+        """Run one generation, or attach to it."""
+        convert.check_request_id(request.request_id)
+        caller = current_caller()
+        resume_after = _take_resume_after(request)
+        key = request_key(caller, "Generate", request, request.request_id)
+        run = partial(self._run, caller, request, _deadline(context))
+        if key is not None:
+            async with self._resumable.attach(key, resume_after, run) as numbered:
+                async for number, event in numbered:
+                    yield generation_messages.generate_response(number, event)
+            return
+        number = 0
+        async with aclosing(run(RunningStream())) as events:
+            async for event in events:
+                number += not isinstance(event, Waiting)  # a sign of life has the number of the event before it
+                yield generation_messages.generate_response(number, event)
+
+    async def CancelGeneration(  # noqa: N802 -- the contract's name
+        self, request: inference_pb2.CancelGenerationRequest, _context: Context
+    ) -> inference_pb2.CancelGenerationResponse:
+        """End a generation that has a request id."""
+        if not request.request_id:
+            raise FieldInvalidError("request_id must name the generation.", field="request_id")
+        convert.check_request_id(request.request_id)
+        was_running = self._resumable.cancel(current_caller().account_id, request.request_id)
+        return inference_pb2.CancelGenerationResponse(already_ended=not was_running)
 
     async def GenerateBatch(  # noqa: N802 -- the contract's name
         self, request: inference_pb2.GenerateBatchRequest, context: Context
@@ -52,7 +70,8 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             raise FieldInvalidError(
                 f"{len(request.inputs)} inputs were sent; it may be 1 to {MAX_BATCH_INPUTS}.", field="inputs"
             )
-        async with self._admit(request) as admission:
+        convert.check_request_id(request.request_id)
+        async with self._admit(current_caller(), request) as admission:
             inputs = [_batch_input(admission, request, index) for index in range(len(request.inputs))]
             sequence_number = 0
             async with aclosing(run_batch(self._generations, inputs, deadline=_deadline(context))) as events:
@@ -60,16 +79,43 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     sequence_number += 1
                     yield generation_messages.generate_batch_response(sequence_number, event)
 
+    async def _run(
+        self, caller: Caller, request: inference_pb2.GenerateRequest, deadline: float | None, running: RunningStream
+    ) -> AsyncGenerator[Event]:
+        prompt = convert.prompt(request.input)
+        try:
+            async with self._admit(caller, request) as admission:
+                admitted = await admission.take(prompt, field="input")
+                stream = self._generations.stream(admitted, deadline=deadline, running=running)
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        yield event
+        except NoSessionError:
+            # What is wrong with the prompt is said first: nobody shall open a session only to hear that.
+            model, options = convert.model_id(request.model), convert.options(request.options)
+            await self._generations.check(caller, model=model, options=options, prompt=prompt, field="input")
+            raise
+
     def _admit(
-        self, request: inference_pb2.GenerateRequest | inference_pb2.GenerateBatchRequest
+        self, caller: Caller, request: inference_pb2.GenerateRequest | inference_pb2.GenerateBatchRequest
     ) -> AbstractAsyncContextManager[Admission]:
-        convert.check_request_id(request.request_id)
         return self._generations.admit(
-            current_caller(),
+            caller,
             model=convert.model_id(request.model),
             session=convert.session_id(request.session, "session") if request.session else "",
             options=convert.options(request.options),
         )
+
+
+def _take_resume_after(request: inference_pb2.GenerateRequest) -> int:
+    """The number to go on from; it leaves the request, since it may differ between calls with one request_id."""
+    resume_after = request.resume_after
+    if resume_after < 0:
+        raise FieldInvalidError(f"resume_after is {resume_after}; it may not be negative.", field="resume_after")
+    if resume_after and not request.request_id:
+        raise FieldInvalidError("resume_after needs the request_id of the generation.", field="resume_after")
+    request.ClearField("resume_after")
+    return resume_after
 
 
 def _batch_input(admission: Admission, request: inference_pb2.GenerateBatchRequest, index: int) -> BatchInput:

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from tidemill.v1 import errors_pb2
+from tidemill_services.api import convert
 from tidemill_services.domain import errors
 
 DOMAIN = "tidemill.v1"
@@ -48,6 +49,8 @@ def status_of(error: errors.TidemillError, method: str) -> status_pb2.Status:
     if message.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=message.field, description=message.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.GenerationEndedError) and error.usage is not None:
+        details.append(convert.usage(error.usage))
     if message.HasField("retry_delay"):
         details.append(error_details_pb2.RetryInfo(retry_delay=message.retry_delay))
     status = status_pb2.Status(code=code_of(error).value[0], message=message.message)

@@ -4,7 +4,10 @@ The kinds are turned into gRPC codes, and into HTTP statuses, in one table at ea
 `errors.proto` without its prefix.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from tidemill_services.domain.generation import Usage
 
 
 class TidemillError(Exception):
@@ -172,6 +175,22 @@ class RequestIdReusedError(AlreadyExistsError):
     """The request_id was used with another request within 24 hours: use a new one."""
 
     reason = "REQUEST_ID_REUSED"
+
+
+class GenerationEndedError(AlreadyExistsError):
+    """The generation of this request_id has ended and its text is not kept any more: use a new request_id."""
+
+    reason = "GENERATION_ENDED"
+
+    def __init__(self, message: str = "", *, usage: "Usage | None" = None) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class GenerationLostError(AlreadyExistsError):
+    """The generation of this request_id began, and its text is lost with its process: use a new request_id."""
+
+    reason = "GENERATION_LOST"
 
 
 class ModelColdError(UnavailableError):

@@ -48,6 +48,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
         self._is_over = False  # all was read
         self._waiter: asyncio.Future[None] | None = None
         self._on_end: Callable[[], None] | None = None
+        self._on_text: Callable[[str, int], None] | None = None
 
     def __aiter__(self) -> Self:
         """The stream itself."""
@@ -76,6 +77,13 @@ class EngineStream(AsyncIterator[EngineOutput]):
         if not self._is_open:
             callback()
 
+    def forward(self, on_text: Callable[[str, int], None]) -> None:
+        """Hand text and its number of tokens over as they come, not as outputs; the last output tells the rest.
+
+        Who takes them that way is woken for none of them, and keeps them itself.
+        """
+        self._on_text = on_text
+
     def abort(self) -> None:
         """End the generation within a step; the stream then ends with CANCELLED."""
         if self._is_open:
@@ -91,12 +99,13 @@ class EngineStream(AsyncIterator[EngineOutput]):
 
     def put(self, output: pb.SequenceOutput) -> None:
         """Called by the client with each output of this sequence."""
-        if output.text:
-            self._texts.append(output.text)
-            self._count(len(output.text.encode()))
-        if output.token_ids:
-            self._token_ids.extend(output.token_ids)
-            self._count(_BYTES_OF_A_TOKEN_ID * len(output.token_ids))
+        if self._on_text is not None:
+            if output.text or output.token_ids:
+                self._on_text(output.text, len(output.token_ids))
+            if not output.finish_reason:
+                return
+        else:
+            self._buffer(output)
         if output.finish_reason == pb.FINISH_REASON_REJECTED:
             self.fail(ReplicaRejectedError(retry_after_seconds=1.0))
         elif output.finish_reason:
@@ -113,6 +122,14 @@ class EngineStream(AsyncIterator[EngineOutput]):
         if self._is_open:
             self._failure = error
             self._end()
+
+    def _buffer(self, output: pb.SequenceOutput) -> None:
+        if output.text:
+            self._texts.append(output.text)
+            self._count(len(output.text.encode()))
+        if output.token_ids:
+            self._token_ids.extend(output.token_ids)
+            self._count(_BYTES_OF_A_TOKEN_ID * len(output.token_ids))
 
     def _take(self) -> EngineOutput:
         text, token_ids, last = "".join(self._texts), tuple(self._token_ids), self._last

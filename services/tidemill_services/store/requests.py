@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select, tuple_
+from sqlalchemy import and_, bindparam, delete, insert, select, tuple_
 
 from tidemill_services.domain.errors import FieldInvalidError, RequestIdReusedError
 from tidemill_services.store.database import Transaction
@@ -30,12 +30,32 @@ class RequestKey:
             )
 
 
+# Built once: building a statement costs more than running it.
+_IS_KEY = and_(
+    requests.c.account_id == bindparam("key_account_id"),
+    requests.c.rpc == bindparam("key_rpc"),
+    requests.c.request_id == bindparam("key_request_id"),
+)
+_FIND = select(requests.c.body_hash, requests.c.response, requests.c.create_ms).where(_IS_KEY)
+_FORGET = delete(requests).where(_IS_KEY)
+_SAVE = insert(requests)
+_PRIMARY_KEY = (requests.c.account_id, requests.c.rpc, requests.c.request_id)
+_FORGET_EXPIRED = delete(requests).where(
+    tuple_(*_PRIMARY_KEY).in_(
+        select(*_PRIMARY_KEY)
+        .where(requests.c.create_ms <= bindparam("expired_ms"))
+        .order_by(requests.c.create_ms)
+        .limit(_NUM_FORGOTTEN_AT_ONCE)
+    )
+)
+
+
 def find_response(tx: Transaction, key: RequestKey) -> bytes | None:
     """Return what the same request was answered within 24 hours, or None: then do it and call `save_response`.
 
     Raises RequestIdReusedError when the id came with another body.
     """
-    row = tx.connection.execute(select(requests).where(_is(key))).one_or_none()
+    row = tx.connection.execute(_FIND, _named(key)).one_or_none()
     if row is None or row.create_ms + KEPT_MS <= tx.now_ms:
         return None
     if bytes(row.body_hash) != key.body_hash:
@@ -44,31 +64,24 @@ def find_response(tx: Transaction, key: RequestKey) -> bytes | None:
 
 
 def save_response(tx: Transaction, key: RequestKey, response: bytes) -> None:
-    """Keep an answer for its repeats, in place of an expired one; forget a few that have expired."""
-    tx.connection.execute(delete(requests).where(_is(key)))
-    tx.connection.execute(
-        insert(requests).values(
-            account_id=key.account_id,
-            rpc=key.rpc,
-            request_id=key.request_id,
-            body_hash=key.body_hash,
-            response=response,
-            create_ms=tx.now_ms,
-        )
-    )
-    primary_key = tuple_(requests.c.account_id, requests.c.rpc, requests.c.request_id)
-    expired = (
-        select(requests.c.account_id, requests.c.rpc, requests.c.request_id)
-        .where(requests.c.create_ms <= tx.now_ms - KEPT_MS)
-        .order_by(requests.c.create_ms)
-        .limit(_NUM_FORGOTTEN_AT_ONCE)
-    )
-    tx.connection.execute(delete(requests).where(primary_key.in_(expired)))
+    """Keep an answer for its repeats, in place of an older one; forget a few that have expired."""
+    forget_response(tx, key)
+    row = {
+        "account_id": key.account_id,
+        "rpc": key.rpc,
+        "request_id": key.request_id,
+        "body_hash": key.body_hash,
+        "response": response,
+        "create_ms": tx.now_ms,
+    }
+    tx.connection.execute(_SAVE, row)
+    tx.connection.execute(_FORGET_EXPIRED, {"expired_ms": tx.now_ms - KEPT_MS})
 
 
-def _is(key: RequestKey) -> ColumnElement[bool]:
-    return and_(
-        requests.c.account_id == key.account_id,
-        requests.c.rpc == key.rpc,
-        requests.c.request_id == key.request_id,
-    )
+def forget_response(tx: Transaction, key: RequestKey) -> None:
+    """Let the request be done anew, whatever its body."""
+    tx.connection.execute(_FORGET, _named(key))
+
+
+def _named(key: RequestKey) -> dict[str, str]:
+    return {"key_account_id": key.account_id, "key_rpc": key.rpc, "key_request_id": key.request_id}

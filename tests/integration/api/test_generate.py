@@ -12,7 +12,8 @@ def test_a_prompt_goes_through_the_whole_wire_and_the_session_pays(wire: Wire) -
     started = wire.start()
     responses = list(wire.generate(max_tokens=12))
     assert text_of(responses)
-    assert [response.sequence_number for response in responses] == list(range(1, len(responses) + 1))
+    counted = [response.sequence_number for response in responses if not response.HasField("keep_alive")]
+    assert counted == list(range(1, len(counted) + 1))
     end = responses[-1].end
     assert end.finish_reason in (inference_pb2.FINISH_REASON_LENGTH, inference_pb2.FINISH_REASON_STOP)
     num_tokens = sum(response.delta.num_tokens for response in responses)

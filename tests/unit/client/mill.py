@@ -24,6 +24,7 @@ from tidemill.v1 import (
     model_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    usage_pb2,
 )
 
 KEY = "tm_test_key"
@@ -41,6 +42,7 @@ class Refusal:
     field: str = ""
     retry_seconds: int = 0
     domain: str = "tidemill.v1"
+    usage: usage_pb2.Usage | None = None
 
     def status(self) -> grpc.Status:
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
@@ -50,6 +52,8 @@ class Refusal:
             details.append(error_details_pb2.BadRequest(field_violations=[violation]))
         if self.retry_seconds:
             details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=self.retry_seconds)))
+        if self.usage is not None:
+            details.append(self.usage)
         for detail in details:
             packed = AnyMessage()
             packed.Pack(detail)
@@ -82,7 +86,14 @@ class Skip:
     """Loses a message: the next one's sequence number is one too high."""
 
 
-Event = str | Refusal | Hold | Skip | inference_pb2.KeepAlive | inference_pb2.GenerationEnd
+class Cut:
+    """Loses the connection, as far as a call can; only the first time."""
+
+    def __init__(self) -> None:
+        self.was_done = False
+
+
+Event = str | Refusal | Hold | Skip | Cut | inference_pb2.KeepAlive | inference_pb2.GenerationEnd
 
 
 class Mill(
@@ -279,14 +290,24 @@ class Mill(
             context.abort_with_status(refusal.status())
         number = 0
         for event in self._events(request.input, request.options):
-            number += 1
             if isinstance(event, Hold):
                 event.wait(context)
-                number -= 1
             elif isinstance(event, Refusal):
                 context.abort_with_status(event.status())
-            elif not isinstance(event, Skip):
-                yield _response(number, event)
+            elif isinstance(event, Cut):
+                was_done, event.was_done = event.was_done, True
+                if not was_done:
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            elif isinstance(event, inference_pb2.KeepAlive):
+                yield _response(max(number, request.resume_after), event)
+            else:
+                number += 1
+                if number > request.resume_after and not isinstance(event, Skip):
+                    yield _response(number, event)
+
+    def CancelGeneration(self, request, context):  # noqa: N802
+        self._enter("CancelGeneration", request, context)
+        return inference_pb2.CancelGenerationResponse()
 
     def GenerateBatch(self, request, context):  # noqa: N802
         self._enter("GenerateBatch", request, context)

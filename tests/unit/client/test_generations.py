@@ -12,8 +12,8 @@ import pytest
 
 import tidemill
 from tests.unit.client.mill import Hold, Mill, Refusal, Skip, broken_end, keep_alive
-from tidemill.plans import generations
-from tidemill.plans.generations import Pace
+from tidemill.plans import answers, following
+from tidemill.plans.answers import Pace
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +177,10 @@ def test_an_error_in_mid_stream_comes_after_the_text(client: tidemill.Client, mi
     assert stream.finish_reason == "error"
 
 
-def test_a_connection_that_is_cut_in_mid_stream_raises_after_the_text(client: tidemill.Client, mill: Mill) -> None:
+def test_a_server_that_is_gone_in_mid_stream_raises_after_the_text(
+    client: tidemill.Client, mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LONGEST_ABSENCE", 0.5)
     hold = Hold()
     mill.script("cut", "some", hold, " more")
     stream = client.complete_prompt("cut")
@@ -376,7 +379,7 @@ def test_print_prompt_prints_as_it_comes_and_returns_speed_and_usage(
 def test_a_speed_is_given_only_where_enough_tokens_came_after_the_first_piece(
     client: tidemill.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generations, "time", SimpleNamespace(monotonic=itertools.count(step=0.5).__next__))
+    monkeypatch.setattr(answers, "time", SimpleNamespace(monotonic=itertools.count(step=0.5).__next__))
     short = client.print_prompt(client.complete_prompt("a few words"), io.StringIO())
     assert short.tokens_per_second is None
     long = client.print_prompt(client.complete_prompt("word " * 40), io.StringIO())

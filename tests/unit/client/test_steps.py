@@ -74,7 +74,7 @@ def test_a_line_that_is_closed_first_ends_the_call_that_comes_later() -> None:
     class Call:
         is_cancelled = False
 
-        def cancel(self) -> None:
+        def leave(self) -> None:
             self.is_cancelled = True
 
     line, opened = Line(), Call()

@@ -17,7 +17,8 @@ CLASSES = {
 ERRORS = {
     "AlreadyExistsError", "ApiKeyInvalidError", "ApiKeyMissingError", "BatchError", "CallCancelledError",
     "ChatTemplateRefusedError", "ChatUnsupportedError", "ConfigError", "ConnectionFullError", "ContextExceededError",
-    "DeadlineExceededError", "DrainingError", "FailedPreconditionError", "FieldInvalidError", "InternalError",
+    "DeadlineExceededError", "DrainingError", "FailedPreconditionError", "FieldInvalidError", "GenerationEndedError",
+    "GenerationLostError", "InternalError",
     "InvalidArgumentError", "ModelColdError", "ModelFailedError", "ModelInUseError", "ModelNotFoundError",
     "ModelRequiredError", "NoSessionError", "NotFoundError", "PermissionDeniedError", "PromptEmptyError",
     "ProtocolError", "QueueFullError", "ReaderTooSlowError", "ReplicaLostError", "RequestIdReusedError",
@@ -57,6 +58,6 @@ def test_every_method_is_in_the_contract_with_its_messages() -> None:
         for method in service.methods
     }
     called = [found for found in vars(methods).values() if isinstance(found, Method)]
-    assert len(called) == 11
+    assert len(called) == 12
     for found in called:
         assert served[found.path] == (found.request.DESCRIPTOR, found.reply.DESCRIPTOR, found.streams)

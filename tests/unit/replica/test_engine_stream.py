@@ -176,3 +176,30 @@ async def test_what_waits_for_its_reader_is_counted_until_it_is_read_or_thrown_a
     opened.put("flow", 5)
     await opened.stream.aclose()
     assert opened.backlog.num_bytes == 0
+
+
+async def test_text_that_is_forwarded_wakes_nobody_and_the_end_comes_as_the_only_output() -> None:
+    opened = Opened()
+    taken: list[tuple[str, int]] = []
+    opened.stream.forward(lambda text, num_tokens: taken.append((text, num_tokens)))
+    reading = asyncio.ensure_future(anext(opened.stream))
+    await asyncio.sleep(0)
+    opened.put("ti", 1)
+    opened.put("", 2)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not reading.done()
+    opened.finish("de", 3, 4)
+    assert taken == [("ti", 1), ("", 1), ("de", 2)]
+    assert await reading == EngineOutput("", 0, (), EngineFinish.STOP, "", 3, 9)
+
+
+async def test_forwarded_text_stays_when_the_replica_is_lost() -> None:
+    opened = Opened()
+    taken: list[str] = []
+    opened.stream.forward(lambda text, _: taken.append(text))
+    opened.put("a", 1)
+    opened.stream.fail(ReplicaLostError())
+    with pytest.raises(ReplicaLostError):
+        await anext(opened.stream)
+    assert taken == ["a"]

@@ -1,0 +1,150 @@
+"""What one generation has said, for all who attach to it while it runs and for a while after."""
+
+import asyncio
+from array import array
+from collections.abc import AsyncGenerator
+
+from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
+from tidemill_services.generation_run import Delta, End, Event, Waiting
+
+MAX_BYTES = 1 << 20  # of one generation's text
+_OWN_BYTES = 3_000  # of a generation that is kept, without its text; measured
+_BYTES_OF_A_PIECE = 8
+
+
+class Recording:
+    """The text of one generation in numbered pieces, then its end; one task writes, any number read.
+
+    What no reader has taken is one open piece. It grows until it is taken, and has its number from then on. So a reader
+    that keeps up gets every step of the engine, one that does not gets several in one piece, and whoever attaches later
+    gets the same pieces under the same numbers.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self.last_taken = 0  # the highest number that any reader got
+        self._max_bytes = max_bytes
+        self._text = bytearray()  # UTF-8, of the pieces that are still here
+        self._num_dropped = 0  # pieces, the oldest
+        self._num_dropped_bytes = 0
+        self._piece_ends = array("I")  # of each piece that was taken: bytes of text until its end,
+        self._token_ends = array("I")  # and tokens until its end
+        self._dropped_token_end = 0
+        self._num_tokens = 0
+        self._is_shown = False
+        self._end: End | None = None
+        self._failure: TidemillError | None = None
+        self._sign: Waiting | None = None
+        self._num_signs = 0
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._end is not None or self._failure is not None
+
+    @property
+    def num_bytes(self) -> int:
+        """About what it takes of memory, with all that is kept beside it."""
+        return _OWN_BYTES + self._num_text_bytes
+
+    @property
+    def _num_text_bytes(self) -> int:
+        return len(self._text) + _BYTES_OF_A_PIECE * len(self._piece_ends)
+
+    def add(self, text: str, num_tokens: int) -> bool:
+        """Add text; False when so much waits for a reader that the generation has to end.
+
+        Where room is short, the oldest pieces that were taken go.
+        """
+        self._text += text.encode()
+        self._num_tokens += num_tokens
+        if self._waiters:
+            self._wake()
+        while (is_full := self._num_text_bytes > self._max_bytes) and self._piece_ends:
+            self._drop_oldest()
+        return not is_full
+
+    def show(self) -> None:
+        """Let readers have the text from now on."""
+        self._is_shown = True
+        self._wake()
+
+    def sign(self, waiting: Waiting) -> None:
+        """Tell those who are attached now that it lives; a sign is not kept."""
+        self._sign = waiting
+        self._num_signs += 1
+        self._wake()
+
+    def finish(self, end: End) -> None:
+        """Add the last event."""
+        self._end = end
+        self._wake()
+
+    def fail(self, error: TidemillError) -> None:
+        """Have every reader raise this once it has read what is there."""
+        self._failure = error
+        self._wake()
+
+    async def read(self, after: int) -> AsyncGenerator[tuple[int, Event]]:
+        """Yield the events above a number, each with its own; a sign of life has the number of the event before it.
+
+        Ends with the End. Raises what the generation failed with, and ReaderTooSlowError when the next piece is gone.
+        """
+        number, num_signs = after, self._num_signs
+        while True:
+            event = self._take(number + 1) if self._is_shown else None
+            if event is not None:
+                number += 1
+                self.last_taken = max(self.last_taken, number)
+                yield number, event
+            elif self._failure is not None:
+                raise self._failure
+            elif self._is_shown and self._end is not None:
+                return
+            elif self._sign is not None and num_signs != self._num_signs:
+                num_signs = self._num_signs
+                yield number, self._sign
+            else:
+                await self._change()
+
+    def _take(self, number: int) -> Event | None:
+        """The event of this number; None when there is none yet. Taking the open piece closes it."""
+        place = number - self._num_dropped - 1
+        if place < 0:
+            raise ReaderTooSlowError
+        if place > len(self._piece_ends):
+            return None
+        if place == len(self._piece_ends):
+            num_bytes = self._num_dropped_bytes + len(self._text)
+            if (num_bytes, self._num_tokens) == self._piece_end(place - 1):
+                return self._end
+            self._piece_ends.append(num_bytes)
+            self._token_ends.append(self._num_tokens)
+        first, first_token = self._piece_end(place - 1)
+        last, last_token = self._piece_end(place)
+        text = self._text[first - self._num_dropped_bytes : last - self._num_dropped_bytes]
+        return Delta(text.decode(), last_token - first_token)
+
+    def _piece_end(self, place: int) -> tuple[int, int]:
+        """Bytes and tokens until the end of a piece that is here; -1 is the one before them."""
+        if place < 0:
+            return self._num_dropped_bytes, self._dropped_token_end
+        return self._piece_ends[place], self._token_ends[place]
+
+    def _drop_oldest(self) -> None:
+        end, self._dropped_token_end = self._piece_end(0)
+        del self._text[: end - self._num_dropped_bytes]
+        del self._piece_ends[0], self._token_ends[0]
+        self._num_dropped_bytes = end
+        self._num_dropped += 1
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():  # its reader went away
+                waiter.set_result(None)

@@ -1,0 +1,224 @@
+"""Generations that outlive their calls: each has a request id, and whoever sends it again attaches to it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from tidemill_services.domain.errors import (
+    DrainingError,
+    FieldInvalidError,
+    GenerationLostError,
+    RequestIdReusedError,
+    TidemillError,
+)
+from tidemill_services.faults import log_fault
+from tidemill_services.generation_note import GenerationNote
+from tidemill_services.generation_run import End, Event, Waiting
+from tidemill_services.metrics import Metrics
+from tidemill_services.recording import Recording
+from tidemill_services.session_streams import RunningStream, SessionStreams, StopReason
+from tidemill_services.store import generation_notes
+from tidemill_services.store.database import Database
+from tidemill_services.store.requests import RequestKey
+
+CLOSE_SECONDS = 5.0  # for the last notes to be written
+
+Start = Callable[[RunningStream], AsyncGenerator[Event]]
+_Name = tuple[str, str]  # account and request id
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long generations are kept, in seconds, and how much of them."""
+
+    # A connection whose network is gone is noticed after 10 s, so this makes 20 until nothing runs for nobody.
+    absence: float = 10.0  # that one runs on while no call is attached
+    kept: float = 60.0  # that the text of one that ended can still be had
+    max_kept_bytes: int = 64 << 20  # of all that ended; the oldest go first
+
+
+class _Generation:
+    """One that runs, or ended a short while ago."""
+
+    def __init__(self, key: RequestKey, database: Database) -> None:
+        self.key = key
+        self.note = GenerationNote(database, key, self._noted)
+        self.recording = Recording()
+        self.running = RunningStream(on_taken=self.note.begin, on_text=self._add)
+        self.num_calls = 0
+        self.num_kept_bytes = 0  # once it has ended
+        self.timer: asyncio.TimerHandle | None = None  # to its end when nobody is attached; then, until it is forgotten
+
+    @property
+    def name(self) -> _Name:
+        """What it is found by."""
+        return self.key.account_id, self.key.request_id
+
+    def _add(self, text: str, num_tokens: int) -> None:
+        if not self.recording.add(text, num_tokens) and self.running.stopped is None:
+            self.running.stop(StopReason.READER_TOO_SLOW)
+
+    def _noted(self, written: asyncio.Task[None]) -> None:
+        """Show the text now that no other process, and no later life of this one, makes another."""
+        if not written.cancelled() and written.exception() is None:
+            self.recording.show()
+        else:
+            self.running.stop(StopReason.CANCELLED)
+
+    def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Call this after a while, instead of what was set before."""
+        self.clear_timer()
+        self.timer = asyncio.get_running_loop().call_later(seconds, callback)
+
+    def clear_timer(self) -> None:
+        """Call nothing."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class ResumableGenerations:
+    """Those of this process. Each runs in a task of its own, which `close` waits for."""
+
+    def __init__(
+        self, database: Database, streams: SessionStreams, metrics: Metrics, patience: Patience | None = None
+    ) -> None:
+        self._database = database
+        self._patience = patience or Patience()
+        self._streams = streams
+        self._generations: dict[_Name, _Generation] = {}
+        self._ended: dict[_Name, _Generation] = {}  # in the order of their ends
+        self._num_ended_bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+        self._is_closing = asyncio.Event()
+        self._attached_calls = metrics.attached_calls
+        metrics.resumable_generations.set_function(lambda: len(self._generations))
+
+    @asynccontextmanager
+    async def attach(
+        self, key: RequestKey, resume_after: int, start: Start
+    ) -> AsyncGenerator[AsyncGenerator[tuple[int, Event]]]:
+        """Have the numbered events of the key's generation above a number; begin it with `start` if it is new.
+
+        Raises RequestIdReusedError, and FieldInvalidError for a number that was never sent. The events raise what
+        `start` does before its first text, ReaderTooSlowError, and what `generation_notes.check_unknown` does.
+        """
+        generation = self._generations.get((key.account_id, key.request_id))
+        if generation is None and resume_after:
+            await self._database.read(generation_notes.check_unknown, key)
+            raise GenerationLostError
+        if generation is None:
+            generation = self._begin(key, start)
+        else:
+            if generation.key.body_hash != key.body_hash:
+                raise RequestIdReusedError(field="request_id")
+            self._attached_calls.inc()
+        last = generation.recording.last_taken
+        if resume_after > last:
+            raise FieldInvalidError(
+                f"resume_after is {resume_after}; the last message that was sent is {last}.", field="resume_after"
+            )
+        with self._attached(generation):
+            async with aclosing(generation.recording.read(resume_after)) as events:
+                yield events
+
+    def cancel(self, account_id: str, request_id: str) -> bool:
+        """End a generation; False when none of that name runs."""
+        generation = self._generations.get((account_id, request_id))
+        if generation is None or generation.recording.is_over:
+            return False
+        generation.running.stop(StopReason.CANCELLED)
+        return True
+
+    def drain(self) -> None:
+        """End what nobody is attached to: no call can attach any more."""
+        self._is_draining = True
+        for generation in self._generations.values():
+            if not generation.num_calls:
+                generation.running.stop(StopReason.CANCELLED)
+
+    async def close(self) -> None:
+        """End what is still there, wait a little for the last notes, and forget all."""
+        self._is_closing.set()
+        for generation in self._generations.values():
+            generation.running.stop(StopReason.DRAINING)
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
+        for generation in self._generations.values():
+            generation.clear_timer()
+        self._generations.clear()
+
+    def _begin(self, key: RequestKey, start: Start) -> _Generation:
+        generation = _Generation(key, self._database)
+        self._generations[generation.name] = generation
+        task = asyncio.create_task(self._run(generation, start), name="generation")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return generation
+
+    async def _run(self, generation: _Generation, start: Start) -> None:
+        try:
+            end = await self._record(generation, start)
+        except asyncio.CancelledError:
+            generation.recording.fail(DrainingError(retry_after_seconds=1))
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is what its callers are told
+            refusal = error if isinstance(error, TidemillError) else log_fault(error, "a generation")
+            try:
+                await generation.note.take_back()
+            finally:
+                del self._generations[generation.name]
+                generation.clear_timer()
+                generation.recording.fail(refusal)
+        else:
+            self._keep(generation)
+            await generation.note.end(end.usage, self._is_closing)
+
+    async def _record(self, generation: _Generation, start: Start) -> End:
+        recording = generation.recording
+        await self._database.read(generation_notes.check_unknown, generation.key)
+        async with aclosing(start(generation.running)) as events:
+            async for event in events:
+                if isinstance(event, Waiting):
+                    recording.sign(event)
+                elif isinstance(event, End):
+                    await generation.note.begin()
+                    recording.finish(event)
+                    return event
+        raise AssertionError("a generation's events end with its End")
+
+    def _keep(self, generation: _Generation) -> None:
+        """Keep its text for a while, as long as there is room."""
+        self._ended[generation.name] = generation
+        generation.num_kept_bytes = generation.recording.num_bytes
+        self._num_ended_bytes += generation.num_kept_bytes
+        generation.set_timer(self._patience.kept, lambda: self._forget(generation))
+        while self._num_ended_bytes > self._patience.max_kept_bytes:
+            self._forget(next(iter(self._ended.values())))
+
+    def _forget(self, generation: _Generation) -> None:
+        """Let its text go. Calls that are attached still read it."""
+        generation.clear_timer()
+        self._num_ended_bytes -= generation.num_kept_bytes
+        del self._ended[generation.name], self._generations[generation.name]
+
+    @contextmanager
+    def _attached(self, generation: _Generation) -> Iterator[None]:
+        """Count a call that reads it; when the last one goes, it has a while until another one comes."""
+        if not generation.recording.is_over:
+            generation.clear_timer()
+        generation.num_calls += 1
+        try:
+            with self._streams.reading():
+                yield
+        finally:
+            generation.num_calls -= 1
+            if not generation.num_calls and not generation.recording.is_over:
+                seconds = 0.0 if self._is_draining else self._patience.absence
+                generation.set_timer(seconds, lambda: generation.running.stop(StopReason.CANCELLED))
