@@ -161,7 +161,12 @@ class Application:
             drain_grace_seconds=settings.stop_grace.total_seconds(),
         )
         launcher = LocalLauncher(
-            LocalLauncherSettings(settings.replica_threads, settings.replica_device, settings.log_level)
+            LocalLauncherSettings(
+                threads=settings.replica_threads,
+                device=settings.replica_device,
+                fake_tick_ms=settings.replica_fake_tick_ms,
+                log_level=settings.log_level,
+            )
         )
         host = Host(database, launcher, host_settings)
         await host.open()

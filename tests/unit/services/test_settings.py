@@ -55,6 +55,7 @@ def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
         ("HOST", "example.org"),
         ("LOG_LEVEL", "loud"),
         ("REPLICA_DEVICE", "abacus"),
+        ("REPLICA_FAKE_TICK_MS", "-1"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:
