@@ -14,7 +14,7 @@ _BYTES_OF_A_TOKEN_ID = 4
 
 
 class EngineStream(AsyncIterator[EngineOutput]):
-    """Yields what a generation makes: an output for each step while its reader keeps up, several in one when not.
+    """Yields what a generation makes: an output for each message while its reader keeps up, several in one when not.
 
     Ends after the output with a `finish_reason`. Raises ReplicaRejectedError before the first output (nothing ran),
     ReplicaLostError when the replica or the connection went, and ReaderTooSlowError when 1 MiB waited to be read;
@@ -32,6 +32,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
         self._failure: TidemillError | None = None
         self._is_open = True  # more may come
         self._is_over = False  # all was read
+        self._is_nudged = False
         self._waiter: asyncio.Future[None] | None = None
         self._on_end: Callable[[], None] | None = None
 
@@ -40,10 +41,10 @@ class EngineStream(AsyncIterator[EngineOutput]):
         return self
 
     async def __anext__(self) -> EngineOutput:
-        """Everything that came since the last call; waits for something."""
+        """Everything that came since the last call; waits for something, or a nudge."""
         if self._is_over:
             raise StopAsyncIteration
-        while self._is_open and not self._token_ids and not self._texts:
+        while self._is_open and not self._token_ids and not self._texts and not self._is_nudged:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -62,6 +63,11 @@ class EngineStream(AsyncIterator[EngineOutput]):
         if not self._is_open:
             callback()
 
+    def nudge(self) -> None:
+        """Have the reader look up: it gets an output with nothing in it, if nothing came meanwhile."""
+        self._is_nudged = True
+        self._wake()
+
     def abort(self) -> None:
         """End the generation within a step; the stream then ends with CANCELLED."""
         if self._is_open:
@@ -78,15 +84,20 @@ class EngineStream(AsyncIterator[EngineOutput]):
 
     def put(self, output: pb.SequenceOutput) -> None:
         """Called by the client with each output of this sequence."""
-        if output.text:
-            self._texts.append(output.text)
-            self._num_bytes += len(output.text.encode())
-        if output.token_ids:
-            self._token_ids.extend(output.token_ids)
-            self._num_bytes += _BYTES_OF_A_TOKEN_ID * len(output.token_ids)
-        if output.finish_reason == pb.FINISH_REASON_REJECTED:
+        text, token_ids, finish_reason = (
+            output.text,
+            output.token_ids,
+            output.finish_reason,
+        )  # each read makes an object
+        if text:
+            self._texts.append(text)
+            self._num_bytes += len(text) if text.isascii() else len(text.encode())
+        if token_ids:
+            self._token_ids.extend(token_ids)
+            self._num_bytes += _BYTES_OF_A_TOKEN_ID * len(token_ids)
+        if finish_reason == pb.FINISH_REASON_REJECTED:
             self.fail(ReplicaRejectedError(retry_after_seconds=1.0))
-        elif output.finish_reason:
+        elif finish_reason:
             self._last = output
             self._end()
         elif self._num_bytes > MAX_BUFFERED_BYTES:
@@ -106,6 +117,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
         self._texts.clear()
         self._token_ids.clear()
         self._num_bytes = 0
+        self._is_nudged = False
         if last is None:
             return EngineOutput(text, len(token_ids), token_ids)
         self._is_over = True

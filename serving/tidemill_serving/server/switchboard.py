@@ -1,8 +1,8 @@
 """The wall between the engine's thread and the event loop: every sequence of every caller passes here.
 
-The engine's thread only appends to a queue and wakes the loop; everything else here runs in the loop. Steps that follow
-each other within `GATHER_SECONDS` are passed on together, since a message costs as much as ten tokens in it, all the way
-to the reader. The first step after a pause, and one in which a sequence ends, are passed on at once.
+The engine's thread only appends to a queue and wakes the loop; everything else here runs in the loop. Steps that
+follow each other within `GATHER_SECONDS` are passed on together, since a message costs as much as ten tokens in it, all
+the way to the reader. The first step after a pause, and one in which a sequence ends, are passed on at once.
 """
 
 import asyncio
