@@ -90,13 +90,14 @@ class Generations:
         """
         arrived = time.monotonic()
         check_options(options)
-        if session:
-            paying = await self._paying_session(caller, "", session)
-        else:
+        if not session:
             model = (await self._catalogue.resolve(caller, model)).name
-            paying = await self._paying_session(caller, model, "")
+        asked = (caller.key_id, "" if session else model, session)
+        paying = await self._sessions.ask(asked, _find_paying_session, caller, *asked[1:])
         _name_in_logs(paying)
         with self._streams.call(paying.session_id):
+            if not self._sessions.holds(asked):
+                self._streams.look()  # it may have been stopped just before this call was counted
             if not paying.is_open:
                 raise SessionEndedError(field="session")
             if model not in ("", paying.model):
@@ -145,11 +146,6 @@ class Generations:
             self._measure(run)
             trace.end(run, failure)
 
-    async def _paying_session(self, caller: Caller, model: str, session_id: str) -> Session:
-        """The session of that id, else the key's open one of the model; perhaps as it was two seconds ago."""
-        key = (caller.key_id, model, session_id)
-        return await self._sessions.ask(key, _find_paying_session, caller, model, session_id)
-
     def _measure(self, run: GenerationRun) -> None:
         model = run.admitted.model
         self._metrics.generations.labels(model, run.finish_reason).inc()
@@ -168,6 +164,7 @@ def _name_in_logs(paying: Session) -> None:
 
 
 def _find_paying_session(tx: Transaction, caller: Caller, model: str, session_id: str) -> Session:
+    """The session of that id, else the key's open one of the model."""
     if session_id:
         return sessions.get_session(tx, caller.account_id, session_id)
     session = sessions.open_session_of(tx, caller.key_id, model)

@@ -25,6 +25,11 @@ class Memory(Generic[K, V]):
         self._topic_of = topic_of
         self._kept: dict[K, tuple[V, str, int, float]] = {}  # the value, its topic, the moment and time of the question
 
+    def holds(self, key: K) -> bool:
+        """Whether nothing was heard since what is kept under the key was asked for."""
+        kept = self._kept.get(key)
+        return kept is not None and not self._database.changed_since(kept[1], kept[2])
+
     async def ask(
         self, key: K, unit: Callable[Concatenate[Transaction, P], V], /, *args: P.args, **kwargs: P.kwargs
     ) -> V:
