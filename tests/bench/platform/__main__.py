@@ -12,6 +12,7 @@ import json
 import os
 import platform as machine
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,6 +60,25 @@ def records(figures: list[Figure], found: dict[str, str]) -> list[dict[str, obje
     ]
 
 
+def tell(what: str) -> None:
+    """Say what is being done."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def measure(chosen: plan.Plan, only: str, small: Path, large: Path) -> list[Figure]:
+    """The figures of both benches, or of `only` one."""
+    figures: list[Figure] = []
+    if only != "wire" and (large / "model.toml").exists():
+        figures += whole.measure(chosen, large, tell)
+    elif only != "wire":
+        tell("whole: left out, the model is not there: `make bench-setup` builds it")
+    if only != "whole":
+        if chosen.with_peers and not subjects.has_litserve():
+            tell("wire: LitServe is not there, so nothing is compared with it: `make bench-setup` installs it")
+        figures += wire.measure(chosen, small, tell)
+    return figures
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -73,21 +93,9 @@ def main() -> None:
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     chosen = plan.TRIAL if given.trial else plan.QUICK if given.quick else plan.FULL
-    small = packages.make_small()
-    large = small if given.trial else packages.LARGE
-
-    def tell(what: str) -> None:
-        print(what, file=sys.stderr, flush=True)
-
-    figures: list[Figure] = []
-    if given.only != "wire" and (large / "model.toml").exists():
-        figures += whole.measure(chosen, large, tell)
-    elif given.only != "wire":
-        tell("whole: left out, the model is not there: `make bench-setup` builds it")
-    if given.only != "whole":
-        if not subjects.has_litserve():
-            tell("wire: LitServe is not there, so nothing is compared with it: `make bench-setup` installs it")
-        figures += wire.measure(chosen, small, tell)
+    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder:
+        small = packages.make_small(Path(folder) / "bench-small")
+        figures = measure(chosen, given.only or "", small, large=small if given.trial else packages.LARGE)
     found = about()
     show(figures, found, console)
     if given.json:

@@ -5,9 +5,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-FOLDER = ROOT / ".build" / "bench"
-LARGE = FOLDER / "bench-125m"  # made by `tests.bench.platform.model`
-SMALL = FOLDER / "bench-small"  # made here, of the tests' tiny model
+LARGE = ROOT / ".build" / "bench" / "bench-125m"  # made by `tests.bench.platform.model`
 TINY = ROOT / "tests" / "models" / "tiny-llama"
 
 # The end token is the padding, which no answer holds: its logit is 0 or near it, and the fake device never makes it.
@@ -51,9 +49,8 @@ def write_manifest(folder: Path, *, context_length: int, slots: int) -> None:
     (folder / "model.toml").write_text(manifest)
 
 
-def make_small(folder: Path = SMALL) -> Path:
+def make_small(folder: Path) -> Path:
     """The tests' tiny model with 64 slots; for the fake device, and for a trial of the bench itself."""
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in ("model.onnx", "tokenizer.json"):
         shutil.copy(TINY / name, folder / name)

@@ -17,6 +17,7 @@ class Plan:
     saturated_rounds: int
     unary_rounds: int  # calls of each of 16 callers
     num_admissions: int
+    with_peers: bool = True
 
 
 FULL = Plan(
@@ -54,4 +55,5 @@ TRIAL = Plan(
     saturated_rounds=1,
     unary_rounds=2,
     num_admissions=20,
+    with_peers=False,
 )

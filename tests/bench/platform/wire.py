@@ -15,7 +15,7 @@ from tests.bench.platform import admission
 from tests.bench.platform.figures import Figure, Sample, Target, in_turns, median, ratio
 from tests.bench.platform.load import Load
 from tests.bench.platform.plan import Plan
-from tests.bench.platform.subjects import engine, has_litserve, litserve, platform
+from tests.bench.platform.subjects import Platform, engine, has_litserve, litserve, platform
 
 _BENCH = "wire"
 TICK_MS = 10
@@ -32,7 +32,9 @@ Tell = Callable[[str], None]
 
 def measure(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
     """All figures of this bench."""
-    return _paced(plan, package, tell) + _saturated(plan, package, tell) + _unary(plan, package, tell)
+    figures = _paced(plan, package, tell)
+    with platform(package, device="fake", kinds=("library", "stubs")) as ours:
+        return figures + _saturated(plan, package, ours, tell) + _unary(plan, package, ours, tell)
 
 
 def _paced(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
@@ -48,18 +50,13 @@ def _paced(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
     return figures
 
 
-def _saturated(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
+def _saturated(plan: Plan, package: Path, ours: Sequence[Platform], tell: Tell) -> list[Figure]:
     tell(f"wire: saturated, {NUM_SATURATED} streams")
     load = Load(NUM_SATURATED, plan.saturated_tokens, plan.saturated_rounds)
     with ExitStack() as parts:
         alone = parts.enter_context(engine(package, device="fake"))
-        library, stubs = parts.enter_context(platform(package, device="fake", kinds=("library", "stubs")))
-        subjects = {
-            "platform": partial(library.measure, load),
-            "platform, bare stubs": partial(stubs.measure, load),
-            "engine": partial(alone.measure, load),
-        }
-        if has_litserve():
+        subjects = {**_by_client(ours, load), "engine": partial(alone.measure, load)}
+        if plan.with_peers and has_litserve():
             for name, mode in (("litserve", "streamed"), ("litserve, tokens joined by hand", "joined")):
                 peer = parts.enter_context(litserve(package, mode))
                 subjects[name] = partial(peer.measure, load)
@@ -76,13 +73,17 @@ def _saturated(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
     return figures
 
 
-def _unary(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
+def _by_client(ours: Sequence[Platform], load: Load) -> dict[str, Callable[[], Sample]]:
+    library, stubs = ours
+    return {"platform": partial(library.measure, load), "platform, bare stubs": partial(stubs.measure, load)}
+
+
+def _unary(plan: Plan, package: Path, ours: Sequence[Platform], tell: Tell) -> list[Figure]:
     tell(f"wire: unary calls, {NUM_CALLERS} callers")
     load = Load(NUM_CALLERS, 1, plan.unary_rounds, prompt_letters=16)
     with ExitStack() as parts:
-        library, stubs = parts.enter_context(platform(package, device="fake", kinds=("library", "stubs")))
-        subjects = {"platform": partial(library.measure, load), "platform, bare stubs": partial(stubs.measure, load)}
-        if has_litserve():
+        subjects = _by_client(ours, load)
+        if plan.with_peers and has_litserve():
             peer = parts.enter_context(litserve(package, "unary"))
             subjects["litserve"] = partial(peer.measure, load)
         samples = in_turns(plan.wire_turns, subjects)
