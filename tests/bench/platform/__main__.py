@@ -65,9 +65,8 @@ def tell(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def measure(chosen: plan.Plan, only: str, small: Path, large: Path) -> list[Figure]:
-    """The figures of both benches, or of `only` one."""
-    figures: list[Figure] = []
+def measure(chosen: plan.Plan, only: str, small: Path, large: Path, figures: list[Figure]) -> None:
+    """Add the figures of both benches, or of `only` one."""
     if only != "wire" and (large / "model.toml").exists():
         figures += whole.measure(chosen, large, tell)
     elif only != "wire":
@@ -75,8 +74,8 @@ def measure(chosen: plan.Plan, only: str, small: Path, large: Path) -> list[Figu
     if only != "whole":
         if chosen.with_peers and not subjects.has_litserve():
             tell("wire: LitServe is not there, so nothing is compared with it: `make bench-setup` installs it")
-        figures += wire.measure(chosen, small, tell)
-    return figures
+        for part in wire.PARTS:
+            figures += part(chosen, small, tell)
 
 
 def main() -> None:
@@ -93,13 +92,16 @@ def main() -> None:
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     chosen = plan.TRIAL if given.trial else plan.QUICK if given.quick else plan.FULL
-    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder:
-        small = packages.make_small(Path(folder) / "bench-small")
-        figures = measure(chosen, given.only or "", small, large=small if given.trial else packages.LARGE)
-    found = about()
-    show(figures, found, console)
-    if given.json:
-        given.json.write_text(json.dumps(records(figures, found), indent=1) + "\n")
+    figures: list[Figure] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder:
+            small = packages.make_small(Path(folder) / "bench-small")
+            measure(chosen, given.only or "", small, small if given.trial else packages.LARGE, figures)
+    finally:  # what was measured before something broke took its time
+        found = about()
+        show(figures, found, console)
+        if given.json:
+            given.json.write_text(json.dumps(records(figures, found), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import accounts, models, sessions
 from tidemill_services.store.opening import open_database
+from tidemill_telemetry.tracing import NoTracing
 
 _SECRET = b"bench"
 
@@ -59,6 +60,7 @@ async def _measure(folder: Path, package: Path, num_admissions: int) -> float:
             Replicas(database, "bench", _SECRET),
             SessionStreams(),
             Metrics(),
+            NoTracing(),
         )
         identities = Identities(database, _SECRET)
         options = GenerationOptions(max_tokens=1, temperature=0.0)

@@ -116,6 +116,9 @@ def litserve(package: Path, mode: str) -> Iterator[LitServe]:
             with child("litserve_client", "--url", url, "--mode", mode, python=PEERS_PYTHON) as client:
                 pids = [process.pid, *children_of(process.pid)]
                 yield LitServe(client, pids)
+        except AssertionError as error:
+            log.seek(0)
+            raise AssertionError(f"{error}; LitServe said:\n{log.read()[-2000:]}") from error
         finally:
             _end(process)
 

@@ -30,14 +30,14 @@ _ADMISSION_TARGET = Target(5.0, is_floor=False)
 Tell = Callable[[str], None]
 
 
-def measure(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
-    """All figures of this bench."""
-    figures = _paced(plan, package, tell)
+def measure_fast(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
+    """As fast as it can: streams, then unary calls."""
     with platform(package, device="fake", kinds=("library", "stubs")) as ours:
-        return figures + _saturated(plan, package, ours, tell) + _unary(plan, package, ours, tell)
+        return _saturated(plan, package, ours, tell) + _unary(plan, package, ours, tell)
 
 
-def _paced(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
+def measure_paced(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
+    """One token every 10 ms."""
     figures: list[Figure] = []
     device = {"device": "fake", "tick_ms": TICK_MS}
     with engine(package, **device) as alone, platform(package, kinds=("library",), **device) as (whole,):
@@ -128,3 +128,6 @@ def _figure(
     metric: str, streams: int, value: float, unit: str, subject: str = "platform", target: Target | None = None
 ) -> Figure:
     return Figure(_BENCH, metric, streams, value, unit, subject, target)
+
+
+PARTS = (measure_paced, measure_fast)
