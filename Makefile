@@ -4,15 +4,16 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PEERS  := .venv-peers
 PROTOS := $(shell find protos -name '*.proto') protos/generate.py
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STUBS  := clients/tidemill/v1/__init__.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup protos check lint test fault bench run demo clean
+.PHONY: help setup protos check lint test fault bench bench-setup run demo clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 # What runs: the program as users install it. The build makes the stubs, so a changed proto installs anew.
 $(VENV)/.run: pyproject.toml hatch_build.py $(PROTOS)
@@ -53,9 +54,21 @@ fault: setup  ## the strain tests with their full counts, and a summary: about a
 	TIDEMILL_STRAIN=full TIDEMILL_STRAIN_REPORT=build/strain.json $(BIN)/python -m pytest tests/fault --timeout 1800
 	@echo "The figures are in build/strain.json."
 
-bench: setup  ## measure; prints tables and writes JSON
-	$(BIN)/python -m tests.bench.engine
-	$(BIN)/python -m tests.bench.store
+bench: setup bench-setup  ## measure; prints tables and writes JSON into .build/bench
+	$(BIN)/python -m tests.bench.engine --json .build/bench/engine.json
+	$(BIN)/python -m tests.bench.store --json .build/bench/store.json
+	$(BIN)/python -m tests.bench.platform --json .build/bench/platform.json
+
+# What is compared with us, and what builds the bench's model: never in our own environment.
+$(PEERS)/.done: tests/bench/platform/peers.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement tests/bench/platform/peers.txt
+	@touch $@
+
+.build/bench/bench-125m/model.toml: tests/bench/platform/model.py | $(PEERS)/.done
+	$(PEERS)/bin/python -m tests.bench.platform.model
+
+bench-setup: $(PEERS)/.done .build/bench/bench-125m/model.toml  ## install the benches' peers apart and build their model
 
 run: $(VENV)/.run  ## set up what is missing, start the platform, ask the demo model, serve until Ctrl-C
 	$(BIN)/tidemill demo --stay

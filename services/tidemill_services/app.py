@@ -185,7 +185,13 @@ class Application:
         tls = await asyncio.to_thread(open_replica_tls, settings)
         connect = partial(ReplicaClient, tls=tls)
         launcher = LocalLauncher(
-            LocalLauncherSettings(settings.replica_threads, settings.replica_device, settings.log_level, tls)
+            LocalLauncherSettings(
+                threads=settings.replica_threads,
+                device=settings.replica_device,
+                fake_tick_ms=settings.replica_fake_tick_ms,
+                log_level=settings.log_level,
+                tls=tls,
+            )
         )
         host = Host(database, launcher, host_settings, connect=connect)
         await host.open()

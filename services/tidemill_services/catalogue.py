@@ -28,6 +28,8 @@ from tidemill_services.domain.model import ModelRecord
 from tidemill_services.identity import Caller
 from tidemill_services.store import models
 from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.memory import Memory
+from tidemill_services.store.topics import MODELS, model_topic
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +101,17 @@ def resolve_model(tx: Transaction, caller: Caller, name: str, field: str = "mode
     raise ModelRequiredError(f"Name a model, or give the key a default one; there is: {listed}.", field=field)
 
 
+def _topic_of(names: tuple[str, str], record: ModelRecord) -> str:
+    """A model that is named hangs on itself; one that is the only one hangs on all."""
+    return model_topic(record.name) if any(names) else MODELS
+
+
 class Catalogue:
     """All registered models, by name; a model's tokenizer is read when it is first asked for."""
 
     def __init__(self, database: Database, renderer: TemplateRenderer) -> None:
-        self._database = database
         self._renderer = renderer
+        self._records = Memory[tuple[str, str], ModelRecord](database, _topic_of)
         self._served: dict[str, ServedModel] = {}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -113,7 +120,10 @@ class Catalogue:
 
         Raises what that does, and ModelFailedError when its package is not on disk as it was registered.
         """
-        record = await self._database.read(resolve_model, caller, name)
+        record = await self._records.ask((name, caller.default_model or ""), resolve_model, caller, name)
+        served = self._served.get(record.name)
+        if served is not None and served.digest == record.digest:
+            return served
         async with self._loading[record.name]:
             served = self._served.get(record.name)
             if served is None or served.digest != record.digest:

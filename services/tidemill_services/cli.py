@@ -57,6 +57,9 @@ def serve(
     replica_device: Annotated[
         str | None, typer.Option(help="cpu, or fake: answers without a model, to measure the rest.  [default: cpu]")
     ] = None,
+    replica_fake_tick_ms: Annotated[
+        int | None, typer.Option(help="How long each step of the fake device takes.  [default: 5]")
+    ] = None,
     replica_threads: Annotated[
         int | None, typer.Option(help="Threads of one replica; 0: one per core.  [default: 0]")
     ] = None,
@@ -115,6 +118,7 @@ def serve(
             models=tuple(models) if models else None,
             replica_capacity=replica_capacity,
             replica_device=replica_device,
+            replica_fake_tick_ms=replica_fake_tick_ms,
             replica_threads=replica_threads,
             stop_grace=_seconds("stop_grace", stop_grace, MAX_STOP_GRACE_SECONDS),
             reader_patience=_seconds("reader_patience", reader_patience, MAX_READER_PATIENCE_SECONDS),

@@ -29,7 +29,9 @@ from tidemill_services.metrics import Metrics
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import RunningStream, SessionStreams
 from tidemill_services.store import sessions
-from tidemill_services.store.database import Database
+from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.memory import Memory
+from tidemill_services.store.topics import session_topic
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
 
@@ -70,12 +72,12 @@ class Generations:
         metrics: Metrics,
         tracing: Tracing,
     ) -> None:
-        self._database = database
         self._catalogue = catalogue
         self._replicas = replicas
         self._streams = streams
         self._metrics = metrics
         self._tracing = tracing
+        self._sessions = Memory[tuple[str, str, str], Session](database, _topic_of)
 
     @asynccontextmanager
     async def admit(
@@ -88,13 +90,14 @@ class Generations:
         """
         arrived = time.monotonic()
         check_options(options)
-        if session:
-            paying = await self._database.read(sessions.get_session, caller.account_id, session)
-        else:
+        if not session:
             model = (await self._catalogue.resolve(caller, model)).name
-            paying = await self._open_session(caller, model)
+        asked = (caller.key_id, "" if session else model, session)
+        paying = await self._sessions.ask(asked, _find_paying_session, caller, *asked[1:])
         _name_in_logs(paying)
         with self._streams.call(paying.session_id):
+            if not self._sessions.holds(asked):
+                self._streams.look()  # it may have been stopped just before this call was counted
             if not paying.is_open:
                 raise SessionEndedError(field="session")
             if model not in ("", paying.model):
@@ -147,12 +150,6 @@ class Generations:
             self._measure(run)
             trace.end(run, failure)
 
-    async def _open_session(self, caller: Caller, model: str) -> Session:
-        session = await self._database.read(sessions.open_session_of, caller.key_id, model)
-        if session is None:
-            raise NoSessionError
-        return session
-
     def _measure(self, run: GenerationRun) -> None:
         model = run.admitted.model
         self._metrics.generations.labels(model, run.finish_reason).inc()
@@ -168,6 +165,20 @@ def _name_in_logs(paying: Session) -> None:
     call = current_call()
     if call is not None:
         call.session, call.model = paying.session_id, paying.model
+
+
+def _find_paying_session(tx: Transaction, caller: Caller, model: str, session_id: str) -> Session:
+    """The session of that id, else the key's open one of the model."""
+    if session_id:
+        return sessions.get_session(tx, caller.account_id, session_id)
+    session = sessions.open_session_of(tx, caller.key_id, model)
+    if session is None:
+        raise NoSessionError
+    return session
+
+
+def _topic_of(_key: object, session: Session) -> str:
+    return session_topic(session.session_id)
 
 
 def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:

@@ -36,7 +36,7 @@ class SessionDrains:
         self._timers: dict[str, asyncio.TimerHandle] = {}  # by session
 
     async def run(self) -> None:
-        """Look whenever a session changed, or pays for something new here. Runs until cancelled."""
+        """Look whenever a session changed, or a stopped one's last call ended here. Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_store(), name="session-drains-watch")
             while True:
@@ -49,7 +49,7 @@ class SessionDrains:
 
     async def _watch_store(self) -> None:
         async for _ in self._database.changes(MODELS):
-            self._streams.changed.set()
+            self._streams.look()
 
     async def _look(self) -> None:
         here = self._streams.session_ids
@@ -61,6 +61,7 @@ class SessionDrains:
 
     def _drain(self, stopped: _Stopped) -> None:
         session_id = stopped.session_id
+        self._streams.drain_session(session_id)
         if stopped.left_ms <= 0:
             self._streams.stop_session(session_id)
         elif session_id not in self._timers:

@@ -52,17 +52,18 @@ class _Payer:
         self.num_calls = 0
         self.streams: set[RunningStream] = set()
         self.stopped: StopReason | None = None  # streams that begin now are stopped from the start
+        self.is_draining = False  # its session was stopped, and its streams may finish
 
 
 class SessionStreams:
     """All calls of this process by the session that pays for them.
 
-    A call registers *before* it reads that its session is open, and whoever watches `changed` looks at the sessions
-    of new calls: so a session that is stopped meanwhile is found out by one of the two.
+    A call registers in the moment in which its session was read or remembered as open. A stop that is heard of later
+    finds the call here; who finds that one was heard of before calls `look`.
     """
 
     def __init__(self) -> None:
-        self.changed = asyncio.Event()  # a session got its first call here, or its last one ended
+        self.changed = asyncio.Event()  # a stopped session's last call ended here, or there may be one that has calls
         self._payers: dict[str, _Payer] = {}
         self._num_readers = 0
         self._stopped: StopReason | None = None
@@ -81,7 +82,6 @@ class SessionStreams:
         if payer is None:
             payer = self._payers[session_id] = _Payer()
             self._empty.clear()
-            self.changed.set()
         payer.num_calls += 1
         try:
             yield
@@ -89,7 +89,8 @@ class SessionStreams:
             payer.num_calls -= 1
             if not payer.num_calls:
                 del self._payers[session_id]
-                self.changed.set()
+                if payer.is_draining:
+                    self.changed.set()
             self._show_whether_empty()
 
     @contextmanager
@@ -114,6 +115,16 @@ class SessionStreams:
             yield stream
         finally:
             payer.streams.discard(stream)
+
+    def look(self) -> None:
+        """Have whoever watches `changed` see which sessions were stopped."""
+        self.changed.set()
+
+    def drain_session(self, session_id: str) -> None:
+        """Tell when the last call of a session that was stopped has ended."""
+        payer = self._payers.get(session_id)
+        if payer is not None:
+            payer.is_draining = True
 
     def stop_session(self, session_id: str) -> None:
         """End the streams of a session, and those that its calls begin later."""

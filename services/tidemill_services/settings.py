@@ -36,6 +36,7 @@ class Settings:
     models: tuple[Path, ...] = ()  # folders of model packages, besides data_dir/models and the bundled ones
     replica_capacity: int = 4  # replicas that this host runs at once
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
+    replica_fake_tick_ms: int = 5  # how long each step of the fake device takes
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
     reader_patience: timedelta = timedelta(seconds=60)  # for a caller that takes nothing of its stream
@@ -92,6 +93,7 @@ class Settings:
         for name in ("port", "http_port", "admin_port"):
             _check_range(name, getattr(self, name), 0, 65_535)
         _check_range("replica_capacity", self.replica_capacity, 1, 1_024)
+        _check_range("replica_fake_tick_ms", self.replica_fake_tick_ms, 0, 60_000)
         _check_range("replica_threads", self.replica_threads, 0, 1_024)
         _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_STOP_GRACE_SECONDS)
         _check_range("reader_patience", self.reader_patience.total_seconds(), 1, MAX_READER_PATIENCE_SECONDS)
@@ -161,6 +163,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "http_port": (int, "a number"),
     "admin_port": (int, "a number"),
     "replica_capacity": (int, "a number"),
+    "replica_fake_tick_ms": (int, "a number"),
     "replica_threads": (int, "a number"),
     "data_dir": (Path, "a folder"),
     "models": (lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part), "folders"),

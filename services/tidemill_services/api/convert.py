@@ -1,7 +1,6 @@
 """Between the public messages and the domain: names, times, requests."""
 
 import re
-from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -89,9 +88,8 @@ def duration(seconds: float | None) -> Duration | None:
     """Seconds as a message; None stays None."""
     if seconds is None:
         return None
-    message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
-    return message
+    whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
+    return Duration(seconds=whole, nanos=microseconds * 1000)
 
 
 def usage(used: Usage) -> usage_pb2.Usage:

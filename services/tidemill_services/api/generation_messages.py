@@ -24,8 +24,9 @@ def generate_response(sequence_number: int, event: Event) -> inference_pb2.Gener
     response = inference_pb2.GenerateResponse(sequence_number=sequence_number)
     match event:
         case Delta():
-            response.delta.text = event.text
-            response.delta.num_tokens = event.num_tokens
+            delta = response.delta
+            delta.text = event.text
+            delta.num_tokens = event.num_tokens
         case Waiting():
             response.keep_alive.CopyFrom(_keep_alive(event))
         case End():

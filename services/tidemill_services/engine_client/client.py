@@ -64,6 +64,7 @@ class ReplicaClient:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._status = _NOT_OPEN
         self._load = ReplicaLoad()
+        self._status_now: ReplicaStatus | None = None  # both together; made when it is asked for
         self._changed = asyncio.Event()  # set, and replaced, at each change of the status
         self._streams: dict[int, EngineStream] = {}
         self._backlog = Backlog()
@@ -121,7 +122,9 @@ class ReplicaClient:
     @property
     def status(self) -> ReplicaStatus:
         """How the replica is, with the newest load."""
-        return replace(self._status, load=self._load)
+        if self._status_now is None:
+            self._status_now = replace(self._status, load=self._load)
+        return self._status_now
 
     @property
     def num_streams(self) -> int:
@@ -201,7 +204,7 @@ class ReplicaClient:
             self._lose(cause)
 
     def _take_step(self, step: pb.Step) -> None:
-        self._load = read_load(step.load)
+        self._load, self._status_now = read_load(step.load), None
         streams = self._streams
         for output in step.outputs:
             stream = streams.get(output.sequence_id)
@@ -210,7 +213,7 @@ class ReplicaClient:
 
     def _take_status(self, message: pb.Status) -> None:
         status = read_status(message)
-        self._load = status.load
+        self._load, self._status_now = status.load, None
         if status.responsive:
             self._unresponsive_since = None
         elif self._unresponsive_since is None:
@@ -219,7 +222,7 @@ class ReplicaClient:
 
     def _show(self, status: ReplicaStatus) -> None:
         if status != self._status:
-            self._status = status
+            self._status, self._status_now = status, None
             self._changed.set()
             self._changed = asyncio.Event()
 

@@ -1,7 +1,7 @@
 """One generation on a replica, as its reader sees it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 from tidemill.engine.v1 import engine_pb2 as pb
@@ -21,7 +21,7 @@ class Backlog:
 
 
 class EngineStream(AsyncIterator[EngineOutput]):
-    """Yields what a generation makes: an output for each step while its reader keeps up, several in one when not.
+    """Yields what a generation makes: an output for each message while its reader keeps up, several in one when not.
 
     Ends after the output with a `finish_reason`. Raises ReplicaRejectedError before the first output (nothing ran),
     ReplicaLostError when the replica or the connection went, and ReaderTooSlowError when 1 MiB waited to be read;
@@ -46,6 +46,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
         self._failure: TidemillError | None = None
         self._is_open = True  # more may come
         self._is_over = False  # all was read
+        self._is_nudged = False
         self._waiter: asyncio.Future[None] | None = None
         self._on_end: Callable[[], None] | None = None
         self._on_text: Callable[[str, int], None] | None = None
@@ -55,10 +56,10 @@ class EngineStream(AsyncIterator[EngineOutput]):
         return self
 
     async def __anext__(self) -> EngineOutput:
-        """Everything that came since the last call; waits for something."""
+        """Everything that came since the last call; waits for something, or a nudge."""
         if self._is_over:
             raise StopAsyncIteration
-        while self._is_open and not self._token_ids and not self._texts:
+        while self._is_open and not self._token_ids and not self._texts and not self._is_nudged:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -84,6 +85,11 @@ class EngineStream(AsyncIterator[EngineOutput]):
         """
         self._on_text = on_text
 
+    def nudge(self) -> None:
+        """Have the reader look up: it gets an output with nothing in it, if nothing came meanwhile."""
+        self._is_nudged = True
+        self._wake()
+
     def abort(self) -> None:
         """End the generation within a step; the stream then ends with CANCELLED."""
         if self._is_open:
@@ -99,16 +105,21 @@ class EngineStream(AsyncIterator[EngineOutput]):
 
     def put(self, output: pb.SequenceOutput) -> None:
         """Called by the client with each output of this sequence."""
+        text, token_ids, finish_reason = (
+            output.text,
+            output.token_ids,
+            output.finish_reason,
+        )  # each read makes an object
         if self._on_text is not None:
-            if output.text or output.token_ids:
-                self._on_text(output.text, len(output.token_ids))
-            if not output.finish_reason:
+            if text or token_ids:
+                self._on_text(text, len(token_ids))
+            if not finish_reason:
                 return
         else:
-            self._buffer(output)
-        if output.finish_reason == pb.FINISH_REASON_REJECTED:
+            self._buffer(text, token_ids)
+        if finish_reason == pb.FINISH_REASON_REJECTED:
             self.fail(ReplicaRejectedError(retry_after_seconds=1.0))
-        elif output.finish_reason:
+        elif finish_reason:
             self._last = output
             self._end()
         elif self._num_bytes > MAX_BUFFERED_BYTES:
@@ -123,17 +134,18 @@ class EngineStream(AsyncIterator[EngineOutput]):
             self._failure = error
             self._end()
 
-    def _buffer(self, output: pb.SequenceOutput) -> None:
-        if output.text:
-            self._texts.append(output.text)
-            self._count(len(output.text.encode()))
-        if output.token_ids:
-            self._token_ids.extend(output.token_ids)
-            self._count(_BYTES_OF_A_TOKEN_ID * len(output.token_ids))
+    def _buffer(self, text: str, token_ids: Sequence[int]) -> None:
+        if text:
+            self._texts.append(text)
+            self._count(len(text) if text.isascii() else len(text.encode()))
+        if token_ids:
+            self._token_ids.extend(token_ids)
+            self._count(_BYTES_OF_A_TOKEN_ID * len(token_ids))
 
     def _take(self) -> EngineOutput:
         text, token_ids, last = "".join(self._texts), tuple(self._token_ids), self._last
         self._clear()
+        self._is_nudged = False
         if last is None:
             return EngineOutput(text, len(token_ids), token_ids)
         self._is_over = True

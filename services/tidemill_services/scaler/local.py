@@ -28,6 +28,7 @@ class LocalLauncherSettings:
 
     threads: int = 0  # that compute in one replica; 0: as many as there are cores
     device: Literal["cpu", "fake"] = "cpu"
+    fake_tick_ms: int = 5  # how long each step of the fake device takes
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     tls: ReplicaTls | None = None  # None: plaintext, which stays on loopback
 
@@ -79,6 +80,7 @@ class LocalLauncher:
         command += ["--package", str(spec.package_path), "--listen", "127.0.0.1:0"]
         command += ["--token-fd", str(token_fd), "--parent-pid", str(os.getpid())]
         command += ["--slots", str(spec.slots), "--device", self._settings.device]
+        command += ["--fake-tick-ms", str(self._settings.fake_tick_ms)]
         command += ["--drain-grace-seconds", f"{spec.drain_grace_seconds:g}"]
         command += ["--replica-id", spec.replica_id]
         command += ["--log-format", "json", "--log-level", self._settings.log_level]  # we write its lines into our log

@@ -95,6 +95,12 @@ class Replicas:
             group.create_task(self._follower.run(), name="replicas-follow")
             group.create_task(self._look_for_places(), name="replicas-look")
 
+    def lease_now(self, model: str) -> Lease | None:
+        """A place that is free and that nobody waits for; the caller must give it back. None when one must wait."""
+        pool = self._pools.of(model)
+        replica = self._take_free_place(pool)
+        return None if replica is None else self._lease(pool, replica, queue_ms=0)
+
     @asynccontextmanager
     async def lease(self, model: str, account_id: str, *, wait: WaitPolicy) -> AsyncIterator[Lease]:
         """Have a place in a replica of a registered model, for one generation at a time.
@@ -106,7 +112,7 @@ class Replicas:
         pool = self._pools.of(model)
         replica = await self._take_place(model, pool, account_id, wait)
         queue_ms = round((time.monotonic() - arrived) * 1000)
-        lease = Lease(replica.replica_id, replica.connection, queue_ms, partial(self._give_back, pool, replica))
+        lease = self._lease(pool, replica, queue_ms)
         try:
             yield lease
         finally:
@@ -126,9 +132,8 @@ class Replicas:
         return {model: _count(pool) for model, pool in self._pools.items()}
 
     async def _take_place(self, model: str, pool: ModelPool, account_id: str, wait: WaitPolicy) -> PooledReplica:
-        replica = None if len(pool.queue) else pool.take_place()
+        replica = self._take_free_place(pool)
         if replica is not None:
-            self._publisher.something_runs()
             return replica
         if not pool.is_ready and (failure := pool.failure()) is not None:
             raise failure
@@ -167,6 +172,15 @@ class Replicas:
                 state = self.waiting_status(model).model_state
                 raise WaitExceededError(f"{model} was waited for {max_wait_seconds:g} s and is {state}.") from None
             raise
+
+    def _take_free_place(self, pool: ModelPool) -> PooledReplica | None:
+        replica = None if len(pool.queue) else pool.take_place()
+        if replica is not None:
+            self._publisher.something_runs()
+        return replica
+
+    def _lease(self, pool: ModelPool, replica: PooledReplica, queue_ms: int) -> Lease:
+        return Lease(replica.replica_id, replica.connection, queue_ms, partial(self._give_back, pool, replica))
 
     def _give_back(self, pool: ModelPool, replica: PooledReplica) -> None:
         replica.num_leased -= 1

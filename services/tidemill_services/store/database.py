@@ -63,5 +63,16 @@ class Database(Protocol):
         closed.
         """
 
+    @property
+    def moment(self) -> int:
+        """A number that grows with each commit that is heard of."""
+
+    def changed_since(self, topic: str, moment: int) -> bool:
+        """Whether a commit that notified `topic` was heard of after that moment; perhaps also when none was.
+
+        Of this process's own commits it is known before their caller hears of them, of others' as soon as the database
+        tells us, so what hangs on it must bear an age besides.
+        """
+
     async def close(self) -> None:
         """Finish what was handed in, then disconnect."""

@@ -123,6 +123,7 @@ class GroupCommit:
         savepoint("RELEASE SAVEPOINT unit")
 
     def _resolve(self, batch: Sequence[_Handed], topics: set[str]) -> None:
+        self._on_commit(topics)  # first, so that nobody acts on a result while what is remembered is older
         for handed in batch:
             if handed.future.cancelled():
                 continue
@@ -130,7 +131,6 @@ class GroupCommit:
                 handed.future.set_result(handed.result)
             else:
                 handed.future.set_exception(handed.error)
-        self._on_commit(topics)
 
 
 def _for_a_future(error: Exception) -> Exception:

@@ -56,6 +56,15 @@ class SqlDatabase:
         """Watch a topic."""
         return self._watchers.watch(topic, poll_seconds)
 
+    @property
+    def moment(self) -> int:
+        """See the port."""
+        return self._watchers.moment
+
+    def changed_since(self, topic: str, moment: int) -> bool:
+        """See the port."""
+        return self._watchers.changed_since(topic, moment)
+
     async def close(self) -> None:
         """Finish what was handed in, then disconnect."""
         writer, self._writer = self._writer, None

@@ -4,13 +4,21 @@ import asyncio
 from collections.abc import Iterable
 from typing import Self
 
+MAX_TOPICS = 10_000  # whose last change is known one by one
+
 
 class Watchers:
-    """Wakes the watches of a topic."""
+    """Wakes the watches of a topic, and knows which topics changed since when.
+
+    A moment is a number that grows with each change that is heard of.
+    """
 
     def __init__(self) -> None:
-        self._wakes: dict[str, set[asyncio.Event]] = {}
         self.closed = False
+        self.moment = 0
+        self._wakes: dict[str, set[asyncio.Event]] = {}
+        self._changed: dict[str, int] = {}  # the moment of each topic's last change
+        self._all_changed = 0  # the moment before which every topic counts as changed
 
     def watch(self, topic: str, poll_seconds: float) -> "Watch":
         """Wait for a topic from now on."""
@@ -18,13 +26,26 @@ class Watchers:
 
     def wake(self, topics: Iterable[str]) -> None:
         """Wake whoever watches one of these."""
+        self.moment += 1
         for topic in topics:
+            self._changed[topic] = self.moment
             for wake in self._wakes.get(topic, ()):
                 wake.set()
+        if len(self._changed) > MAX_TOPICS:
+            self._change_all()
 
     def wake_all(self) -> None:
         """Wake everybody: wakes may have been missed."""
         self.wake(self._wakes)
+        self._change_all()
+
+    def changed_since(self, topic: str, moment: int) -> bool:
+        """Whether the topic was woken after that moment; sometimes also when it was not."""
+        return moment < max(self._all_changed, self._changed.get(topic, 0))
+
+    def _change_all(self) -> None:
+        self._changed.clear()
+        self._all_changed = self.moment
 
     def close(self) -> None:
         """End every watch."""

@@ -45,6 +45,7 @@ SESSIONS, MODELS, INFERENCE = (f"/tidemill.v1.{name}Service/" for name in ("Sess
 SHARED = {
     f"{SESSIONS}StartSession",
     f"{SESSIONS}ListSessions",
+    f"{INFERENCE}CancelGeneration",  # an id means a generation of the caller's account
     *(f"{MODELS}{name}" for name in ("ListModels", "GetModel", "StartModel", "StopModel", "WatchModel")),
 }
 ADMIN_ONLY: dict[str, Message] = {f"{MODELS}StopModel": model_pb2.StopModelRequest(name=MODEL, force=True)}

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.replica.hand_engine import HandEngine
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_serving.engine import FinishReason, Phase, SequenceOutput
+from tidemill_serving.server import switchboard
 from tidemill_serving.server.caller import Caller
 from tidemill_serving.server.switchboard import Switchboard
 from tidemill_telemetry.tracing import NoTracing
@@ -350,3 +351,38 @@ async def test_the_engines_thread_wakes_the_loop_once_for_all_that_it_said_meanw
         wall.engine.make("x")
     assert wakes == 1
     assert (await next_step(caller)).outputs[0].text == "xxxxx"
+
+
+async def test_the_first_step_is_passed_on_at_once_and_those_that_follow_wait_for_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
+    wall = await Wall().ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1)
+    (engine_id,) = wall.engine.requests
+    wall.engine.make("a")
+    assert (await next_step(caller)).outputs[0].text == "a"
+    for text in "bcd":
+        wall.engine.make(text)
+        await asyncio.sleep(0)
+    assert nothing_waits(caller)
+    wall.engine.finish(engine_id)
+    (output,) = (await next_step(caller)).outputs
+    assert (output.text, output.finish_reason) == ("bcd", pb.FINISH_REASON_STOP)
+
+
+async def test_what_waits_is_passed_on_when_its_time_is_over_and_then_the_next_step_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 0.02)
+    wall = await Wall().ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1)
+    for text in "abc":
+        wall.engine.make(text)
+        assert (await next_step(caller)).outputs[0].text == text
+    await asyncio.sleep(0.1)  # nothing comes meanwhile
+    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
+    wall.engine.make("d")
+    assert (await next_step(caller)).outputs[0].text == "d"

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from tidemill_services.store.watchers import Watchers
+from tidemill_services.store.watchers import MAX_TOPICS, Watchers
 
 
 async def test_a_watch_that_is_dropped_or_closed_is_forgotten():
@@ -38,3 +38,30 @@ async def test_a_closed_registry_ends_watches_that_wait_and_those_that_come_late
     for watch in (waiting, watchers.watch("t", 60)):
         with pytest.raises(StopAsyncIteration):
             await anext(watch)
+
+
+def test_a_topic_changed_since_the_moments_before_its_last_wake() -> None:
+    watchers = Watchers()
+    before = watchers.moment
+    watchers.wake(["t"])
+    after = watchers.moment
+    watchers.wake(["other"])
+    assert watchers.changed_since("t", before)
+    assert not watchers.changed_since("t", after)
+    assert not watchers.changed_since("never", before)
+
+
+def test_wakes_that_may_have_been_missed_change_every_topic() -> None:
+    watchers = Watchers()
+    before = watchers.moment
+    watchers.wake_all()
+    assert watchers.changed_since("never", before)
+    assert not watchers.changed_since("never", watchers.moment)
+
+
+def test_of_many_topics_the_old_changes_are_forgotten_by_calling_all_changed() -> None:
+    watchers = Watchers()
+    before = watchers.moment
+    watchers.wake(f"t{number}" for number in range(MAX_TOPICS + 1))
+    assert watchers.changed_since("never", before)
+    assert not watchers.changed_since("t1", watchers.moment)

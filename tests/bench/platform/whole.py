@@ -1,0 +1,53 @@
+"""The whole: a model of 125 million parameters through client, control plane and replica, beside its engine alone."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tests.bench.platform.figures import Figure, Sample, Target, difference, in_turns, median, ratio
+from tests.bench.platform.load import Load
+from tests.bench.platform.plan import Plan
+from tests.bench.platform.subjects import engine, platform
+
+_BENCH = "whole"
+_LATENCIES = ("TTFT p50", "TTFT p99", "ITL p50", "ITL p99")
+_THROUGHPUT_TARGETS = {8: Target(0.93, is_floor=True), 32: Target(0.90, is_floor=True)}
+_TTFT_TARGETS = {8: Target(5.0, is_floor=False)}
+_GROWTH_TARGET = Target(3.0, is_floor=True)
+
+
+def measure(plan: Plan, package: Path, tell: Callable[[str], None]) -> list[Figure]:
+    """All figures of this bench."""
+    figures: list[Figure] = []
+    speeds: dict[int, float] = {}
+    with engine(package, device="cpu") as alone, platform(package, device="cpu", kinds=("library",)) as (whole,):
+        for subject in (alone, whole):
+            subject.measure(Load(1, 4))  # what only the first run pays
+        for streams in plan.whole_streams:
+            tell(f"whole: {streams} streams, {plan.whole_turns} turns of each")
+            load = Load(streams, plan.whole_tokens)
+            subjects = {"platform": partial(whole.measure, load), "engine": partial(alone.measure, load)}
+            samples = in_turns(plan.whole_turns, subjects)
+            speeds[streams] = median(samples["platform"], "throughput")
+            figures += _figures(streams, samples["platform"], samples["engine"])
+    if {1, 32} <= speeds.keys():
+        growth = speeds[32] / speeds[1]
+        figures.append(Figure(_BENCH, "throughput by that of 1 stream", 32, growth, "ratio", target=_GROWTH_TARGET))
+    return figures
+
+
+def _figures(streams: int, whole: Sequence[Sample], alone: Sequence[Sample]) -> list[Figure]:
+    figures = []
+    for name, samples in (("platform", whole), ("engine", alone)):
+        figures.append(Figure(_BENCH, "throughput", streams, median(samples, "throughput"), "tokens/s", name))
+        figures += [Figure(_BENCH, metric, streams, median(samples, metric), "ms", name) for metric in _LATENCIES]
+    share = ratio(whole, alone, "throughput")
+    target = _THROUGHPUT_TARGETS.get(streams)
+    figures.append(Figure(_BENCH, "throughput by the engine's", streams, share, "ratio", target=target))
+    added = difference(whole, alone, "TTFT p50")
+    target = _TTFT_TARGETS.get(streams)
+    figures.append(Figure(_BENCH, "TTFT p50 added", streams, added, "ms", target=target))
+    for name in ("client", "control"):
+        part = 100 * median(whole, f"share {name}")
+        figures.append(Figure(_BENCH, "share of the machine's processor time", streams, part, "%", name))
+    return figures

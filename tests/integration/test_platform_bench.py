@@ -1,0 +1,31 @@
+"""The platform's bench works at all: its trial, on the tests' tiny model and without peers. No figure is judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(600)
+def test_the_bench_measures_the_platform_the_engine_and_each_process(tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "tests.bench.platform", "--trial", "--json", str(written)]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(written.read_text())
+    assert {"processor", "grpcio", "onnxruntime"} <= {record["metric"] for record in records}
+    values = {
+        (record["bench"], record["metric"], record["subject"]): record["value"]
+        for record in records
+        if "subject" in record
+    }
+    for subject in ("platform", "engine"):
+        assert values["whole", "throughput", subject] > 0
+    for process in ("client", "control", "replica", "engine"):
+        assert values["wire", "processor time of a token, saturated", process] > 0
+    assert values["wire", "unary calls", "platform"] > 0
+    assert values["wire", "processor time of an admission", "control"] > 0
