@@ -153,7 +153,7 @@ def test_an_error_has_the_id_by_which_the_server_logged_the_call() -> None:
         ("x-request-id", "its"),
     )
     failure = Failure(grpc.StatusCode.NOT_FOUND, "x", metadata)
-    assert error_of_call(failure, target="t").request_id == "its"
-    assert error_of_call(failure, target="t", request_id="ours").request_id == "its"
+    assert error_of_call(failure, SERVER).request_id == "its"
+    assert error_of_call(failure, SERVER, request_id="ours").request_id == "its"
     unanswered = Failure(grpc.StatusCode.UNAVAILABLE, "connection refused")
-    assert error_of_call(unanswered, target="t", request_id="ours").request_id == "ours"
+    assert error_of_call(unanswered, SERVER, request_id="ours").request_id == "ours"
