@@ -11,9 +11,13 @@
 from tidemill.async_client import AsyncClient
 from tidemill.client import Client
 from tidemill.errors import (
+    AccountExistsError,
+    AccountNotFoundError,
     AlreadyExistsError,
     ApiKeyInvalidError,
     ApiKeyMissingError,
+    ApiKeyNotFoundError,
+    ApiKeyRevokedError,
     BatchError,
     CallCancelledError,
     ChatTemplateRefusedError,
@@ -26,6 +30,8 @@ from tidemill.errors import (
     FieldInvalidError,
     InternalError,
     InvalidArgumentError,
+    LastAdminKeyError,
+    LimitReachedError,
     ModelColdError,
     ModelFailedError,
     ModelInUseError,
@@ -43,6 +49,7 @@ from tidemill.errors import (
     ResourceExhaustedError,
     RoleRequiredError,
     RoleUnknownError,
+    ScopeRequiredError,
     SessionDiffersError,
     SessionEndedError,
     SessionNotFoundError,
@@ -63,9 +70,13 @@ from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 __version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else
 
 __all__ = [
+    "AccountExistsError",
+    "AccountNotFoundError",
     "AlreadyExistsError",
     "ApiKeyInvalidError",
     "ApiKeyMissingError",
+    "ApiKeyNotFoundError",
+    "ApiKeyRevokedError",
     "AsyncClient",
     "AsyncOpenSession",
     "AsyncStream",
@@ -85,6 +96,8 @@ __all__ = [
     "FieldInvalidError",
     "InternalError",
     "InvalidArgumentError",
+    "LastAdminKeyError",
+    "LimitReachedError",
     "Model",
     "ModelColdError",
     "ModelFailedError",
@@ -109,6 +122,7 @@ __all__ = [
     "ResourceExhaustedError",
     "RoleRequiredError",
     "RoleUnknownError",
+    "ScopeRequiredError",
     "Session",
     "SessionDiffersError",
     "SessionEndedError",

@@ -30,6 +30,7 @@ from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import sessions
 from tidemill_services.store.database import Database
+from tidemill_services.usage_limits import CallPlaces, UsageGuard
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
 
@@ -43,6 +44,7 @@ class Admission:
     session_id: str
     options: GenerationOptions
     arrived: float  # when the request came, on the clock of `time.monotonic`
+    places: CallPlaces
 
     async def take(self, prompt: PromptInput | ChatInput, *, field: str) -> Admitted:
         """Check and encode one prompt; errors name `field`, its path in the request."""
@@ -55,6 +57,7 @@ class Admission:
             request=_engine_request(self.served, tokens, self.options, field),
             wait=self.options.wait,
             arrived=self.arrived,
+            places=self.places,
         )
 
 
@@ -69,6 +72,7 @@ class Generations:
         streams: SessionStreams,
         metrics: Metrics,
         tracing: Tracing,
+        guard: UsageGuard,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -76,6 +80,7 @@ class Generations:
         self._streams = streams
         self._metrics = metrics
         self._tracing = tracing
+        self._guard = guard
 
     @asynccontextmanager
     async def admit(
@@ -102,7 +107,9 @@ class Generations:
                     f"The session pays for {paying.model}, and the request names {model}.", field="model"
                 )
             served = await self._catalogue.resolve(caller, paying.model)
-            yield Admission(served, caller.account_id, paying.session_id, options, arrived)
+            async with self._guard.generation(caller):
+                places = CallPlaces(self._guard, caller)
+                yield Admission(served, caller.account_id, paying.session_id, options, arrived, places)
 
     async def check(
         self, caller: Caller, *, model: str, options: GenerationOptions, prompt: PromptInput | ChatInput, field: str
@@ -128,7 +135,7 @@ class Generations:
         running_gauge.inc()
         try:
             with self._streams.running(admitted.session_id) as running:
-                async with aclosing(run.events(running)) as events:
+                async with admitted.places.one(), aclosing(run.events(running)) as events:
                     async for event in events:
                         yield event
         except Exception as error:

@@ -207,7 +207,7 @@ def test_what_is_drafted_answers_unimplemented_and_only_to_a_valid_key(server: S
     calls: list[Callable[..., object]] = [
         lambda **more: jobs.GetJob(job_pb2.GetJobRequest(), **more),
         lambda **more: list(jobs.WatchJob(job_pb2.WatchJobRequest(), **more)),
-        lambda **more: accounts.GetAccount(account_pb2.GetAccountRequest(), **more),
+        lambda **more: accounts.ListLedgerEntries(account_pb2.ListLedgerEntriesRequest(), **more),
         lambda **more: wire.sessions.UpdateSession(session_pb2.UpdateSessionRequest(), **more),
     ]
     for call in calls:
