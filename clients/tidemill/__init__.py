@@ -8,6 +8,9 @@
 `AsyncClient` is the same with asyncio, `OneLine` the same with the key first and nothing to keep.
 """
 
+from tidemill.account_results import Account, ApiKey, AuditChange, AuditEvent, NewSecret, UsageLimits
+from tidemill.accounts import Accounts
+from tidemill.async_accounts import AsyncAccounts
 from tidemill.async_client import AsyncClient
 from tidemill.client import Client
 from tidemill.errors import (
@@ -70,17 +73,23 @@ from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 __version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else
 
 __all__ = [
+    "Account",
     "AccountExistsError",
     "AccountNotFoundError",
+    "Accounts",
     "AlreadyExistsError",
+    "ApiKey",
     "ApiKeyInvalidError",
     "ApiKeyMissingError",
     "ApiKeyNotFoundError",
     "ApiKeyRevokedError",
+    "AsyncAccounts",
     "AsyncClient",
     "AsyncOpenSession",
     "AsyncStream",
     "AsyncTextStream",
+    "AuditChange",
+    "AuditEvent",
     "BatchError",
     "Bill",
     "CallCancelledError",
@@ -106,6 +115,7 @@ __all__ = [
     "ModelPrices",
     "ModelRequiredError",
     "MoreOptions",
+    "NewSecret",
     "NoSessionError",
     "NotFoundError",
     "OneLine",
@@ -136,6 +146,7 @@ __all__ = [
     "UnimplementedError",
     "UnreachableError",
     "Usage",
+    "UsageLimits",
     "__version__",
 ]
 
