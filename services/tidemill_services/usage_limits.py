@@ -12,11 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tidemill_services.domain.errors import LimitReachedError, StoreUnavailableError
-from tidemill_services.domain.limits import LimitKind, Slice
+from tidemill_services.domain.limits import LimitKind, Slice, SliceAsk, SliceLease
 from tidemill_services.identity import Caller
 from tidemill_services.store import limit_slices
 from tidemill_services.store.database import Database
-from tidemill_services.store.limit_slices import SliceAsk, SliceLease
 
 SETTLE_SECONDS = 2.0  # what was not used for so long is given back; a fifth of a lease
 _ASK_AGAIN_SECONDS = 0.2  # after the store had no more

@@ -55,16 +55,40 @@ def slice_size(limit: int) -> int:
     return math.ceil(limit / SLICES_OF_A_LIMIT)
 
 
-def lease_end_ms(kind: LimitKind, now_ms: int) -> int:
-    """When a slice that is leased or renewed now falls back: requests with their minute."""
-    if kind is LimitKind.REQUESTS:
-        return (now_ms // MINUTE_MS + 1) * MINUTE_MS
-    return now_ms + PLACES_LEASE_MS
+@dataclass(frozen=True, slots=True)
+class SliceAsk:
+    """What a process wants to hold of one limit, in all; less than before gives the rest back."""
+
+    subject: str  # accounts/{account} or keys/{key}
+    kind: LimitKind
+    limit: int
+    held: int  # what it goes on with, whatever the answer
+    spent: int  # of it
+    wanted: int
+    period: int  # until when it holds that, by the store's time; for requests it says which minute
 
 
-def granted(*, kept: int, wanted: int, limit: int, held_by_others: int) -> int:
-    """How much a process has after it asked for `wanted` in all; what it cannot give up, or did not, it keeps."""
-    return max(kept, min(wanted, limit - held_by_others))
+@dataclass(frozen=True, slots=True)
+class SliceLease:
+    """What the process holds from now on, and until when. Milliseconds are of the store's clock."""
+
+    held: int
+    expire_ms: int
+    now_ms: int
+
+
+def answer(ask: SliceAsk, *, held_by_others: int, is_live: bool, now_ms: int) -> SliceLease:
+    """Decide what a process holds after it asked; what it may have spent already is not taken away.
+
+    `held_by_others` counts the live leases of the others; `is_live` says whether the process's own last one is.
+    """
+    if ask.kind is LimitKind.REQUESTS:
+        expire_ms = (now_ms // MINUTE_MS + 1) * MINUTE_MS
+        kept = ask.held if ask.period == expire_ms else 0
+    else:  # generations that run do so also when their process's lease has lapsed
+        expire_ms = now_ms + PLACES_LEASE_MS
+        kept = ask.held if is_live else ask.spent
+    return SliceLease(max(kept, min(ask.wanted, ask.limit - held_by_others)), expire_ms, now_ms)
 
 
 @dataclass(slots=True)
@@ -97,7 +121,8 @@ class Slice:
 
     def is_low(self) -> bool:
         """Whether to lease more before there is none left. Small limits are leased one by one, as they are needed."""
-        return self.held < self.limit and self.held - self.spent < slice_size(self.limit) // 2
+        has_little = self.held < self.limit and self.held - self.spent < slice_size(self.limit) // 2
+        return self.was_used and has_little
 
     def wanted(self, num_waiting: int) -> int:
         """How much to ask for in all."""
