@@ -69,9 +69,8 @@ async def test_an_account_keeps_its_settings(customer: Customer):
 
 async def test_keys_are_listed_newest_first_and_page_by_page_for_their_account_only(customer: Customer):
     await new_customer(customer.database, "second")
-    made = [customer.key_id]
-    for _ in range(4):
-        made.append((await customer.database.write(accounts.create_api_key, "first", OLD))[0].key_id)
+    four = [(await customer.database.write(accounts.create_api_key, "first", OLD))[0].key_id for _ in range(4)]
+    made = [customer.key_id, *four]
     seen, token = [], ""
     while len(seen) < len(made):
         page = await customer.database.read(api_keys.list_api_keys, "first", page_size=2, page_token=token)

@@ -1,8 +1,10 @@
 """Limits held in slices on a real store, by one control process and by several."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TypeVar
 
 import pytest
 from sqlalchemy import event, func, select
@@ -10,17 +12,26 @@ from sqlalchemy import event, func, select
 from tests.databases import PostgresServer
 from tidemill_services.domain.api_key import Role
 from tidemill_services.domain.errors import LimitReachedError
-from tidemill_services.domain.limits import UsageLimits
+from tidemill_services.domain.limits import MINUTE_MS, UsageLimits, slice_size
 from tidemill_services.identity import Caller
 from tidemill_services.store.database import Database
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.tables import limit_slices
 from tidemill_services.usage_limits import CallPlaces, UsageGuard
 
+Result = TypeVar("Result")
 
-def caller(account: UsageLimits | None = None, key: UsageLimits | None = None, *, key_id: str = "k") -> Caller:
+
+def caller(
+    account: UsageLimits | None = None, key: UsageLimits | None = None, *, account_id: str = "a", key_id: str = "k"
+) -> Caller:
     return Caller(
-        "a", key_id, Role.USER, None, account_limits=account or UsageLimits(), key_limits=key or UsageLimits()
+        account_id,
+        f"{account_id}-{key_id}",
+        Role.USER,
+        None,
+        account_limits=account or UsageLimits(),
+        key_limits=key or UsageLimits(),
     )
 
 
@@ -44,10 +55,19 @@ async def let_in(guard: UsageGuard, who: Caller, times: int) -> int:
     return sum(result is None for result in results)
 
 
-async def not_over_a_minutes_end(database: Database) -> None:
-    """Wait for the next minute of the store's clock when this one is nearly over."""
-    while (left_ms := 60_000 - await database.read(lambda tx: tx.now_ms) % 60_000) < 20_000:
-        await asyncio.sleep(left_ms / 1000)
+async def in_one_minute(database: Database, experiment: Callable[[str], Awaitable[Result]]) -> Result:
+    """The result of an experiment with an account of its own that no minute's end fell into; else it is made again."""
+    for number in itertools.count():
+        before = await database.read(lambda tx: tx.now_ms // MINUTE_MS)
+        result = await experiment(f"a{number}")
+        if before == await database.read(lambda tx: tx.now_ms // MINUTE_MS):
+            return result
+    raise AssertionError("the count has no end")
+
+
+async def until_held(database: Database, number: int) -> None:
+    while await held_in_all(database) != number:
+        await asyncio.sleep(0.02)
 
 
 async def held_in_all(database: Database) -> int:
@@ -57,23 +77,34 @@ async def held_in_all(database: Database) -> int:
 
 @pytest.mark.rule("A5")
 async def test_as_many_requests_as_the_limit_says_are_let_in_and_the_next_hears_when_to_come_again(database: Database):
-    await not_over_a_minutes_end(database)
-    who = caller(UsageLimits(requests_per_minute=20))
-    async with running(database) as guard:
-        assert await let_in(guard, who, 50) == 20
-        with pytest.raises(LimitReachedError, match="20 requests a minute") as refused:
+    async def ask(account_id: str) -> tuple[int, LimitReachedError | None]:
+        who = caller(UsageLimits(requests_per_minute=20), account_id=account_id)
+        num_let_in = await let_in(guard, who, 50)
+        try:
             await guard.count_request(who)
-        assert 0 < refused.value.retry_after_seconds <= 60
+        except LimitReachedError as error:
+            return num_let_in, error
+        return num_let_in, None
+
+    async with running(database) as guard:
+        num_let_in, refusal = await in_one_minute(database, ask)
+        assert num_let_in == 20
+        assert refusal is not None
+        assert "20 requests a minute" in str(refusal)
+        assert 0 < refusal.retry_after_seconds <= 60
         assert await let_in(guard, caller(), 50) == 50
 
 
 async def test_a_keys_limit_holds_within_its_accounts_and_a_refusal_costs_the_account_nothing(database: Database):
-    await not_over_a_minutes_end(database)
     account = UsageLimits(requests_per_minute=12)
-    narrow = caller(account, UsageLimits(requests_per_minute=4))
+
+    async def ask(account_id: str) -> tuple[int, int]:
+        narrow = caller(account, UsageLimits(requests_per_minute=4), account_id=account_id)
+        other = caller(account, account_id=account_id, key_id="other")
+        return await let_in(guard, narrow, 30), await let_in(guard, other, 30)
+
     async with running(database) as guard:
-        assert await let_in(guard, narrow, 30) == 4
-        assert await let_in(guard, caller(account, key_id="other"), 30) == 8
+        assert await in_one_minute(database, ask) == (4, 8)
 
 
 @pytest.mark.rule("A5")
@@ -109,7 +140,6 @@ async def test_a_batch_that_is_larger_than_the_limit_takes_longer_and_ends(datab
 
 
 async def test_the_hot_path_does_not_ask_the_store(database: Database):
-    await not_over_a_minutes_end(database)
     who = caller(UsageLimits(requests_per_minute=1_000_000, concurrent_generations=10_000))
     statements = 0
 
@@ -145,10 +175,8 @@ async def test_idle_slices_are_given_back_and_those_in_use_are_not(database: Dat
     who = caller(key=UsageLimits(concurrent_generations=80))
     async with running(database) as guard, asyncio.timeout(60):
         async with guard.generation(who):
-            while await held_in_all(database) != 1:
-                await asyncio.sleep(0.02)
-        while await held_in_all(database):
-            await asyncio.sleep(0.02)
+            await until_held(database, 1)
+        await until_held(database, 0)
 
 
 @pytest.mark.rule("A5")
@@ -162,11 +190,14 @@ async def test_several_processes_together_let_in_no_more_than_the_limit(postgres
             await database.open()
             parts.push_async_callback(database.close)
             guards.append(await parts.enter_async_context(running(database, name)))
-        await not_over_a_minutes_end(database)
-        who = caller(UsageLimits(requests_per_minute=40, concurrent_generations=7))
-        counts = await asyncio.gather(*(let_in(guard, who, 40) for guard in guards))
-        assert sum(counts) <= 40
-        assert sum(counts) >= 40 - 3 * 5  # what a process may hold without having spent it
+        who = caller(UsageLimits(concurrent_generations=7))
+
+        async def ask(account_id: str) -> int:
+            asking = caller(UsageLimits(requests_per_minute=40), account_id=account_id)
+            return sum(await asyncio.gather(*(let_in(guard, asking, 40) for guard in guards)))
+
+        num_let_in = await in_one_minute(database, ask)
+        assert 40 - 3 * slice_size(40) <= num_let_in <= 40  # a process may hold what it has not spent yet
 
         async def generate(guard: UsageGuard) -> bool:
             try:
