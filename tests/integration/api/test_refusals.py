@@ -79,6 +79,7 @@ def test_an_unknown_model_is_refused_by_its_name(wire: Wire) -> None:
     assert "no-such-model" in refusal.message
 
 
+@pytest.mark.rule("A12")
 def test_no_model_where_there_are_several_lists_them_and_names_the_field_that_lacks_one(wire: Wire) -> None:
     calls: list[tuple[str, Callable[[], object]]] = [
         ("model", lambda: wire.start(model="")),

@@ -69,6 +69,7 @@ def test_what_cannot_be_a_key_is_known_without_asking_the_store(text: str):
     assert not is_well_formed(text)
 
 
+@pytest.mark.rule("A5")
 def test_a_key_is_stored_as_its_keyed_hash():
     key = format_api_key(bytes(range(32)))
     assert hash_api_key(b"secret", key) == hmac.new(b"secret", key.encode(), hashlib.sha256).digest()
@@ -91,6 +92,7 @@ def test_a_key_is_valid_until_it_expires_or_is_revoked():
     assert not key_record(expire_ms=5_000, revoke_ms=2_000).is_valid(3_000)
 
 
+@pytest.mark.rule("A7")
 def test_after_a_rotation_both_secrets_are_valid_for_the_overlap_and_never_a_third():
     first = key_record()
     second = rotated(first, b"i" * 32, overlap_ms=1_000, now_ms=5_000)
@@ -146,6 +148,7 @@ def test_an_administrators_key_for_good_keeps_the_platform(changes: dict[str, ob
 ROLES_AND_SCOPES = [(role, scopes) for role in Role for scopes in ((), (Scope.ACCOUNT,), (Scope.ACCOUNT, Scope.JOBS))]
 
 
+@pytest.mark.rule("A1")
 @pytest.mark.parametrize(("actor_role", "actor_scopes"), ROLES_AND_SCOPES)
 @pytest.mark.parametrize(("role", "scopes"), ROLES_AND_SCOPES)
 def test_nobody_acts_on_a_key_that_may_more(

@@ -81,6 +81,7 @@ class Platform:
                 self.slices[place] = Slice(self.kind, self.limit)
 
 
+@pytest.mark.rule("A2")
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 40), STEPS)
 def test_no_minute_has_more_requests_than_the_limit_in_any_number_of_processes(limit: int, steps) -> None:
@@ -91,6 +92,7 @@ def test_no_minute_has_more_requests_than_the_limit_in_any_number_of_processes(l
         assert sum(taken // MINUTE_MS == minute for taken in platform.taken) <= limit
 
 
+@pytest.mark.rule("A2")
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 40), STEPS)
 def test_no_more_generations_run_than_the_limit_as_long_as_leases_are_renewed(limit: int, steps) -> None:
