@@ -19,7 +19,7 @@ from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
 from tests.integration.api.test_openai_http import asked, error_of, prompt
 from tests.integration.api.test_refusals import refusal_of
 from tests.server_process import ServerProcess, server_process
-from tidemill.v1 import account_pb2, inference_pb2, session_pb2
+from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
 from tidemill_services.access import METHODS
 from tidemill_services.domain.api_key import Scope
 
@@ -348,6 +348,16 @@ def test_the_audit_trail_says_who_did_what(wire: Wire, customer: Wire) -> None:
         account_pb2.ListAuditEventsRequest(page_size=1_000), metadata=wire.metadata
     )
     assert {event.account for event in everything.audit_events} >= {account, "accounts/local"}
+
+
+@pytest.mark.rule("A4")
+def test_what_an_administrator_forces_is_in_the_audit_trail(slow_wire: Wire) -> None:
+    request = model_pb2.StopModelRequest(name=MODEL, force=True)
+    slow_wire.models.StopModel(request, metadata=slow_wire.metadata)
+    page = slow_wire.accounts.ListAuditEvents(account_pb2.ListAuditEventsRequest(), metadata=slow_wire.metadata)
+    forced = next(event for event in page.audit_events if event.action == "StopModel")
+    assert (forced.resource, forced.account) == (f"models/{MODEL}", "")
+    assert forced.actor.startswith("accounts/local/keys/")
 
 
 @pytest.mark.rule("A10")
