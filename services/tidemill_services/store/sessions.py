@@ -15,7 +15,7 @@ from tidemill_services.domain.errors import (
     SessionNotFoundError,
 )
 from tidemill_services.domain.session import EndReason, Liveness, Session, SessionLimits, SessionState
-from tidemill_services.store import session_limits, session_rows
+from tidemill_services.store import session_places, session_rows
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import models, of_model, replicas, sessions
 
@@ -63,7 +63,7 @@ def start_session(
         session_rows.save(tx, [existing], [joined])
         return joined, True
     _require_model(tx, model)
-    session_limits.require_place(tx, account_id, key_id)
+    session_places.require_place(tx, account_id, key_id)
     session = Session(
         session_id=f"{tx.now_ms:012x}{secrets.token_hex(10)}",  # sorts by creation
         account_id=account_id,

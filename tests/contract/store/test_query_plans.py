@@ -13,7 +13,7 @@ from tests.integration.scaler.platform import manifest_json
 from tidemill_services.domain.api_key import Role
 from tidemill_services.domain.limits import UsageLimits
 from tidemill_services.domain.session import EndReason
-from tidemill_services.store import accounts, api_keys, audit, model_views, models, requests, session_limits, sessions
+from tidemill_services.store import accounts, api_keys, audit, model_views, models, requests, session_places, sessions
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.sqlite import SqliteDatabase
 
@@ -55,7 +55,7 @@ UNITS: dict[str, Callable[[Transaction], object]] = {
     "list events of one": lambda tx: audit.list_events(tx, "first", page_token="9"),
     "place for a session": lambda tx: [
         change_key(tx, limits=UsageLimits(concurrent_sessions=9)),
-        session_limits.require_place(tx, "first", key_of(tx)),
+        session_places.require_place(tx, "first", key_of(tx)),
     ],
     "find response": lambda tx: requests.find_response(tx, REQUEST),
     "save response": lambda tx: requests.save_response(tx, REQUEST, b"done"),
