@@ -66,8 +66,11 @@ def code_of(call: Callable[[], object]) -> grpc.StatusCode:
 
 
 def is_refused(server: ServerProcess, secret: str) -> bool:
-    with wire_to(server, secret) as wire:
+    wire = wire_to(server, secret)  # whose end would stop the key's session
+    try:
         return code_of(wire.model) is grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        wire.channel.close()
 
 
 @pytest.fixture
