@@ -41,10 +41,11 @@ lint: setup  ## format and lint, without the slow checks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-check: lint  ## lint, strict types, import rules, buf lint
+check: lint  ## lint, strict types, import rules, buf lint, a test for every rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
+	$(BIN)/python -m tests.rules
 
 test: check  ## set up what is missing, then run every test
 	$(BIN)/python -m pytest -n 4

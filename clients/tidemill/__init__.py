@@ -13,12 +13,19 @@ import os
 # gRPC reads it once, when it is imported; else it writes of every handshake that fails, beside the error that we raise.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+from tidemill.account_results import Account, ApiKey, AuditChange, AuditEvent, NewSecret, UsageLimits
+from tidemill.accounts import Accounts
+from tidemill.async_accounts import AsyncAccounts
 from tidemill.async_client import AsyncClient
 from tidemill.client import Client
 from tidemill.errors import (
+    AccountExistsError,
+    AccountNotFoundError,
     AlreadyExistsError,
     ApiKeyInvalidError,
     ApiKeyMissingError,
+    ApiKeyNotFoundError,
+    ApiKeyRevokedError,
     BatchError,
     CallCancelledError,
     ChatTemplateRefusedError,
@@ -34,6 +41,8 @@ from tidemill.errors import (
     GenerationLostError,
     InternalError,
     InvalidArgumentError,
+    LastAdminKeyError,
+    LimitReachedError,
     ModelColdError,
     ModelFailedError,
     ModelInUseError,
@@ -51,6 +60,7 @@ from tidemill.errors import (
     ResourceExhaustedError,
     RoleRequiredError,
     RoleUnknownError,
+    ScopeRequiredError,
     SessionDiffersError,
     SessionEndedError,
     SessionNotFoundError,
@@ -72,13 +82,23 @@ from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 __version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else
 
 __all__ = [
+    "Account",
+    "AccountExistsError",
+    "AccountNotFoundError",
+    "Accounts",
     "AlreadyExistsError",
+    "ApiKey",
     "ApiKeyInvalidError",
     "ApiKeyMissingError",
+    "ApiKeyNotFoundError",
+    "ApiKeyRevokedError",
+    "AsyncAccounts",
     "AsyncClient",
     "AsyncOpenSession",
     "AsyncStream",
     "AsyncTextStream",
+    "AuditChange",
+    "AuditEvent",
     "BatchError",
     "Bill",
     "CallCancelledError",
@@ -97,6 +117,8 @@ __all__ = [
     "GenerationLostError",
     "InternalError",
     "InvalidArgumentError",
+    "LastAdminKeyError",
+    "LimitReachedError",
     "Model",
     "ModelColdError",
     "ModelFailedError",
@@ -105,6 +127,7 @@ __all__ = [
     "ModelPrices",
     "ModelRequiredError",
     "MoreOptions",
+    "NewSecret",
     "NoSessionError",
     "NotFoundError",
     "OneLine",
@@ -121,6 +144,7 @@ __all__ = [
     "ResourceExhaustedError",
     "RoleRequiredError",
     "RoleUnknownError",
+    "ScopeRequiredError",
     "Session",
     "SessionDiffersError",
     "SessionEndedError",
@@ -135,6 +159,7 @@ __all__ = [
     "UnimplementedError",
     "UnreachableError",
     "Usage",
+    "UsageLimits",
     "__version__",
 ]
 

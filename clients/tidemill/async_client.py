@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Literal, Self, TextIO, Unpack, overload
 
 from tidemill import face
+from tidemill.async_accounts import AsyncAccounts
 from tidemill.async_transport import AsyncTransport
 from tidemill.face import Chats, Face, MoreOptions, Prompts
 from tidemill.inputs import ChatMessages
@@ -49,6 +50,11 @@ class AsyncClient(Face):
         """
         super().__init__(api_key, custom_env_var, target, ca_file, model, timeout)
         self._transport = AsyncTransport(self._connection)
+
+    @property
+    def accounts(self) -> AsyncAccounts:
+        """Accounts and keys, for whoever manages them."""
+        return AsyncAccounts(self._transport, self._deadline)
 
     # Sessions: what pays.
 

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Literal, Self, TextIO, Unpack, overload
 
 from tidemill import face
+from tidemill.accounts import Accounts
 from tidemill.face import Chats, Face, MoreOptions, Prompts
 from tidemill.inputs import ChatMessages
 from tidemill.open_session import OpenSession
@@ -49,6 +50,11 @@ class Client(Face):
         """
         super().__init__(api_key, custom_env_var, target, ca_file, model, timeout)
         self._transport = SyncTransport(self._connection)
+
+    @property
+    def accounts(self) -> Accounts:
+        """Accounts and keys, for whoever manages them."""
+        return Accounts(self._transport, self._deadline)
 
     # Sessions: what pays.
 

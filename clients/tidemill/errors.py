@@ -3,13 +3,14 @@
     TidemillError
     ├── ConfigError              this machine's settings are wrong; no call was made
     ├── UnauthenticatedError     ApiKeyMissing, ApiKeyInvalid
-    ├── PermissionDeniedError    RoleRequired
+    ├── PermissionDeniedError    RoleRequired, ScopeRequired
     ├── InvalidArgumentError     FieldInvalid, PromptEmpty, ContextExceeded, RoleUnknown, ChatTemplateRefused,
     │                            ModelRequired
-    ├── NotFoundError            ModelNotFound, SessionNotFound
-    ├── FailedPreconditionError  NoSession, SessionEnded, SessionDiffers, ModelInUse, ChatUnsupported
-    ├── AlreadyExistsError       RequestIdReused, GenerationEnded, GenerationLost
-    ├── ResourceExhaustedError   QueueFull, ReaderTooSlow, ConnectionFull
+    ├── NotFoundError            ModelNotFound, SessionNotFound, AccountNotFound, ApiKeyNotFound
+    ├── FailedPreconditionError  NoSession, SessionEnded, SessionDiffers, ModelInUse, ChatUnsupported,
+    │                            LastAdminKey, ApiKeyRevoked
+    ├── AlreadyExistsError       RequestIdReused, GenerationEnded, GenerationLost, AccountExists
+    ├── ResourceExhaustedError   QueueFull, ReaderTooSlow, ConnectionFull, LimitReached
     ├── UnavailableError         ModelCold, ModelFailed, ReplicaLost, Draining, StoreUnavailable, Unreachable
     │                            (Tls)
     ├── DeadlineExceededError
@@ -169,6 +170,12 @@ class RoleRequiredError(PermissionDeniedError):
     reason = "ROLE_REQUIRED"
 
 
+class ScopeRequiredError(PermissionDeniedError):
+    """The key has scopes, and none of them allows the call."""
+
+    reason = "SCOPE_REQUIRED"
+
+
 class FieldInvalidError(InvalidArgumentError):
     """A field is missing or outside its limits."""
 
@@ -217,6 +224,18 @@ class SessionNotFoundError(NotFoundError):
     reason = "SESSION_NOT_FOUND"
 
 
+class AccountNotFoundError(NotFoundError):
+    """There is no such account that this key may act on."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+
+
+class ApiKeyNotFoundError(NotFoundError):
+    """There is no such key that this key may act on."""
+
+    reason = "API_KEY_NOT_FOUND"
+
+
 class NoSessionError(FailedPreconditionError):
     """Nothing pays for the generation: start a session first."""
 
@@ -247,6 +266,18 @@ class ChatUnsupportedError(FailedPreconditionError):
     reason = "CHAT_UNSUPPORTED"
 
 
+class LastAdminKeyError(FailedPreconditionError):
+    """Without this key nobody could administer the platform any more: make another one first."""
+
+    reason = "LAST_ADMIN_KEY"
+
+
+class ApiKeyRevokedError(FailedPreconditionError):
+    """The key was revoked, which is for good: make a new one."""
+
+    reason = "API_KEY_REVOKED"
+
+
 class RequestIdReusedError(AlreadyExistsError):
     """The request id was used with another request."""
 
@@ -267,6 +298,12 @@ class GenerationLostError(AlreadyExistsError):
     reason = "GENERATION_LOST"
 
 
+class AccountExistsError(AlreadyExistsError):
+    """There is an account of that name: choose another one."""
+
+    reason = "ACCOUNT_EXISTS"
+
+
 class QueueFullError(ResourceExhaustedError):
     """The model's queue is full: try again."""
 
@@ -283,6 +320,12 @@ class ReaderTooSlowError(ResourceExhaustedError):
     """The stream was read too slowly; the text until here stands."""
 
     reason = "READER_TOO_SLOW"
+
+
+class LimitReachedError(ResourceExhaustedError):
+    """A limit of the account or of the key is reached: try again after `retry_after`."""
+
+    reason = "LIMIT_REACHED"
 
 
 class ModelColdError(UnavailableError):

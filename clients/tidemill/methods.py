@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from tidemill.v1 import inference_pb2, model_pb2, session_pb2
+from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
 
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
@@ -42,4 +42,19 @@ CANCEL_GENERATION = Method(
 )
 GENERATE_BATCH = Method(
     _INFERENCE + "GenerateBatch", inference_pb2.GenerateBatchRequest, inference_pb2.GenerateBatchResponse, streams=True
+)
+
+_ACCOUNT = "/tidemill.v1.AccountService/"
+GET_ACCOUNT = Method(_ACCOUNT + "GetAccount", account_pb2.GetAccountRequest, account_pb2.Account)
+CREATE_ACCOUNT = Method(_ACCOUNT + "CreateAccount", account_pb2.CreateAccountRequest, account_pb2.Account)
+UPDATE_ACCOUNT = Method(_ACCOUNT + "UpdateAccount", account_pb2.UpdateAccountRequest, account_pb2.Account)
+LIST_ACCOUNTS = Method(_ACCOUNT + "ListAccounts", account_pb2.ListAccountsRequest, account_pb2.ListAccountsResponse)
+CREATE_API_KEY = Method(_ACCOUNT + "CreateApiKey", account_pb2.CreateApiKeyRequest, account_pb2.CreateApiKeyResponse)
+GET_API_KEY = Method(_ACCOUNT + "GetApiKey", account_pb2.GetApiKeyRequest, account_pb2.ApiKey)
+LIST_API_KEYS = Method(_ACCOUNT + "ListApiKeys", account_pb2.ListApiKeysRequest, account_pb2.ListApiKeysResponse)
+UPDATE_API_KEY = Method(_ACCOUNT + "UpdateApiKey", account_pb2.UpdateApiKeyRequest, account_pb2.ApiKey)
+ROTATE_API_KEY = Method(_ACCOUNT + "RotateApiKey", account_pb2.RotateApiKeyRequest, account_pb2.RotateApiKeyResponse)
+REVOKE_API_KEY = Method(_ACCOUNT + "RevokeApiKey", account_pb2.RevokeApiKeyRequest, account_pb2.ApiKey)
+LIST_AUDIT_EVENTS = Method(
+    _ACCOUNT + "ListAuditEvents", account_pb2.ListAuditEventsRequest, account_pb2.ListAuditEventsResponse
 )

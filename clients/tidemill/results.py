@@ -5,13 +5,12 @@ contract's names in lower case without their prefix, such as "ready" or "stop"; 
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.errors import TidemillError
+from tidemill.reading import name_of, time_of
 from tidemill.v1 import inference_pb2, model_pb2, session_pb2, usage_pb2
 
 
@@ -155,11 +154,11 @@ def session_of(message: session_pb2.Session, *, already_active: bool = False) ->
     return Session(
         name=message.name,
         model=message.model,
-        state=_name(session_pb2.Session.State, message.state, "STATE_"),
-        end_reason=_name(session_pb2.Session.EndReason, message.end_reason, "END_REASON_"),
-        create_time=_time(message.create_time, present=message.HasField("create_time")),
-        start_time=_time(message.start_time, present=message.HasField("start_time")),
-        end_time=_time(message.end_time, present=message.HasField("end_time")),
+        state=name_of(session_pb2.Session.State, message.state, "STATE_"),
+        end_reason=name_of(session_pb2.Session.EndReason, message.end_reason, "END_REASON_"),
+        create_time=time_of(message, "create_time"),
+        start_time=time_of(message, "start_time"),
+        end_time=time_of(message, "end_time"),
         holders=tuple(message.holders),
         bill=Bill(
             session=message.name,
@@ -189,7 +188,7 @@ def model_of(message: model_pb2.Model) -> Model:
         progress=message.progress,
         time_to_ready=_duration(message.time_to_ready, present=message.HasField("time_to_ready")),
         failure=message.failure,
-        retry_time=_time(message.retry_time, present=message.HasField("retry_time")),
+        retry_time=time_of(message, "retry_time"),
         ready_replicas=message.ready_replicas,
         open_sessions=message.open_sessions,
         demand=message.demand,
@@ -233,27 +232,15 @@ def usage_of(message: usage_pb2.Usage) -> Usage:
 
 def finish_reason_of(value: inference_pb2.FinishReason) -> str:
     """Read why a generation ended."""
-    return _name(inference_pb2.FinishReason, value, "FINISH_REASON_")
+    return name_of(inference_pb2.FinishReason, value, "FINISH_REASON_")
 
 
 def _model_state(value: model_pb2.Model.State) -> str:
-    return _name(model_pb2.Model.State, value, "STATE_")
+    return name_of(model_pb2.Model.State, value, "STATE_")
 
 
 def _model_phase(value: model_pb2.Model.Phase) -> str:
-    return _name(model_pb2.Model.Phase, value, "PHASE_")
-
-
-def _name(enum: EnumTypeWrapper, value: int, prefix: str) -> str:
-    try:
-        short = enum.Name(value).removeprefix(prefix).lower()
-    except ValueError:  # newer than this client
-        return str(value)
-    return "" if short == "unspecified" else short
-
-
-def _time(message: Timestamp, *, present: bool) -> datetime | None:
-    return message.ToDatetime(tzinfo=UTC) if present else None
+    return name_of(model_pb2.Model.Phase, value, "PHASE_")
 
 
 def _duration(message: Duration, *, present: bool) -> timedelta | None:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from tidemill_models.manifest import MANIFEST_NAME
 from tidemill_models.package import bundled_packages, load_package
 from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_services import local_user
+from tidemill_services.api.account import AccountService
 from tidemill_services.api.inference import InferenceService
 from tidemill_services.api.interceptors import CallInterceptor
 from tidemill_services.api.model import ModelService
@@ -26,8 +27,8 @@ from tidemill_services.api.server import GrpcLimits, PublicServer
 from tidemill_services.api.session import SessionService
 from tidemill_services.calls import Calls
 from tidemill_services.catalogue import Catalogue
-from tidemill_services.domain.api_key import Role, hash_api_key
-from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
+from tidemill_services.domain.api_key import Role
+from tidemill_services.domain.errors import ApiKeyInvalidError, CannotStartError, StoreUnavailableError
 from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
@@ -35,6 +36,7 @@ from tidemill_services.gateway.http_server import HttpServer, HttpSettings
 from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
+from tidemill_services.key_sessions import KeySessions
 from tidemill_services.metrics import Metrics
 from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.scaler.host import Host, HostSettings
@@ -44,12 +46,13 @@ from tidemill_services.scaler.scaler import Scaler
 from tidemill_services.session_drains import SessionDrains
 from tidemill_services.session_streams import SessionStreams, StopReason
 from tidemill_services.settings import Settings
-from tidemill_services.store import accounts, models
+from tidemill_services.store import accounts, api_keys, models
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
-from tidemill_services.store.secret_file import read_or_create_secret
+from tidemill_services.store.secret_file import PlatformSecrets, read_or_create_secrets
 from tidemill_services.tls.replica_tls import open_replica_tls
 from tidemill_services.tls.server_tls import open_server_tls
+from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
@@ -114,11 +117,15 @@ class Application:
         tracing = await asyncio.to_thread(open_tracing, "tidemill", instance)
         parts.push_async_callback(asyncio.to_thread, tracing.close)
         calls = Calls(tracing, access_log=settings.access_log)
-        secret = read_or_create_secret(settings.data_dir / "secret")
+        secrets_of_platform = read_or_create_secrets(settings.data_dir / "secret")
+        secret = secrets_of_platform.current
         database = open_database(settings.database_url)
         await database.open()
         parts.push_async_callback(database.close)
-        api_key = await _local_api_key(database, secret, settings.data_dir / "api_key")
+        identities = Identities(database, secrets_of_platform)
+        self._keep_running(parts, identities.run(), "identities")
+        await _tell_of_rotation(database, secrets_of_platform)
+        api_key = await _local_api_key(database, identities, secret, settings.data_dir / "api_key")
         await _register_packages(database, (settings.data_dir / "models", *settings.models))
 
         renderer = TemplateRenderer()
@@ -129,13 +136,18 @@ class Application:
         drains = SessionDrains(database, self._streams, settings.stop_grace.total_seconds())
         self._keep_running(parts, drains.run(), "session-drains")
 
-        identities = Identities(database, secret)
-        generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
+        self._keep_running(parts, KeySessions(database).run(), "key-sessions")
+        guard = UsageGuard(database, secrets.token_hex(8))
+        parts.push_async_callback(guard.close)
+        self._keep_running(parts, guard.run(), "usage-guard")
+
+        generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing, guard)
         resumable = ResumableGenerations(database, self._streams, metrics)
         parts.push_async_callback(resumable.close)
         limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
         interceptor = CallInterceptor(
             identities,
+            guard,
             metrics,
             calls,
             open_reflection=settings.is_loopback,
@@ -149,9 +161,10 @@ class Application:
             SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations, resumable),
+            AccountService(database, secret),  # type: ignore[abstract]  # the base answers what is unserved
             limits,
         )
-        door = Door(public_routes(database, generations), identities, metrics, calls)
+        door = Door(public_routes(database, generations), identities, guard, metrics, calls)
         http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
         http = HttpServer(door, settings.host, settings.http_port, http_settings)
         pages = admin_application(metrics.registry, lambda: self._is_ready)
@@ -245,11 +258,20 @@ async def _register_packages(database: Database, folders: tuple[Path, ...]) -> N
         )
 
 
-async def _local_api_key(database: Database, secret: bytes, path: Path) -> str:
+async def _tell_of_rotation(database: Database, platform_secrets: PlatformSecrets) -> None:
+    """Say, while the platform's secret is rotated, how far that is."""
+    if platform_secrets.old is not None:
+        num_left = await database.read(api_keys.count_under_other_secrets, platform_secrets.current)
+        logger.warning("the platform's secret is rotated: %d keys were not used since", num_left)
+
+
+async def _local_api_key(database: Database, identities: Identities, secret: bytes, path: Path) -> str:
     """The key of whoever runs the server, kept in `path`; a new one when there is none or it is not valid any more."""
     kept = local_user.read_api_key(path)
-    if kept and await database.read(accounts.find_key_by_hash, hash_api_key(secret, kept)) is not None:
-        return kept
+    with suppress(ApiKeyInvalidError):
+        if kept:
+            await identities.identify(kept)
+            return kept
 
     def create(tx: Transaction) -> str:
         accounts.create_account(tx, LOCAL_ACCOUNT, "Who runs this server")

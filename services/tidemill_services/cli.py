@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from tidemill_services.admin_commands import admin
 from tidemill_services.app import Addresses, Application
 from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
@@ -32,6 +33,7 @@ application = typer.Typer(
 
 
 application.command()(doctor)
+application.add_typer(admin, name="admin")
 
 
 @application.command()

@@ -32,6 +32,7 @@ from tidemill_services.store import sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.memory import Memory
 from tidemill_services.store.topics import session_topic
+from tidemill_services.usage_limits import CallPlaces, UsageGuard
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
 
@@ -45,6 +46,7 @@ class Admission:
     session_id: str
     options: GenerationOptions
     arrived: float  # when the request came, on the clock of `time.monotonic`
+    places: CallPlaces
 
     async def take(self, prompt: PromptInput | ChatInput, *, field: str) -> Admitted:
         """Check and encode one prompt; errors name `field`, its path in the request."""
@@ -57,6 +59,7 @@ class Admission:
             request=_engine_request(self.served, tokens, self.options, field),
             wait=self.options.wait,
             arrived=self.arrived,
+            places=self.places,
         )
 
 
@@ -71,6 +74,7 @@ class Generations:
         streams: SessionStreams,
         metrics: Metrics,
         tracing: Tracing,
+        guard: UsageGuard,
     ) -> None:
         self._catalogue = catalogue
         self._replicas = replicas
@@ -78,6 +82,7 @@ class Generations:
         self._metrics = metrics
         self._tracing = tracing
         self._sessions = Memory[tuple[str, str, str], Session](database, _topic_of)
+        self._guard = guard
 
     @asynccontextmanager
     async def admit(
@@ -105,7 +110,9 @@ class Generations:
                     f"The session pays for {paying.model}, and the request names {model}.", field="model"
                 )
             served = await self._catalogue.resolve(caller, paying.model)
-            yield Admission(served, caller.account_id, paying.session_id, options, arrived)
+            async with self._guard.generation(caller):
+                places = CallPlaces(self._guard, caller)
+                yield Admission(served, caller.account_id, paying.session_id, options, arrived, places)
 
     async def check(
         self, caller: Caller, *, model: str, options: GenerationOptions, prompt: PromptInput | ChatInput, field: str
@@ -135,7 +142,7 @@ class Generations:
         running_gauge.inc()
         try:
             with self._streams.running(admitted.session_id, running or RunningStream()) as stoppable:
-                async with aclosing(run.events(stoppable)) as events:
+                async with admitted.places.one(), aclosing(run.events(stoppable)) as events:
                     async for event in events:
                         yield event
         except Exception as error:

@@ -27,6 +27,7 @@ from tidemill_services.engine_client import (
 from tidemill_services.faults import log_fault
 from tidemill_services.scaler.replicas import Lease, Replicas, WaitStatus
 from tidemill_services.session_streams import RunningStream, StopReason
+from tidemill_services.usage_limits import CallPlaces
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Admitted:
     request: EngineRequest
     wait: WaitPolicy
     arrived: float  # when the request came, on the clock of `time.monotonic`
+    places: CallPlaces  # to run in, shared by the generations of its call
 
 
 @dataclass(frozen=True, slots=True)

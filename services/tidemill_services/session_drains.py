@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 
 from tidemill_services.domain.errors import StoreUnavailableError
+from tidemill_services.domain.session import EndReason
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import hosts, sessions
 from tidemill_services.store.database import Database, Transaction
@@ -76,12 +77,14 @@ class SessionDrains:
 def _find_stopped(tx: Transaction, session_ids: frozenset[str], grace_ms: int) -> list[_Stopped]:
     """Those of `session_ids` that were stopped, and every session that is STOPPING.
 
-    One whose clock never ran may not run on: its streams have had nothing yet, and nothing pays for them.
+    One whose clock never ran may not run on: its streams have had nothing yet, and nothing pays for them. Nor may one
+    whose key was revoked: nobody knows who reads them.
     """
     is_alone = hosts.count_live_hosts(tx) <= 1
     found = []
     for session in sessions.list_stopped(tx, session_ids):
-        until_ms = (session.end_ms or 0) + (grace_ms if session.start_ms is not None else 0)
+        may_finish = session.start_ms is not None and session.end_reason is not EndReason.REVOKED
+        until_ms = (session.end_ms or 0) + (grace_ms if may_finish else 0)
         left_ms = until_ms - tx.now_ms
         found.append(_Stopped(session.session_id, left_ms, may_end=is_alone or left_ms <= 0))
     return found

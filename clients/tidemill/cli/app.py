@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tidemill.cli import chat, complete, demo, exits, models, server_commands, sessions
+from tidemill.cli import accounts, chat, complete, demo, exits, keys, models, server_commands, sessions
 from tidemill.errors import TidemillError
 
 
@@ -71,6 +71,8 @@ app.command()(complete.complete)
 app.command()(chat.chat)
 app.add_typer(sessions.sessions, name="session")
 app.add_typer(models.models, name="model")
+app.add_typer(accounts.accounts, name="account")
+app.add_typer(keys.keys, name="key")
 app.command()(demo.demo)
 
 

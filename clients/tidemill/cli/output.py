@@ -108,6 +108,11 @@ def bill_sentence(bill: Bill) -> str:
     return f"{bill.session} of {short(bill.model)} {verb} {credits_of(bill.cost_microcredits)} for {seconds}."
 
 
+def time_text(moment: datetime | None) -> str:
+    """A time as people read it; empty for none."""
+    return f"{moment:%Y-%m-%d %H:%M:%SZ}" if moment else ""
+
+
 def short(name: str) -> str:
     """A model's bare name."""
     return name.removeprefix("models/")

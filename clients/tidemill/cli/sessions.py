@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli import options
-from tidemill.cli.output import bill_sentence, credits_of, note, print_facts, print_json, print_table, short
+from tidemill.cli.output import bill_sentence, credits_of, note, print_facts, print_json, print_table, short, time_text
 from tidemill.client import Client
 from tidemill.errors import FieldInvalidError
 from tidemill.results import Session
@@ -122,7 +122,7 @@ def show(
             "model": short(session.model),
             "state": f"{session.state} ({session.end_reason})" if session.end_reason else session.state,
             "started": _time(session),
-            "ended": f"{session.end_time:%Y-%m-%d %H:%M:%SZ}" if session.end_time else "",
+            "ended": time_text(session.end_time),
             "holders": ", ".join(session.holders),
             "billed": f"{session.bill.billed_milliseconds / 1000:.3f} s, charged as {session.bill.billed_seconds} s",
             "price": f"{credits_of(session.bill.price_microcredits_per_second)} a second",
@@ -133,4 +133,4 @@ def show(
 
 def _time(session: Session) -> str:
     """When its clock first ran."""
-    return f"{session.start_time:%Y-%m-%d %H:%M:%SZ}" if session.start_time else "not yet"
+    return time_text(session.start_time) or "not yet"

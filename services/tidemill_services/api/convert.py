@@ -18,6 +18,8 @@ from tidemill_services.domain.generation import (
 )
 from tidemill_services.store.requests import MAX_REQUEST_ID_LENGTH
 
+_ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_KEY = re.compile(r"accounts/([A-Za-z0-9_-]{1,64})/keys/([0-9a-f]{1,64})", re.ASCII)
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -35,6 +37,27 @@ def session_id(name: str, field: str = "name") -> str:
     if not name.startswith("sessions/") or not _SESSION.fullmatch(bare):
         raise FieldInvalidError(f"{field} must be sessions/{{session}}.", field=field)
     return bare
+
+
+def account_id(name: str, field: str = "name") -> str:
+    """The bare id of `accounts/{account}`; an empty one stays empty."""
+    bare = name.removeprefix("accounts/")
+    if name and (not name.startswith("accounts/") or not _ACCOUNT.fullmatch(bare)):
+        raise FieldInvalidError(f"{field} must be accounts/{{account}}.", field=field)
+    return bare
+
+
+def key_ids(name: str, field: str = "name") -> tuple[str, str]:
+    """The ids of account and key of `accounts/{account}/keys/{key}`."""
+    found = _KEY.fullmatch(name)
+    if found is None:
+        raise FieldInvalidError(f"{field} must be accounts/{{account}}/keys/{{key}}.", field=field)
+    return found[1], found[2]
+
+
+def milliseconds(message: Timestamp) -> int:
+    """A time as milliseconds since 1970."""
+    return message.seconds * 1000 + message.nanos // 1_000_000
 
 
 def check_request_id(request_id: str) -> None:

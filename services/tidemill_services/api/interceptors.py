@@ -1,4 +1,4 @@
-"""What every call passes before its servicer: who calls, what an error becomes, what is counted and logged.
+"""What every call passes before its servicer: who calls and what they may, what an error becomes, what is counted.
 
 Default is to deny: a method is served without a key only when it is listed here.
 """
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from tidemill_services.access import METHODS, check_access
 from tidemill_services.api.connection_calls import ConnectionCalls
 from tidemill_services.api.parsing import open_handler, parse, parsing_each, parsing_one
 from tidemill_services.api.slow_readers import PatientWriter
@@ -26,6 +27,7 @@ from tidemill_services.domain.errors import (
 from tidemill_services.faults import log_fault
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
+from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.call_record import CallRecord
 from tidemill_telemetry.tracing import Attributes
 
@@ -48,11 +50,12 @@ def current_caller() -> Caller:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Identity, errors, metrics and the log around each call."""
+    """Identity, access, limits, errors, metrics and the log around each call."""
 
     def __init__(
         self,
         identities: Identities,
+        guard: UsageGuard,
         metrics: Metrics,
         calls: Calls,
         *,
@@ -62,6 +65,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         """`max_streams` is of one connection."""
         self._identities = identities
+        self._guard = guard
         self._connection_calls = ConnectionCalls(max_streams)
         self._metrics = metrics
         self._calls = calls
@@ -103,7 +107,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome = self._arrive(method, context)
             try:
                 with self._connection_calls.running(context.peer()):
-                    await self._identify(context, outcome.record)
+                    await self._let_in(method, context, outcome.record)
                     response = await handler.unary_unary(parse(request, handler.request_deserializer), context)
                     outcome.succeed(context)
                     return response
@@ -122,7 +126,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome = self._arrive(method, context)
             try:
                 with self._connection_calls.running(context.peer()):
-                    await self._identify(context, outcome.record)
+                    await self._let_in(method, context, outcome.record)
                     with PatientWriter(context.write, self._reader_patience_seconds) as writer:
                         async with aclosing(behavior(request, context)) as responses:
                             async for response in responses:
@@ -141,11 +145,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _arrive(self, method: str, context: Context) -> "_Outcome":
         return _Outcome(self._metrics, method, self._calls.begin(method, context.invocation_metadata() or ()))
 
-    async def _identify(self, context: Context, record: CallRecord) -> None:
+    async def _let_in(self, method: str, context: Context, record: CallRecord) -> None:
+        """Find who calls, and whether they may; count the call."""
         if self.is_draining:
             raise DrainingError(retry_after_seconds=1)
         caller = await self._identities.identify(_api_key(context))
         record.account = caller.account_id
+        if check_access(caller, METHODS.get(method), method).is_counted:
+            await self._guard.count_request(caller)
         _caller.set(caller)
 
 

@@ -13,9 +13,10 @@ from tidemill_services.api.idempotency import once, request_key
 from tidemill_services.api.interceptors import current_caller
 from tidemill_services.api.model_messages import model_message
 from tidemill_services.catalogue import resolve_model
+from tidemill_services.domain.audit import changes_between
 from tidemill_services.domain.errors import DrainingError, FieldInvalidError, RoleRequiredError
 from tidemill_services.domain.session import EndReason
-from tidemill_services.store import model_views, models, sessions
+from tidemill_services.store import audit, model_views, models, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.topics import model_topic
 
@@ -88,6 +89,15 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             if request.force:
                 sessions.stop_sessions_of_model(tx, model, EndReason.ADMIN)
             models.stop_model(tx, model, force=request.force)
+            if request.force:
+                audit.record(
+                    tx,
+                    actor=caller.key_name,
+                    action="StopModel",
+                    account_id="",
+                    resource=f"models/{model}",
+                    changes=changes_between({}, {"force": True}),
+                )
             return model_message(model_views.get_model_view(tx, model))
 
         key = request_key(caller, "StopModel", request, request.request_id)

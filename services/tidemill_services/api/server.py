@@ -20,11 +20,12 @@ from tidemill.v1 import (
     session_pb2,
     session_pb2_grpc,
 )
+from tidemill_services.api.account import AccountService
 from tidemill_services.api.inference import InferenceService
 from tidemill_services.api.interceptors import CallInterceptor
 from tidemill_services.api.model import ModelService
 from tidemill_services.api.session import SessionService
-from tidemill_services.api.unserved import AccountService, JobService
+from tidemill_services.api.unserved import JobService
 
 MAX_MESSAGE_BYTES = 4 << 20
 CLOSE_SECONDS = 2.0  # watches look once a second and then end themselves
@@ -82,6 +83,7 @@ class PublicServer:
         sessions: SessionService,
         models: ModelService,
         inference: InferenceService,
+        accounts: AccountService,
         limits: GrpcLimits,
     ) -> None:
         self._interceptor = interceptor
@@ -91,7 +93,7 @@ class PublicServer:
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
         job_pb2_grpc.add_JobServiceServicer_to_server(JobService(), self._server)  # type: ignore[abstract]
-        account_pb2_grpc.add_AccountServiceServicer_to_server(AccountService(), self._server)  # type: ignore[abstract]
+        account_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*SERVICE_NAMES, reflection.SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name),

@@ -3,11 +3,7 @@
 The generated bases answer UNIMPLEMENTED; the interceptor lets only a valid key hear even that.
 """
 
-from tidemill.v1 import account_pb2_grpc, job_pb2_grpc
-
-
-class AccountService(account_pb2_grpc.AccountServiceServicer):
-    """A draft; see account.proto."""
+from tidemill.v1 import job_pb2_grpc
 
 
 class JobService(job_pb2_grpc.JobServiceServicer):

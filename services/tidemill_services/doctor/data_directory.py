@@ -10,6 +10,7 @@ _NUM_SECRET_BYTES = 32
 # How bad it is when others can read a file: those hold keys as they are, these only hashes and names.
 _PRIVATE = {
     "secret": Level.WRONG,
+    "secret.old": Level.WRONG,
     "api_key": Level.WRONG,
     "tidemill.db": Level.WARNING,
     "tidemill.db-wal": Level.WARNING,

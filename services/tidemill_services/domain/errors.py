@@ -93,6 +93,12 @@ class RoleRequiredError(PermissionDeniedError):
     reason = "ROLE_REQUIRED"
 
 
+class ScopeRequiredError(PermissionDeniedError):
+    """The key has scopes, and none of them allows this."""
+
+    reason = "SCOPE_REQUIRED"
+
+
 class FieldInvalidError(InvalidArgumentError):
     """A field is missing or outside its limits."""
 
@@ -141,6 +147,18 @@ class SessionNotFoundError(NotFoundError):
     reason = "SESSION_NOT_FOUND"
 
 
+class AccountNotFoundError(NotFoundError):
+    """There is no such account that this key may act on."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+
+
+class ApiKeyNotFoundError(NotFoundError):
+    """There is no such key that this key may act on."""
+
+    reason = "API_KEY_NOT_FOUND"
+
+
 class NoSessionError(FailedPreconditionError):
     """Nothing pays for this: start a session first (`tidemill session start`, `client.start_session()`)."""
 
@@ -169,6 +187,24 @@ class ChatUnsupportedError(FailedPreconditionError):
     """The model has no chat template: send a prompt."""
 
     reason = "CHAT_UNSUPPORTED"
+
+
+class LastAdminKeyError(FailedPreconditionError):
+    """This is the last administrator's key that can manage accounts and never expires: make another one first."""
+
+    reason = "LAST_ADMIN_KEY"
+
+
+class ApiKeyRevokedError(FailedPreconditionError):
+    """The key was revoked, which is for good: make a new one."""
+
+    reason = "API_KEY_REVOKED"
+
+
+class AccountExistsError(AlreadyExistsError):
+    """There is an account of that name: choose another one."""
+
+    reason = "ACCOUNT_EXISTS"
 
 
 class RequestIdReusedError(AlreadyExistsError):
@@ -239,6 +275,12 @@ class ReaderTooSlowError(ResourceExhaustedError):
     """The stream was read too slowly and its buffer is full; the text until here stands."""
 
     reason = "READER_TOO_SLOW"
+
+
+class LimitReachedError(ResourceExhaustedError):
+    """A limit of the account or of the key is reached: try again later."""
+
+    reason = "LIMIT_REACHED"
 
 
 class WaitExceededError(DeadlineExceededError):

@@ -1,4 +1,4 @@
-"""What every HTTP request passes before its page: who calls, what an error becomes, what is counted and logged.
+"""What every HTTP request passes before its page: who calls and what they may, what an error becomes, what is counted.
 
 Default is to deny: a page is served without a key only when it is listed here.
 """
@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from tidemill_services.access import PAGES, check_access
 from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import ApiKeyMissingError, DrainingError, NotServedError, TidemillError
 from tidemill_services.faults import log_fault
 from tidemill_services.gateway.http_errors import MethodNotAllowedError, error_response
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
+from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.tracing import Attributes
 
 OPEN_PATHS = frozenset({"/healthz"})
@@ -26,9 +28,17 @@ OPEN_PATHS = frozenset({"/healthz"})
 class Door:
     """The public HTTP port's application."""
 
-    def __init__(self, routes: Sequence[BaseRoute], identities: Identities, metrics: Metrics, calls: Calls) -> None:
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        identities: Identities,
+        guard: UsageGuard,
+        metrics: Metrics,
+        calls: Calls,
+    ) -> None:
         self._router = Router(routes, redirect_slashes=False)
         self._identities = identities
+        self._guard = guard
         self._metrics = metrics
         self._calls = calls
         self._draining = False
@@ -48,8 +58,7 @@ class Door:
         scope["app"] = self  # has the router raise what it does not find, instead of answering in its own shape
         try:
             if not is_open:
-                caller = scope["state"]["caller"] = await self._identify(scope)
-                call.record.account = caller.account_id
+                scope["state"]["caller"] = await self._let_in(scope, call)
             await self._router(scope, receive, answer.send)
         except (asyncio.CancelledError, ClientDisconnect) as error:
             reason = "CLIENT_GONE"
@@ -81,10 +90,18 @@ class Door:
 
         call.end(str(status), reason, describe, is_fault=status >= 500)
 
-    async def _identify(self, scope: Scope) -> Caller:
+    async def _let_in(self, scope: Scope, call: Call) -> Caller:
+        """Find who asks, and whether they may; count the request. What is no page is for the router to say."""
         if self._draining:
             raise DrainingError(retry_after_seconds=1)
-        return await self._identities.identify(_api_key(scope))
+        caller = await self._identities.identify(_api_key(scope))
+        call.record.account = caller.account_id
+        route = next((each for each in self._router.routes if each.matches(scope)[0] is not Match.NONE), None)
+        if route is not None:
+            path = getattr(route, "path", "")
+            check_access(caller, PAGES.get(path), path)
+        await self._guard.count_request(caller)
+        return caller
 
 
 class _Answer:

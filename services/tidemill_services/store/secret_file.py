@@ -1,14 +1,64 @@
-"""The platform's secret: 32 bytes in a file that only its owner may read."""
+"""The platform's secret: 32 bytes in a file that only its owner may read.
+
+While it is rotated there are two: `secret`, under which keys are hashed from now on, and `secret.old` beside it, under
+which keys are still found until their next use. See docs/operations.md.
+"""
 
 import os
 import secrets
 import stat
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill_services.domain.errors import CannotStartError
 
 NUM_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformSecrets:
+    """The platform's secret, and the one before it while it is rotated."""
+
+    current: bytes = field(repr=False)
+    old: bytes | None = field(default=None, repr=False)
+
+
+def read_or_create_secrets(path: Path) -> PlatformSecrets:
+    """Return the secret in `path`, made when there is none, and the old one beside it. Raises CannotStartError."""
+    current, old = read_or_create_secret(path), _old(path)
+    return PlatformSecrets(current, read_or_create_secret(old) if old.exists() else None)
+
+
+def rotate_secret(path: Path) -> None:
+    """Make a new secret and keep the one until now as the old one. Raises CannotStartError."""
+    secrets_now = read_or_create_secrets(path)
+    if secrets_now.old not in (None, secrets_now.current):  # they are the same when an earlier rotation was cut short
+        raise CannotStartError(f"{_old(path)} is there: the last rotation is under way. Finish it first.")
+    try:
+        _old(path).unlink(missing_ok=True)
+        os.link(path, _old(path))
+        draft = path.with_name(f".{path.name}.next")
+        draft.unlink(missing_ok=True)
+        _create(draft)
+        draft.replace(path)
+    except OSError as error:
+        raise CannotStartError(f"The secret file {path} cannot be rotated: {error.strerror}.") from error
+
+
+def forget_old_secret(path: Path) -> bool:
+    """Remove the old secret; keys that are still hashed under it work no more. Returns whether there was one."""
+    try:
+        _old(path).unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise CannotStartError(f"{_old(path)} cannot be removed: {error.strerror}.") from error
+    return True
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f"{path.name}.old")
 
 
 def read_or_create_secret(path: Path) -> bytes:

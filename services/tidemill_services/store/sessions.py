@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, literal_column, select, update
@@ -15,7 +15,7 @@ from tidemill_services.domain.errors import (
     SessionNotFoundError,
 )
 from tidemill_services.domain.session import EndReason, Liveness, Session, SessionLimits, SessionState
-from tidemill_services.store import session_rows
+from tidemill_services.store import session_places, session_rows
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import models, of_model, replicas, sessions
 
@@ -51,7 +51,7 @@ def start_session(
     The clock of a new one runs at once if the model has a ready replica. Price, liveness and labels of an open one stay
     as they are; `limits` that are given and differ are refused.
 
-    Raises FieldInvalidError, ModelNotFoundError, SessionDiffersError.
+    Raises FieldInvalidError, ModelNotFoundError, SessionDiffersError, LimitReachedError.
     """
     rules.check_holder(holder)
     rules.check_labels(labels or {})
@@ -63,6 +63,7 @@ def start_session(
         session_rows.save(tx, [existing], [joined])
         return joined, True
     _require_model(tx, model)
+    session_places.require_place(tx, account_id, key_id)
     session = Session(
         session_id=f"{tx.now_ms:012x}{secrets.token_hex(10)}",  # sorts by creation
         account_id=account_id,
@@ -119,6 +120,14 @@ def stop_sessions_of_model(tx: Transaction, model: str, reason: EndReason) -> li
     if session_rows.save(tx, before, [rules.stopped(session, reason, tx.now_ms) for session in before]):
         _mark_used(tx, model)
     return [session.session_id for session in before]
+
+
+def stop_sessions_of_keys(tx: Transaction, key_ids: Sequence[str], reason: EndReason) -> None:
+    """Stop every open session of these keys, whoever holds it; call `finish_session` for each."""
+    before = session_rows.load(tx, select(sessions).where(sessions.c.key_id.in_(key_ids), _IS_OPEN))
+    session_rows.save(tx, before, [rules.stopped(session, reason, tx.now_ms) for session in before])
+    for model in sorted({session.model for session in before}):
+        _mark_used(tx, model)
 
 
 def list_stopped(tx: Transaction, session_ids: Iterable[str] = ()) -> list[Session]:

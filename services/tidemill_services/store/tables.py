@@ -3,8 +3,11 @@
 States are stored as the names of the domain's enums. Migrations are made from this file; a test compares the two.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Float,
@@ -29,12 +32,24 @@ metadata = MetaData(
     }
 )
 
+
+def _limits() -> list[Column[Any]]:
+    """The columns of `UsageLimits`; null: not limited."""
+    return [
+        Column("requests_per_minute", Integer),
+        Column("concurrent_generations", Integer),
+        Column("concurrent_sessions", Integer),
+    ]
+
+
 accounts = Table(
     "accounts",
     metadata,
     Column("account_id", String(64), primary_key=True),
     Column("display_name", String(256), nullable=False),
     Column("create_ms", BigInteger, nullable=False),
+    Column("use_cache", Boolean, nullable=False, server_default=true()),
+    *_limits(),
 )
 
 api_keys = Table(
@@ -49,6 +64,45 @@ api_keys = Table(
     Column("create_ms", BigInteger, nullable=False),
     Column("expire_ms", BigInteger),
     Column("revoke_ms", BigInteger),
+    Column("scopes", String(128), nullable=False, server_default=""),  # names between spaces; empty: all
+    Column(
+        "secret_id", String(16), nullable=False, server_default=""
+    ),  # the platform's secret under which it is hashed
+    Column("old_secret_hash", LargeBinary(32)),  # of before the last rotation
+    Column("old_secret_expire_ms", BigInteger),
+    *_limits(),
+    Index("uq_api_keys_old_secret_hash", "old_secret_hash", unique=True),
+    Index(
+        "ix_api_keys_admin",
+        "key_id",
+        postgresql_where=text("role = 'ADMIN' AND revoke_ms IS NULL"),
+        sqlite_where=text("role = 'ADMIN' AND revoke_ms IS NULL"),
+    ),
+)
+
+# What was done to accounts and keys, and what administrators did. Triggers refuse UPDATE and DELETE.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_ms", BigInteger, nullable=False),
+    Column("actor", String(160), nullable=False),  # name of a key; empty: the server itself
+    Column("action", String(64), nullable=False),
+    Column("account_id", String(64), nullable=False),  # empty: the whole platform
+    Column("resource", String(160), nullable=False),
+    Column("changes", Text, nullable=False),  # JSON list of [field, old value, new value]
+    Index("ix_audit_events_account", "account_id", "sequence"),
+)
+
+# What processes hold of limits, until they return it or its time is over.
+limit_slices = Table(
+    "limit_slices",
+    metadata,
+    Column("subject", String(80), primary_key=True),  # accounts/{account} or keys/{key}
+    Column("kind", String(16), primary_key=True),
+    Column("process_id", String(64), primary_key=True),
+    Column("held", Integer, nullable=False),
+    Column("expire_ms", BigInteger, nullable=False, index=True),
 )
 
 models = Table(
@@ -97,6 +151,12 @@ sessions = Table(
     Column("max_spend_microcredits", BigInteger),
     Index("ix_sessions_account", "account_id", "session_id"),
     Index("ix_sessions_key_model", "key_id", "model", "session_id"),
+    Index(
+        "ix_sessions_open_account",
+        "account_id",
+        postgresql_where=text("end_ms IS NULL"),
+        sqlite_where=text("end_ms IS NULL"),
+    ),
     Index(
         "ix_sessions_stopping",
         "end_ms",

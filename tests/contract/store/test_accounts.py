@@ -1,5 +1,6 @@
 """Units of work on accounts and keys."""
 
+import pytest
 from sqlalchemy import select, update
 
 from tests.contract.store.conftest import Customer
@@ -15,6 +16,7 @@ async def test_making_an_account_again_returns_the_one_that_is_there(database: D
     assert await database.read(accounts.find_account, "b") is None
 
 
+@pytest.mark.rule("A8")
 async def test_a_key_is_found_by_its_hash_with_all_its_settings(customer: Customer):
     api_key, secret = await customer.database.write(
         accounts.create_api_key,
@@ -37,6 +39,7 @@ async def test_a_key_is_not_found_under_another_secret_or_unknown(customer: Cust
     assert await customer.database.read(accounts.find_key_by_hash, b"\x00" * 32) is None
 
 
+@pytest.mark.rule("A8")
 async def test_expired_and_revoked_keys_open_nothing(customer: Customer):
     for column in ("expire_ms", "revoke_ms"):
         api_key, secret = await customer.database.write(accounts.create_api_key, "first", b"platform")
@@ -50,6 +53,7 @@ def set_to_now(tx: Transaction, key_id: str, column: str) -> None:
     tx.connection.execute(update(api_keys).where(api_keys.c.key_id == key_id).values({column: tx.now_ms}))
 
 
+@pytest.mark.rule("A5")
 async def test_the_key_itself_is_stored_nowhere(customer: Customer):
     _, secret = await customer.database.write(accounts.create_api_key, "first", b"platform")
     rows = await customer.database.read(lambda tx: tx.connection.execute(select(api_keys)).all())

@@ -5,13 +5,13 @@ import asyncio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 from sqlalchemy.engine import make_url
 
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.store import migrations
 from tidemill_services.store.opening import open_database
-from tidemill_services.store.tables import metadata
+from tidemill_services.store.tables import accounts, api_keys, metadata
 
 
 @pytest.fixture
@@ -51,6 +51,31 @@ def test_every_migration_goes_down_and_up_again(engine: Engine):
         assert inspect(connection).get_table_names() == ["alembic_version"]
         migrations.upgrade(connection)
         assert differences(connection) == []
+
+
+def test_keys_and_sessions_outlive_the_second_migration_both_ways(engine: Engine):
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        migrations.downgrade(connection, "0001")
+        connection.execute(text("INSERT INTO accounts VALUES ('a', 'Ada', 1)"))
+        connection.execute(
+            text("INSERT INTO models (name, digest, manifest, package_path, create_ms) VALUES ('m', 'd', '{}', 'p', 1)")
+        )
+        key = {"hash": b"h" * 32}
+        connection.execute(text("INSERT INTO api_keys VALUES ('k', 'a', '', :hash, 'USER', NULL, 1, NULL, NULL)"), key)
+        connection.execute(
+            text(
+                "INSERT INTO sessions VALUES ('s', 'a', 'k', 'm', 'PENDING', NULL, 1, NULL, NULL, 1, 0, "
+                "NULL, 'NONE', '{}', 1, 1, NULL)"
+            )
+        )
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        (found,) = connection.execute(select(api_keys)).all()
+        assert (found.key_id, found.scopes, found.old_secret_hash) == ("k", "", None)
+        assert connection.execute(select(accounts.c.use_cache)).scalar_one() is True
+        migrations.downgrade(connection, "0001")
+        assert connection.execute(text("SELECT key_id FROM sessions")).scalar_one() == "k"
 
 
 def test_an_up_to_date_schema_stays_as_it_is(engine: Engine):

@@ -1,5 +1,6 @@
 """The writer is one for all, so no unit may read through a whole table that only grows."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from sqlalchemy import Connection, event
 
 from tests.contract.store.conftest import Customer, new_customer
 from tests.integration.scaler.platform import manifest_json
+from tidemill_services.domain.api_key import Role
+from tidemill_services.domain.limits import UsageLimits
 from tidemill_services.domain.session import EndReason
-from tidemill_services.store import accounts, model_views, models, requests, sessions
+from tidemill_services.store import accounts, api_keys, audit, model_views, models, requests, session_places, sessions
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.sqlite import SqliteDatabase
 
-GROWING = ("sessions", "session_holders", "requests", "api_keys", "accounts", "model_starts")
+GROWING = ("sessions", "session_holders", "requests", "api_keys", "accounts", "model_starts", "audit_events")
 # A scan of a partial index reads what it holds, one of the primary key reads everything.
 WHOLE_TABLE = re.compile(rf"SCAN ({'|'.join(GROWING)})( USING .*sqlite_autoindex.*)?")
 REQUEST = requests.RequestKey("first", "Start", "r", b"h" * 32)
@@ -38,13 +41,40 @@ UNITS: dict[str, Callable[[Transaction], object]] = {
     "count of one": lambda tx: sessions.count_open_by_model(tx, "small"),
     "view of a model": lambda tx: model_views.get_model_view(tx, "small"),
     "find key": lambda tx: accounts.find_key_by_hash(tx, b"h" * 32),
+    "get key": lambda tx: api_keys.get_api_key(tx, "first", key_of(tx)),
+    "list keys": lambda tx: api_keys.list_api_keys(tx, "first", page_token="f"),
+    "change a key": lambda tx: change_key(tx, display_name="x"),
+    "revoke an administrator's key": lambda tx: [
+        change_key(tx, role=Role.ADMIN),
+        another_admin(tx),
+        change_key(tx, revoke_ms=1),
+    ],
+    "sessions of ended keys": api_keys.end_sessions_of_ended_keys,
+    "list accounts": lambda tx: accounts.list_accounts(tx, page_token="a"),
+    "list events": lambda tx: audit.list_events(tx, "", page_token="9"),
+    "list events of one": lambda tx: audit.list_events(tx, "first", page_token="9"),
+    "place for a session": lambda tx: [
+        change_key(tx, limits=UsageLimits(concurrent_sessions=9)),
+        session_places.require_place(tx, "first", key_of(tx)),
+    ],
     "find response": lambda tx: requests.find_response(tx, REQUEST),
     "save response": lambda tx: requests.save_response(tx, REQUEST, b"done"),
 }
 
 
 def key_of(tx: Transaction) -> str:
-    return tx.connection.exec_driver_sql("SELECT key_id FROM api_keys").scalar_one()
+    query = "SELECT key_id FROM api_keys WHERE account_id = 'first'"
+    return tx.connection.exec_driver_sql(query).scalar_one()
+
+
+def change_key(tx: Transaction, **changes: object) -> None:
+    before = api_keys.get_api_key(tx, "first", key_of(tx))
+    api_keys.save_api_key(tx, before, dataclasses.replace(before, **changes), actor="", action="UpdateApiKey")
+
+
+def another_admin(tx: Transaction) -> None:
+    accounts.create_account(tx, "second", "")
+    accounts.create_api_key(tx, "second", b"secret", role=Role.ADMIN)
 
 
 def an_id(tx: Transaction) -> str:

@@ -33,11 +33,13 @@ def age(tx: Transaction, by_ms: int) -> None:
     tx.connection.execute(update(requests).values(create_ms=requests.c.create_ms - by_ms))
 
 
+@pytest.mark.rule("A13")
 async def test_a_hundred_repeats_at_once_are_done_once(customer: Customer):
     answers = await asyncio.gather(*(customer.database.write(create_once, key()) for _ in range(100)))
     assert set(answers) == {b"made-1"}
 
 
+@pytest.mark.rule("A13")
 async def test_another_body_under_the_same_id_is_refused(customer: Customer):
     await customer.database.write(create_once, key())
     with pytest.raises(RequestIdReusedError) as refusal:
@@ -45,6 +47,7 @@ async def test_another_body_under_the_same_id_is_refused(customer: Customer):
     assert refusal.value.field == "request_id"
 
 
+@pytest.mark.rule("A13")
 async def test_an_id_counts_within_its_account_and_rpc(customer: Customer):
     await new_customer(customer.database, "second")
     answers = [
@@ -54,6 +57,7 @@ async def test_an_id_counts_within_its_account_and_rpc(customer: Customer):
     assert len(set(answers)) == 4
 
 
+@pytest.mark.rule("A13")
 async def test_an_answer_is_kept_for_24_hours(customer: Customer):
     first = await customer.database.write(create_once, key())
     await customer.database.write(age, KEPT_MS - 60_000)
@@ -62,6 +66,7 @@ async def test_an_answer_is_kept_for_24_hours(customer: Customer):
     assert await customer.database.write(create_once, key(body=b"other")) != first
 
 
+@pytest.mark.rule("A13")
 async def test_an_answer_is_saved_with_its_effect_or_not_at_all(customer: Customer):
     def fail_at_the_end(tx: Transaction) -> None:
         create_once(tx, key())

@@ -10,6 +10,7 @@ import pytest
 from tests.keys import make_key
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import (
+    account_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
     model_pb2,
@@ -39,6 +40,10 @@ class Wire:
     @property
     def inference(self) -> inference_pb2_grpc.InferenceServiceStub:
         return inference_pb2_grpc.InferenceServiceStub(self.channel)
+
+    @property
+    def accounts(self) -> account_pb2_grpc.AccountServiceStub:
+        return account_pb2_grpc.AccountServiceStub(self.channel)
 
     def start(self, **fields: object) -> session_pb2.StartSessionResponse:
         request = session_pb2.StartSessionRequest(**{"model": MODEL, **fields})

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
@@ -24,7 +25,16 @@ from tests.fuzzing.methods import Method, methods_of, reflected_methods
 from tests.integration.api.conftest import MODEL, wire_to
 from tests.keys import make_key, revoke_key
 from tests.server_process import ServerProcess, server_process
-from tidemill.v1 import inference_pb2, inference_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
+from tidemill.v1 import (
+    account_pb2,
+    account_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
 from tidemill_services.api import server as api_server
 from tidemill_services.api.interceptors import CallInterceptor
 from tidemill_services.calls import Calls
@@ -40,7 +50,9 @@ REFLECTION = tuple(method.path for method in methods_of(reflection_pb2.DESCRIPTO
 OPEN_METHODS = {*HEALTH, *REFLECTION}  # reflection on loopback only: test_ports.py
 OPEN_PAGES = {"/healthz"}
 
-SESSIONS, MODELS, INFERENCE = (f"/tidemill.v1.{name}Service/" for name in ("Session", "Model", "Inference"))
+SESSIONS, MODELS, INFERENCE, ACCOUNTS = (
+    f"/tidemill.v1.{name}Service/" for name in ("Session", "Model", "Inference", "Account")
+)
 # What any valid key may do, as it names nothing of another account.
 SHARED = {
     f"{SESSIONS}StartSession",
@@ -48,7 +60,28 @@ SHARED = {
     f"{INFERENCE}CancelGeneration",  # an id means a generation of the caller's account
     *(f"{MODELS}{name}" for name in ("ListModels", "GetModel", "StartModel", "StopModel", "WatchModel")),
 }
-ADMIN_ONLY: dict[str, Message] = {f"{MODELS}StopModel": model_pb2.StopModelRequest(name=MODEL, force=True)}
+ADMIN_ONLY: dict[str, Message] = {
+    f"{MODELS}StopModel": model_pb2.StopModelRequest(name=MODEL, force=True),
+    f"{ACCOUNTS}CreateAccount": account_pb2.CreateAccountRequest(account_id="of-a-user"),
+    f"{ACCOUNTS}ListAccounts": account_pb2.ListAccountsRequest(),
+}
+# What names an account or a key, here the administrator's own.
+LOCAL, LOCAL_KEY = "accounts/local", "accounts/local/keys/0123"
+NAMES_ACCOUNT: dict[str, Message] = {
+    f"{ACCOUNTS}GetAccount": account_pb2.GetAccountRequest(name=LOCAL),
+    f"{ACCOUNTS}UpdateAccount": account_pb2.UpdateAccountRequest(account=account_pb2.Account(name=LOCAL)),
+    f"{ACCOUNTS}CreateApiKey": account_pb2.CreateApiKeyRequest(account=LOCAL),
+    f"{ACCOUNTS}ListApiKeys": account_pb2.ListApiKeysRequest(account=LOCAL),
+    f"{ACCOUNTS}ListAuditEvents": account_pb2.ListAuditEventsRequest(account=LOCAL),
+}
+NAMES_KEY: dict[str, Message] = {
+    f"{ACCOUNTS}GetApiKey": account_pb2.GetApiKeyRequest(name=LOCAL_KEY),
+    f"{ACCOUNTS}UpdateApiKey": account_pb2.UpdateApiKeyRequest(
+        api_key=account_pb2.ApiKey(name=LOCAL_KEY), update_mask=FieldMask(paths=["display_name"])
+    ),
+    f"{ACCOUNTS}RotateApiKey": account_pb2.RotateApiKeyRequest(name=LOCAL_KEY),
+    f"{ACCOUNTS}RevokeApiKey": account_pb2.RevokeApiKeyRequest(name=LOCAL_KEY),
+}
 
 
 def of_account(session: str) -> dict[str, Message]:
@@ -142,7 +175,7 @@ def test_no_rpc_but_the_open_ones_answers_without_a_valid_key(doors: Doors) -> N
 
 
 def test_every_rpc_that_is_served_is_in_a_table(doors: Doors) -> None:
-    thought_of = OPEN_METHODS | SHARED | set(of_account("")) | set(ADMIN_ONLY)
+    thought_of = OPEN_METHODS | SHARED | set(of_account("")) | set(ADMIN_ONLY) | set(NAMES_ACCOUNT) | set(NAMES_KEY)
     forgotten = [method.path for method in doors.methods if method.path not in thought_of and is_served(doors, method)]
     assert forgotten == []
 
@@ -161,6 +194,14 @@ def test_what_is_of_an_account_is_not_there_for_another_one(doors: Doors) -> Non
         with wire_to(doors.server, doors.user) as user:
             page = user.sessions.ListSessions(session_pb2.ListSessionsRequest(), metadata=user.metadata)
             assert session not in [each.name for each in page.sessions]
+
+
+def test_another_account_and_its_keys_are_not_there(doors: Doors) -> None:
+    of_path = {method.path: method for method in doors.methods}
+    for reason, requests in (("ACCOUNT_NOT_FOUND", NAMES_ACCOUNT), ("API_KEY_NOT_FOUND", NAMES_KEY)):
+        for path, request in requests.items():
+            found = ended(doors.server.grpc, of_path[path], request.SerializeToString(), f"Bearer {doors.user}")
+            assert found == (grpc.StatusCode.NOT_FOUND, reason), path
 
 
 def test_what_needs_an_administrator_is_refused_to_a_user(doors: Doors) -> None:
@@ -228,6 +269,7 @@ def test_reflection_shows_all_that_is_served(doors: Doors, monkeypatch: pytest.M
         session_pb2_grpc.SessionServiceServicer(),  # type: ignore[arg-type, abstract]
         model_pb2_grpc.ModelServiceServicer(),  # type: ignore[arg-type, abstract]
         inference_pb2_grpc.InferenceServiceServicer(),  # type: ignore[arg-type, abstract]
+        account_pb2_grpc.AccountServiceServicer(),  # type: ignore[arg-type, abstract]
         api_server.GrpcLimits(max_streams=9, max_age_seconds=60.0),
     )
     assert registered.paths == {method.path for method in doors.methods}
@@ -260,6 +302,7 @@ async def test_a_service_that_nobody_thought_of_is_closed() -> None:
     }
     interceptor = CallInterceptor(
         Strangers(),  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
         Metrics(),
         Calls(NoTracing(), access_log=False),
         open_reflection=True,

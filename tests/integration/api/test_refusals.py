@@ -79,6 +79,7 @@ def test_an_unknown_model_is_refused_by_its_name(wire: Wire) -> None:
     assert "no-such-model" in refusal.message
 
 
+@pytest.mark.rule("A12")
 def test_no_model_where_there_are_several_lists_them_and_names_the_field_that_lacks_one(wire: Wire) -> None:
     calls: list[tuple[str, Callable[[], object]]] = [
         ("model", lambda: wire.start(model="")),
@@ -207,7 +208,7 @@ def test_what_is_drafted_answers_unimplemented_and_only_to_a_valid_key(server: S
     calls: list[Callable[..., object]] = [
         lambda **more: jobs.GetJob(job_pb2.GetJobRequest(), **more),
         lambda **more: list(jobs.WatchJob(job_pb2.WatchJobRequest(), **more)),
-        lambda **more: accounts.GetAccount(account_pb2.GetAccountRequest(), **more),
+        lambda **more: accounts.ListLedgerEntries(account_pb2.ListLedgerEntriesRequest(), **more),
         lambda **more: wire.sessions.UpdateSession(session_pb2.UpdateSessionRequest(), **more),
     ]
     for call in calls:

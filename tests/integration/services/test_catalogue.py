@@ -61,3 +61,8 @@ async def test_a_chat_that_cannot_be_rendered_now_is_a_typed_error_and_a_prompt_
     with pytest.raises(ModelFailedError, match="try again"):
         await served.encode(CHAT, "input")
     assert await served.encode(PromptInput("hello"), "input")
+
+
+@pytest.mark.rule("A12")
+async def test_no_name_means_the_only_model_where_there_is_one(database: Database, renderer: TemplateRenderer) -> None:
+    assert (await Catalogue(database, renderer).resolve(CALLER, "")).name == "tiny-llama"

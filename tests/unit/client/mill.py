@@ -16,7 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tests.unit.client.account_book import AccountBook
 from tidemill.v1 import (
+    account_pb2_grpc,
     errors_pb2,
     inference_pb2,
     inference_pb2_grpc,
@@ -97,6 +99,7 @@ Event = str | Refusal | Hold | Skip | Cut | inference_pb2.KeepAlive | inference_
 
 
 class Mill(
+    AccountBook,
     session_pb2_grpc.SessionServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
     inference_pb2_grpc.InferenceServiceServicer,
@@ -104,6 +107,7 @@ class Mill(
     """Serves on a free port of loopback from `start` to `stop`."""
 
     def __init__(self) -> None:
+        AccountBook.__init__(self)
         self.requests: dict[str, list] = defaultdict(list)
         self.metadata: list[dict[str, str]] = []
         self.sessions: dict[str, session_pb2.Session] = {}
@@ -134,6 +138,7 @@ class Mill(
         session_pb2_grpc.add_SessionServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(self, self._server)
+        account_pb2_grpc.add_AccountServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
 

@@ -9,34 +9,17 @@ from pathlib import Path
 import grpc
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
-from tests.unit.client.mill import KEY, MODEL, PRICE, Mill, Refusal, broken_end, keep_alive
+from tests.unit.client.mill import MODEL, PRICE, Mill, Refusal, broken_end, keep_alive
 from tidemill.cli import server_commands
-from tidemill.cli.app import app
 from tidemill.v1 import model_pb2
-
-
-@pytest.fixture
-def tidemill(mill: Mill, monkeypatch: pytest.MonkeyPatch):
-    """Runs a command line and returns what it printed and how it ended."""
-    monkeypatch.setenv("TIDEMILL_TARGET", mill.target)
-    monkeypatch.setenv("TIDEMILL_API_KEY", KEY)
-    monkeypatch.setenv("COLUMNS", "200")
-    runner = CliRunner()
-
-    def run(*arguments: str, text: str | None = None) -> Result:
-        result = runner.invoke(app, list(arguments), input=text, prog_name="tidemill")
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
-
 
 COMMANDS = [
     ["complete"], ["chat"], ["demo"], ["serve"], ["session", "start"], ["session", "stop"], ["session", "list"],
     ["session", "show"], ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
-    ["model", "status"], ["model", "watch"],
+    ["model", "status"], ["model", "watch"], ["account", "show"], ["account", "create"], ["account", "update"],
+    ["account", "list"], ["account", "audit"], ["key", "create"], ["key", "list"], ["key", "show"], ["key", "update"],
+    ["key", "rotate"], ["key", "revoke"],
 ]  # fmt: skip
 
 
@@ -486,7 +469,7 @@ def test_the_commands_of_the_manual_exist(tidemill) -> None:
     assert len(lines) >= 10
     for line in lines:
         words = shlex.split(line)[1:]
-        command = words[:2] if words[0] in {"session", "model"} else words[:1]
+        command = words[:2] if words[0] in {"session", "model", "account", "key"} else words[:1]
         help_text = tidemill(*command, "--help").stdout
         assert f"tidemill {' '.join(command)}" in help_text
         assert all(option in help_text for option in words if option.startswith("--"))

@@ -25,6 +25,7 @@ def ca_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.rule("A11")
 def test_the_key_comes_from_the_first_place_that_has_one(config: Path) -> None:
     environ = {"TIDEMILL_CONFIG": str(config), "TIDEMILL_API_KEY": "from_variable", "TEAM_KEY": "from_named"}
     assert resolve("from_argument", environ=environ).api_key == "from_argument"
@@ -46,6 +47,7 @@ def test_both_ways_to_give_a_key_contradict_each_other() -> None:
         Client("key", custom_env_var="TEAM_KEY")
 
 
+@pytest.mark.rule("A11")
 def test_a_named_variable_that_is_not_set_is_an_error_and_no_other_key_is_taken(config: Path) -> None:
     with pytest.raises(ApiKeyMissingError, match="TEAM_KEY is not set"):
         resolve(custom_env_var="TEAM_KEY", environ={"TIDEMILL_CONFIG": str(config), "TIDEMILL_API_KEY": "other"})

@@ -7,14 +7,17 @@ from importlib.metadata import version
 import tidemill
 from tidemill import methods
 from tidemill.methods import Method
-from tidemill.v1 import inference_pb2, model_pb2, session_pb2
+from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
 
 CLASSES = {
+    "Account", "Accounts", "ApiKey", "AsyncAccounts", "AuditChange", "AuditEvent", "NewSecret", "UsageLimits",
     "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Client", "Completion", "Model",
     "ModelPrices", "MoreOptions", "OneLine", "OpenSession", "PrintedAnswer", "Progress", "Session", "Stream",
     "TextStream", "Usage", "__version__",
 }  # fmt: skip
 ERRORS = {
+    "AccountExistsError", "AccountNotFoundError", "ApiKeyNotFoundError", "ApiKeyRevokedError", "LastAdminKeyError",
+    "LimitReachedError", "ScopeRequiredError",
     "AlreadyExistsError", "ApiKeyInvalidError", "ApiKeyMissingError", "BatchError", "CallCancelledError",
     "ChatTemplateRefusedError", "ChatUnsupportedError", "ConfigError", "ConnectionFullError", "ContextExceededError",
     "DeadlineExceededError", "DrainingError", "FailedPreconditionError", "FieldInvalidError", "GenerationEndedError",
@@ -50,7 +53,7 @@ def test_importing_it_loads_neither_the_cli_nor_the_server() -> None:
 
 
 def test_every_method_is_in_the_contract_with_its_messages() -> None:
-    files = (session_pb2.DESCRIPTOR, model_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR)
+    files = (session_pb2.DESCRIPTOR, model_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR, account_pb2.DESCRIPTOR)
     served = {
         f"/{service.full_name}/{method.name}": (method.input_type, method.output_type, method.server_streaming)
         for file in files

@@ -1,0 +1,217 @@
+"""Accounts and keys: make, look, change, rotate, revoke; and what was done to them."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypedDict, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tidemill import methods
+from tidemill.account_results import (
+    Account,
+    ApiKey,
+    AuditEvent,
+    NewSecret,
+    UsageLimits,
+    account_of,
+    api_key_of,
+    audit_event_of,
+    new_secret_of,
+)
+from tidemill.errors import FieldInvalidError
+from tidemill.methods import Method
+from tidemill.steps import Deadline, Plan, build, check_count, request_id, unary
+from tidemill.v1 import account_pb2
+
+_PAGE = 1_000
+Item = TypeVar("Item")
+
+
+class AccountSettings(TypedDict, total=False):
+    """What an account may be told; all by keyword. What is left out stays as it is."""
+
+    display_name: str
+    use_cache: bool
+    limits: UsageLimits
+    """For administrators."""
+
+
+class KeySettings(TypedDict, total=False):
+    """What a key may be told; all by keyword. What is left out stays as it is."""
+
+    display_name: str
+    role: str
+    """user or admin."""
+    scopes: Sequence[str]
+    """Some of inference, sessions, models, jobs, account; empty means everything."""
+    default_model: str
+    """models/{model} or the bare name; empty means none."""
+    expire_time: datetime | None
+    """When it stops working; None means never."""
+    limits: UsageLimits
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+def get(account: str, *, deadline: Deadline) -> Plan[Account]:
+    """Fetch an account; an empty name is the key's own."""
+    message = yield from unary(methods.GET_ACCOUNT, build(account_pb2.GetAccountRequest, name=account), deadline)
+    return account_of(message)
+
+
+def create(account_id: str, settings: AccountSettings, *, deadline: Deadline) -> Plan[Account]:
+    """Make an account."""
+    request = build(
+        account_pb2.CreateAccountRequest,
+        account=_account(settings),
+        account_id=account_id,
+        request_id=request_id(),
+    )
+    return account_of((yield from unary(methods.CREATE_ACCOUNT, request, deadline)))
+
+
+def update(account: str, settings: AccountSettings, *, deadline: Deadline) -> Plan[Account]:
+    """Change an account's settings."""
+    request = account_pb2.UpdateAccountRequest(
+        account=_account(settings, name=account), update_mask=FieldMask(paths=sorted(settings))
+    )
+    return account_of((yield from unary(methods.UPDATE_ACCOUNT, request, deadline)))
+
+
+def list_all(*, limit: int, deadline: Deadline) -> Plan[list[Account]]:
+    """Fetch all accounts by name, at most `limit`."""
+
+    def of_page(page: account_pb2.ListAccountsResponse) -> list[Account]:
+        return [account_of(message) for message in page.accounts]
+
+    return _pages(methods.LIST_ACCOUNTS, of_page, limit, deadline)
+
+
+def create_key(account: str, settings: KeySettings, *, deadline: Deadline) -> Plan[NewSecret]:
+    """Make a key of an account; an empty name is the key's own."""
+    request = build(account_pb2.CreateApiKeyRequest, api_key=_key(settings), account=account, request_id=request_id())
+    return new_secret_of((yield from unary(methods.CREATE_API_KEY, request, deadline)))
+
+
+def get_key(name: str, *, deadline: Deadline) -> Plan[ApiKey]:
+    """Fetch a key."""
+    message = yield from unary(methods.GET_API_KEY, build(account_pb2.GetApiKeyRequest, name=name), deadline)
+    return api_key_of(message)
+
+
+def list_keys(account: str, *, limit: int, deadline: Deadline) -> Plan[list[ApiKey]]:
+    """Fetch an account's keys, newest first, at most `limit`."""
+
+    def of_page(page: account_pb2.ListApiKeysResponse) -> list[ApiKey]:
+        return [api_key_of(message) for message in page.api_keys]
+
+    return _pages(methods.LIST_API_KEYS, of_page, limit, deadline, account=account)
+
+
+def update_key(name: str, settings: KeySettings, *, deadline: Deadline) -> Plan[ApiKey]:
+    """Change a key's settings."""
+    request = account_pb2.UpdateApiKeyRequest(
+        api_key=_key(settings, name=name), update_mask=FieldMask(paths=sorted(settings))
+    )
+    return api_key_of((yield from unary(methods.UPDATE_API_KEY, request, deadline)))
+
+
+def rotate_key(name: str, overlap: timedelta, *, deadline: Deadline) -> Plan[NewSecret]:
+    """Give a key a new secret; the old one is valid for `overlap` more."""
+    if not isinstance(overlap, timedelta):
+        raise FieldInvalidError("overlap must be a timedelta.", field="overlap")
+    duration = Duration()
+    duration.FromTimedelta(overlap)
+    request = build(account_pb2.RotateApiKeyRequest, name=name, overlap=duration, request_id=request_id())
+    return new_secret_of((yield from unary(methods.ROTATE_API_KEY, request, deadline)))
+
+
+def revoke_key(name: str, *, deadline: Deadline) -> Plan[ApiKey]:
+    """Take a key out of use, for good."""
+    request = build(account_pb2.RevokeApiKeyRequest, name=name, request_id=request_id())
+    return api_key_of((yield from unary(methods.REVOKE_API_KEY, request, deadline)))
+
+
+def list_events(account: str, *, limit: int, deadline: Deadline) -> Plan[list[AuditEvent]]:
+    """Fetch what was done, newest first, at most `limit`."""
+
+    def of_page(page: account_pb2.ListAuditEventsResponse) -> list[AuditEvent]:
+        return [audit_event_of(message) for message in page.audit_events]
+
+    return _pages(methods.LIST_AUDIT_EVENTS, of_page, limit, deadline, account=account)
+
+
+def _pages(
+    method: Method[Any, Any],
+    of_page: Callable[[Any], list[Item]],
+    limit: int,
+    deadline: Deadline,
+    **fields: str,
+) -> Plan[list[Item]]:
+    """Fetch a list page by page. Raises FieldInvalidError."""
+    check_count(limit, "limit")
+    found: list[Item] = []
+    token = ""
+    while len(found) < limit:
+        size = min(limit - len(found), _PAGE)
+        request = build(method.request, page_size=size, page_token=token, **fields)
+        page: _Page = yield from unary(method, request, deadline)
+        found += of_page(page)
+        token = page.next_page_token
+        if not token:
+            break
+    return found[:limit]
+
+
+def _account(settings: AccountSettings, name: str = "") -> account_pb2.Account:
+    _check_known(settings, AccountSettings)
+    fields: dict[str, Any] = {**settings, "name": name}
+    if "limits" in fields:
+        fields["limits"] = _limits(settings["limits"], "account.limits")
+    return build(account_pb2.Account, "account.", **fields)
+
+
+def _key(settings: KeySettings, name: str = "") -> account_pb2.ApiKey:
+    _check_known(settings, KeySettings)
+    fields: dict[str, Any] = {**settings, "name": name}
+    if "role" in fields:
+        fields["role"] = f"ROLE_{str(fields['role']).upper()}"
+    if "scopes" in fields:
+        fields["scopes"] = [f"SCOPE_{str(scope).upper()}" for scope in fields["scopes"]]
+    if fields.get("expire_time") is not None:
+        fields["expire_time"] = _timestamp(fields["expire_time"])
+    if "limits" in fields:
+        fields["limits"] = _limits(settings["limits"], "api_key.limits")
+    return build(account_pb2.ApiKey, "api_key.", **fields)
+
+
+def _limits(limits: UsageLimits, path: str) -> Message:
+    if not isinstance(limits, UsageLimits):
+        raise FieldInvalidError(f"{path} must be UsageLimits.", field=path)
+    return build(
+        account_pb2.UsageLimits,
+        f"{path}.",
+        requests_per_minute=limits.requests_per_minute,
+        concurrent_generations=limits.concurrent_generations,
+        concurrent_sessions=limits.concurrent_sessions,
+    )
+
+
+def _timestamp(moment: object) -> Timestamp:
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise FieldInvalidError("expire_time must be a datetime with a time zone.", field="api_key.expire_time")
+    message = Timestamp()
+    message.FromDatetime(moment.astimezone(UTC))
+    return message
+
+
+def _check_known(settings: AccountSettings | KeySettings, kind: type) -> None:
+    for name in settings:
+        if name not in kind.__annotations__:
+            raise FieldInvalidError(f"There is no setting {name!r}.", field=name)

@@ -1,0 +1,103 @@
+"""What each method and each page asks of a key: the one table of both doors. What is not in it is served to nobody.
+
+A key without scopes has them all. The role admin is asked for here where a whole method is an
+administrator's; where only a field of it is, the servicer asks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tidemill_services.domain.api_key import Role, Scope
+from tidemill_services.domain.errors import RoleRequiredError, ScopeRequiredError
+from tidemill_services.identity import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a key needs."""
+
+    scope: Scope | None  # None: any key may
+    role: Role = Role.USER
+    is_counted: bool = True  # among the requests per minute
+
+
+_ANY = Access(None)
+_INFERENCE = Access(Scope.INFERENCE)
+_ALWAYS_SESSIONS = Access(Scope.SESSIONS, is_counted=False)  # a limit keeps nobody from stopping to pay
+_ALWAYS_INFERENCE = Access(Scope.INFERENCE, is_counted=False)  # nor from ending what runs
+_SESSIONS = Access(Scope.SESSIONS)
+_MODELS = Access(Scope.MODELS)
+_JOBS = Access(Scope.JOBS)
+_ACCOUNT = Access(Scope.ACCOUNT)
+_ADMIN = Access(Scope.ACCOUNT, role=Role.ADMIN)
+
+SERVICES: Mapping[str, Mapping[str, Access]] = {
+    "tidemill.v1.SessionService": {
+        "StartSession": _SESSIONS,
+        "StopSession": _ALWAYS_SESSIONS,
+        "GetSession": _SESSIONS,
+        "ListSessions": _SESSIONS,
+        "UpdateSession": _SESSIONS,
+        "WatchSession": _SESSIONS,
+        "HeartbeatSession": _ALWAYS_SESSIONS,
+    },
+    "tidemill.v1.ModelService": {
+        "ListModels": _ANY,
+        "GetModel": _ANY,
+        "StartModel": _MODELS,
+        "StopModel": _MODELS,
+        "WatchModel": _ANY,
+    },
+    "tidemill.v1.InferenceService": {
+        "Generate": _INFERENCE,
+        "GenerateBatch": _INFERENCE,
+        "CancelGeneration": _ALWAYS_INFERENCE,
+    },
+    "tidemill.v1.JobService": {
+        "EstimateJobCost": _JOBS,
+        "SubmitJob": _JOBS,
+        "GetJob": _JOBS,
+        "ListJobs": _JOBS,
+        "UpdateJob": _JOBS,
+        "CancelJob": _JOBS,
+        "RetryJob": _JOBS,
+        "WatchJob": _JOBS,
+        "StreamJobResults": _JOBS,
+    },
+    "tidemill.v1.AccountService": {
+        "GetAccount": _ACCOUNT,
+        "CreateAccount": _ADMIN,
+        "UpdateAccount": _ACCOUNT,
+        "ListAccounts": _ADMIN,
+        "CreateApiKey": _ACCOUNT,
+        "GetApiKey": _ACCOUNT,
+        "ListApiKeys": _ACCOUNT,
+        "UpdateApiKey": _ACCOUNT,
+        "RotateApiKey": _ACCOUNT,
+        "RevokeApiKey": _ACCOUNT,
+        "ListAuditEvents": _ACCOUNT,
+        "ListLedgerEntries": _ACCOUNT,
+    },
+    "grpc.reflection.v1alpha.ServerReflection": {"ServerReflectionInfo": _ANY},
+}
+METHODS = {f"/{service}/{name}": access for service, methods in SERVICES.items() for name, access in methods.items()}
+PAGES: Mapping[str, Access] = {
+    "/v1/models": _ANY,
+    "/v1/models/{model:path}": _ANY,
+    "/v1/chat/completions": _INFERENCE,
+    "/v1/completions": _INFERENCE,
+}
+
+
+def check_access(caller: Caller, access: Access | None, what: str) -> Access:
+    """Raise ScopeRequiredError or RoleRequiredError unless the key may do this; return what was asked of it.
+
+    `access` is what the table says of it; what it does not know is nobody's.
+    """
+    if access is None:
+        raise ScopeRequiredError(f"No key may use {what}.")
+    if access.scope is not None and access.scope not in caller.scopes:
+        raise ScopeRequiredError(f"The key's scopes do not allow this: it needs the scope {access.scope.lower()}.")
+    if access.role is Role.ADMIN and not caller.is_admin:
+        raise RoleRequiredError
+    return access

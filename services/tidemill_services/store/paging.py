@@ -1,0 +1,18 @@
+"""What all lists have in common."""
+
+from tidemill_services.domain.errors import FieldInvalidError
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1_000
+
+
+def page_size_of(page_size: int) -> int:
+    """How many to return; 0 means 50. Raises FieldInvalidError."""
+    if not 0 <= page_size <= MAX_PAGE_SIZE:
+        raise FieldInvalidError(f"page_size must be 0 to {MAX_PAGE_SIZE:,}, got {page_size:,}.", field="page_size")
+    return page_size or DEFAULT_PAGE_SIZE
+
+
+def wrong_page_token() -> FieldInvalidError:
+    """The refusal of a token that no page returned."""
+    return FieldInvalidError("page_token must be one that the last page returned.", field="page_token")
