@@ -41,6 +41,8 @@ from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.scaler.scaler import Scaler
 from tidemill_services.session_drains import SessionDrains
+from tidemill_services.session_guard import SessionGuard
+from tidemill_services.session_signs import SessionSigns
 from tidemill_services.session_streams import SessionStreams, StopReason
 from tidemill_services.settings import Settings
 from tidemill_services.store import accounts, models
@@ -122,11 +124,16 @@ class Application:
 
         renderer = TemplateRenderer()
         parts.callback(renderer.close)
-        replicas = await self._start_scaling(parts, database, secret)
+        host_id = _host_id(settings.data_dir)
+        process_id = f"{host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
+        replicas = await self._start_scaling(parts, database, secret, host_id, process_id)
         metrics.watch_pools(replicas.counts)
         catalogue = Catalogue(database, renderer)
         drains = SessionDrains(database, self._streams, settings.stop_grace.total_seconds())
         self._keep_running(parts, drains.run(), "session-drains")
+        signs = SessionSigns()
+        guard = SessionGuard(database, process_id, self._streams, signs)
+        self._keep_running(parts, guard.run(), "session-guard")
 
         identities = Identities(database, secret)
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing)
@@ -138,7 +145,7 @@ class Application:
             self._keep_running(parts, tls.run(), "tls")
         server = PublicServer(
             interceptor,
-            SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
+            SessionService(database, signs, lambda: interceptor.is_draining),
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations),
             limits,
@@ -163,12 +170,14 @@ class Application:
         key_file = (settings.data_dir / "api_key").absolute()
         return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
 
-    async def _start_scaling(self, parts: AsyncExitStack, database: Database, secret: bytes) -> Replicas:
+    async def _start_scaling(
+        self, parts: AsyncExitStack, database: Database, secret: bytes, host_id: str, process_id: str
+    ) -> Replicas:
         """Start what decides, what launches and what leases replicas."""
         settings = self._settings
         launcher_secret = hmac.digest(secret, b"launcher", "sha256")
         host_settings = HostSettings(
-            host_id=_host_id(settings.data_dir),
+            host_id=host_id,
             capacity=settings.replica_capacity,
             launcher_secret=launcher_secret,
             drain_grace_seconds=settings.stop_grace.total_seconds(),
@@ -182,7 +191,6 @@ class Application:
         await host.open()
         self._keep_running(parts, host.run(), "host")
         parts.push_async_callback(host.drain)
-        process_id = f"{host_settings.host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         self._keep_running(parts, Scaler(database, process_id).run(), "scaler")
         replicas = Replicas(database, process_id, launcher_secret, connect=connect)
         self._keep_running(parts, replicas.run(), "replicas")

@@ -1,6 +1,7 @@
 """The calls that sessions pay for in this process, so that none outlives its session, nor the server."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -52,8 +53,10 @@ class SessionStreams:
     """
 
     def __init__(self) -> None:
-        self.changed = asyncio.Event()  # a session got its first call here, or its last one ended
+        self.changed = asyncio.Event()  # a session got its first call here, or its last one ended; for the drains
+        self.used = asyncio.Event()  # the same, for the guard
         self._payers: dict[str, _Payer] = {}
+        self._ends: dict[str, float] = {}  # by session: its last call's, on the clock of `time.monotonic`
         self._stopped: StopReason | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -63,6 +66,11 @@ class SessionStreams:
         """The sessions that pay for something here."""
         return frozenset(self._payers)
 
+    def take_ends(self) -> dict[str, float]:
+        """When the last calls of sessions ended since the last taking, on the clock of `time.monotonic`."""
+        ends, self._ends = self._ends, {}
+        return ends
+
     @contextmanager
     def call(self, session_id: str) -> Iterator[None]:
         """Count a call, with all the generations in it, as paid by the session."""
@@ -70,7 +78,7 @@ class SessionStreams:
         if payer is None:
             payer = self._payers[session_id] = _Payer()
             self._empty.clear()
-            self.changed.set()
+            self._tell()
         payer.num_calls += 1
         try:
             yield
@@ -78,7 +86,8 @@ class SessionStreams:
             payer.num_calls -= 1
             if not payer.num_calls:
                 del self._payers[session_id]
-                self.changed.set()
+                self._ends[session_id] = time.monotonic()
+                self._tell()
             if not self._payers:
                 self._empty.set()
 
@@ -109,6 +118,10 @@ class SessionStreams:
         for payer in self._payers.values():
             for stream in tuple(payer.streams):
                 stream.stop(reason)
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.used.set()
 
     async def drain(self, grace_seconds: float) -> None:
         """Let all calls finish; stop those that have not after the grace, and give them a moment to say so."""

@@ -84,6 +84,11 @@ def timestamp(ms: int | None) -> Timestamp | None:
     return Timestamp(seconds=ms // 1000, nanos=ms % 1000 * 1_000_000)
 
 
+def milliseconds(message: Duration) -> int:
+    """A duration as whole milliseconds, rounded down."""
+    return message.seconds * 1000 + message.nanos // 1_000_000
+
+
 def duration(seconds: float | None) -> Duration | None:
     """Seconds as a message; None stays None."""
     if seconds is None:

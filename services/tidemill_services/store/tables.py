@@ -5,6 +5,7 @@ States are stored as the names of the domain's enums. Migrations are made from t
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Float,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
     true,
 )
@@ -46,6 +48,7 @@ api_keys = Table(
     Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
     Column("role", String(16), nullable=False),
     Column("default_model", String(64)),
+    Column("auto_session", Boolean, nullable=False, server_default=false()),  # the OpenAI door may open its sessions
     Column("create_ms", BigInteger, nullable=False),
     Column("expire_ms", BigInteger),
     Column("revoke_ms", BigInteger),
@@ -86,11 +89,12 @@ sessions = Table(
     Column("end_reason", String(16)),
     Column("create_ms", BigInteger, nullable=False),
     Column("start_ms", BigInteger),  # the clock first ran
-    Column("end_ms", BigInteger),  # the stop was committed
+    Column("end_ms", BigInteger),  # the stop was committed, or the moment of the limit that ended it
     Column("price_microcredits_per_second", BigInteger, nullable=False),
     Column("billed_ms", BigInteger, nullable=False),  # closed intervals of the clock
     Column("clock_since_ms", BigInteger),  # the open interval's start; null: the clock stands
-    Column("liveness", String(16), nullable=False),
+    Column("last_active_ms", BigInteger),  # the end of the last stream; null: there was none
+    Column("look_ms", BigInteger, nullable=False),  # nothing comes by itself before; an open session is looked at then
     Column("labels", Text, nullable=False),  # JSON object of strings
     Column("idle_timeout_ms", BigInteger, nullable=False),
     Column("max_duration_ms", BigInteger, nullable=False),
@@ -103,6 +107,7 @@ sessions = Table(
         postgresql_where=text("state = 'STOPPING'"),
         sqlite_where=text("state = 'STOPPING'"),
     ),
+    Index("ix_sessions_look", "look_ms", postgresql_where=text("end_ms IS NULL"), sqlite_where=text("end_ms IS NULL")),
     Index(
         "ix_sessions_open_model", "model", postgresql_where=text("end_ms IS NULL"), sqlite_where=text("end_ms IS NULL")
     ),
@@ -122,6 +127,16 @@ session_holders = Table(
     Column("session_id", ForeignKey("sessions.session_id"), primary_key=True),
     Column("holder", String(128), primary_key=True),
     Column("join_ms", BigInteger, nullable=False),
+    Column("sign_ms", BigInteger),  # the last sign of life; null: it gives none
+)
+
+session_activity = Table(
+    "session_activity",
+    metadata,
+    Column("session_id", ForeignKey("sessions.session_id"), primary_key=True),
+    Column("process_id", String(64), primary_key=True),
+    Column("seen_ms", BigInteger, nullable=False),  # the process said then that something runs or waits
+    Column("expire_ms", BigInteger, nullable=False),
 )
 
 requests = Table(
