@@ -119,7 +119,7 @@ class Application:
         database = open_database(settings.database_url)
         await database.open()
         parts.push_async_callback(database.close)
-        api_key = await _local_api_key(database, secret, settings.data_dir / "api_key")
+        api_key = await _local_api_key(database, secret, settings)
         await _register_packages(database, (settings.data_dir / "models", *settings.models))
 
         renderer = TemplateRenderer()
@@ -238,16 +238,20 @@ async def _register_packages(database: Database, folders: tuple[Path, ...]) -> N
         )
 
 
-async def _local_api_key(database: Database, secret: bytes, path: Path) -> str:
-    """The key of whoever runs the server, kept in `path`; a new one when there is none or it is not valid any more."""
-    kept = local_user.read_api_key(path)
-    if kept and await database.read(accounts.find_key_by_hash, hash_api_key(secret, kept)) is not None:
+async def _local_api_key(database: Database, secret: bytes, settings: Settings) -> str:
+    """The key of whoever runs the server, kept in a file; a new one when there is none or it is not valid any more."""
+    path = settings.data_dir / "api_key"
+
+    def find_or_create(tx: Transaction, kept: str | None) -> str:
+        known = accounts.find_key_by_hash(tx, hash_api_key(secret, kept)) if kept else None
+        if kept is None or known is None:
+            accounts.create_account(tx, LOCAL_ACCOUNT, "Who runs this server")
+            known, kept = accounts.create_api_key(tx, LOCAL_ACCOUNT, secret, display_name="local", role=Role.ADMIN)
+        accounts.set_auto_session(tx, known.key_id, auto_session=settings.auto_session)
         return kept
 
-    def create(tx: Transaction) -> str:
-        accounts.create_account(tx, LOCAL_ACCOUNT, "Who runs this server")
-        return accounts.create_api_key(tx, LOCAL_ACCOUNT, secret, display_name="local", role=Role.ADMIN)[1]
-
-    api_key = await database.write(create)
-    local_user.write_private(path, api_key + "\n")
+    kept = local_user.read_api_key(path)
+    api_key = await database.write(find_or_create, kept)
+    if api_key != kept:
+        local_user.write_private(path, api_key + "\n")
     return api_key

@@ -16,10 +16,12 @@ from tidemill_services.domain.generation import (
     FinishReason,
     GenerationOptions,
     PromptInput,
+    WaitPolicy,
     check_options,
     tokens_to_make,
 )
 from tidemill_services.domain.session import Session
+from tidemill_services.domain.session_limits import GivenLimits
 from tidemill_services.engine_client import EngineRequest
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_run import Admitted, Event, GenerationRun, Waiting
@@ -29,9 +31,11 @@ from tidemill_services.metrics import Metrics
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import sessions
-from tidemill_services.store.database import Database
+from tidemill_services.store.database import Database, Transaction
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
+
+AUTO_SESSION_LIMITS = GivenLimits(idle_timeout_ms=300_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,17 @@ class Generations:
             served = await self._catalogue.resolve(caller, paying.model)
             yield Admission(served, caller.account_id, paying.session_id, options, arrived)
 
+    async def open_session(self, caller: Caller, *, model: str, wait: WaitPolicy) -> None:
+        """Open a session of the key that ends when it is idle for 5 minutes; one that is open already stays as it is.
+
+        Whoever does not wait for a model that sleeps is refused before, and pays for nothing. Raises ModelColdError,
+        which wakes the model, ModelFailedError, StoreUnavailableError.
+        """
+        served = await self._catalogue.resolve(caller, model)
+        if wait.fail_fast or wait.fail_cold:
+            await self._replicas.require_ready(served.name)
+        await self._database.write(_open_session, caller, served)
+
     async def check(
         self, caller: Caller, *, model: str, options: GenerationOptions, prompt: PromptInput | ChatInput, field: str
     ) -> None:
@@ -164,6 +179,21 @@ def _name_in_logs(paying: Session) -> None:
     call = current_call()
     if call is not None:
         call.session, call.model = paying.session_id, paying.model
+
+
+def _open_session(tx: Transaction, caller: Caller, served: ServedModel) -> None:
+    """A unit of work: however many want one at once, it is opened once."""
+    found = sessions.open_session_of(tx, caller.key_id, served.name)
+    if found is None or not sessions.settle_session(tx, found).is_open:
+        sessions.start_session(
+            tx,
+            account_id=caller.account_id,
+            key_id=caller.key_id,
+            model=served.name,
+            holder=caller.key_id,
+            price_microcredits_per_second=served.manifest.prices.session_per_second,
+            limits=AUTO_SESSION_LIMITS,
+        )
 
 
 def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:

@@ -20,6 +20,7 @@ class Caller:
     key_id: str
     role: Role
     default_model: str | None
+    auto_session: bool = False  # the OpenAI door opens a session when none is open
 
     @property
     def is_admin(self) -> bool:
@@ -48,7 +49,7 @@ class Identities:
         if record is None:
             self._remembered.pop(hashed, None)
             raise ApiKeyInvalidError
-        caller = Caller(record.account_id, record.key_id, record.role, record.default_model)
+        caller = Caller(record.account_id, record.key_id, record.role, record.default_model, record.auto_session)
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered[hashed] = (asked, caller)

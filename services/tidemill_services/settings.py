@@ -36,6 +36,7 @@ class Settings:
     replica_capacity: int = 4  # replicas that this host runs at once
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
+    auto_session: bool = False  # the OpenAI door opens sessions of the local user's key by itself
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
     allow_plaintext: bool = False  # plaintext on an address that is not loopback
     tls_certificate: Path | None = None  # PEM, with what leads to its CA; all three ports then speak TLS
@@ -165,6 +166,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
         lambda text: seconds("TIDEMILL_STOP_GRACE", float(text), MAX_STOP_GRACE_SECONDS),
         "a number of seconds",
     ),
+    "auto_session": (_boolean, "true or false"),
     "allow_plaintext": (_boolean, "true or false"),
     "access_log": (_boolean, "true or false"),
     "tls_certificate": (Path, "a file"),

@@ -35,6 +35,7 @@ class ApiKey:
     role: Role
     default_model: str | None
     create_ms: int
+    auto_session: bool = False  # the OpenAI door opens a session of the key when none is open
     expire_ms: int | None = None
     revoke_ms: int | None = None
 

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, select, update
 
 from tidemill_services.domain.api_key import NUM_RANDOM_BYTES, ApiKey, Role, format_api_key, hash_api_key
 from tidemill_services.store.database import Transaction
@@ -46,6 +46,7 @@ def create_api_key(
     display_name: str = "",
     role: Role = Role.USER,
     default_model: str | None = None,
+    auto_session: bool = False,
     expire_ms: int | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key of an account. Returns its record and the key itself, which is stored nowhere."""
@@ -58,6 +59,7 @@ def create_api_key(
         role=role,
         default_model=default_model,
         create_ms=tx.now_ms,
+        auto_session=auto_session,
         expire_ms=expire_ms,
     )
     tx.connection.execute(
@@ -68,11 +70,17 @@ def create_api_key(
             secret_hash=api_key.secret_hash,
             role=role.value,
             default_model=default_model,
+            auto_session=auto_session,
             create_ms=tx.now_ms,
             expire_ms=expire_ms,
         )
     )
     return api_key, secret
+
+
+def set_auto_session(tx: Transaction, key_id: str, *, auto_session: bool) -> None:
+    """Say whether the OpenAI door opens sessions of a key by itself."""
+    tx.connection.execute(update(api_keys).where(api_keys.c.key_id == key_id).values(auto_session=auto_session))
 
 
 def find_key_by_hash(tx: Transaction, secret_hash: bytes) -> ApiKey | None:
@@ -93,6 +101,7 @@ def _api_key(row: Row[Any]) -> ApiKey:
         role=Role(row.role),
         default_model=row.default_model,
         create_ms=row.create_ms,
+        auto_session=row.auto_session,
         expire_ms=row.expire_ms,
         revoke_ms=row.revoke_ms,
     )
