@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests.unit.client.mill import KEY, Mill
 from tidemill import AsyncClient, Client
+from tidemill.cli.app import app
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +36,19 @@ def client(mill: Mill) -> Iterator[Client]:
 async def async_client(mill: Mill) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(KEY, target=mill.target) as found:
         yield found
+
+
+@pytest.fixture
+def tidemill(mill: Mill, monkeypatch: pytest.MonkeyPatch):
+    """Runs a command line and returns what it printed and how it ended."""
+    monkeypatch.setenv("TIDEMILL_TARGET", mill.target)
+    monkeypatch.setenv("TIDEMILL_API_KEY", KEY)
+    monkeypatch.setenv("COLUMNS", "200")
+    runner = CliRunner()
+
+    def run(*arguments: str, text: str | None = None) -> Result:
+        result = runner.invoke(app, list(arguments), input=text, prog_name="tidemill")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run

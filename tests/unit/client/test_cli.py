@@ -9,33 +9,15 @@ from pathlib import Path
 import grpc
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
-from tests.unit.client.mill import KEY, MODEL, PRICE, Mill, Refusal, broken_end, keep_alive
+from tests.unit.client.mill import MODEL, PRICE, Mill, Refusal, broken_end, keep_alive
 from tidemill.cli import server_commands
-from tidemill.cli.app import app
 from tidemill.v1 import model_pb2
-
-
-@pytest.fixture
-def tidemill(mill: Mill, monkeypatch: pytest.MonkeyPatch):
-    """Runs a command line and returns what it printed and how it ended."""
-    monkeypatch.setenv("TIDEMILL_TARGET", mill.target)
-    monkeypatch.setenv("TIDEMILL_API_KEY", KEY)
-    monkeypatch.setenv("COLUMNS", "200")
-    runner = CliRunner()
-
-    def run(*arguments: str, text: str | None = None) -> Result:
-        result = runner.invoke(app, list(arguments), input=text, prog_name="tidemill")
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    return run
-
 
 COMMANDS = [
     ["complete"], ["chat"], ["demo"], ["serve"], ["session", "start"], ["session", "stop"], ["session", "list"],
-    ["session", "show"], ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
+    ["session", "show"], ["session", "update"], ["session", "watch"],
+    ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
     ["model", "status"], ["model", "watch"],
 ]  # fmt: skip
 
