@@ -106,9 +106,9 @@ def limits_change(request: session_pb2.UpdateSessionRequest) -> Callable[[Sessio
     """What an update does to a session's limits. Raises FieldInvalidError for a mask that names something else."""
     paths = set(request.update_mask.paths)
     if not paths or not paths <= UPDATED_PATHS:
-        named = ", ".join(sorted(paths - UPDATED_PATHS)) or "nothing"
         raise FieldInvalidError(
-            f"update_mask names {named}; it may name {', '.join(sorted(UPDATED_PATHS))}.", field="update_mask"
+            f"update_mask must name what to change, and nothing but {', '.join(sorted(UPDATED_PATHS))}.",
+            field="update_mask",
         )
     given, default = given_limits(request.session.limits), SessionLimits()
     values: dict[str, Any] = {}

@@ -85,9 +85,12 @@ def stopped(session: Session, reason: EndReason, now_ms: int) -> Session:
 
 
 def model_lost(session: Session, at_ms: int) -> Session:
-    """The model has no ready replica any more since `at_ms`: its clock stands, from a passed limit on at the latest."""
-    stop = next_automatic_stop(session, at_ms)
-    return rules.model_lost(session, at_ms if stop is None else min(at_ms, stop.due_ms))
+    """The model has no ready replica any more since `at_ms`: its clock stands.
+
+    It stands from a limit on that has passed, and where all holders are silent, from where they would be billed to:
+    should they be heard again, the time in between is theirs.
+    """
+    return rules.model_lost(session, min([at_ms, *(stop.end_ms for stop in _stops(session, at_ms))]))
 
 
 def bill_now(session: Session, now_ms: int) -> Bill:

@@ -212,6 +212,7 @@ def test_an_update_says_what_it_changes(wire: Wire) -> None:
     for session, paths, field in (
         (session_pb2.Session(name=name), [], "update_mask"),
         (session_pb2.Session(name=name), ["labels", "state"], "update_mask"),
+        (session_pb2.Session(name=name), ["x" * 1_000_000], "update_mask"),
         (session_pb2.Session(), ["labels"], "session.name"),
         (session_pb2.Session(name=name, labels={"": "x"}), ["labels"], "labels"),
         (

@@ -131,6 +131,13 @@ def test_a_model_that_is_lost_after_a_limit_has_passed_bills_nothing_beyond_it()
     assert stops.settled(stops.model_lost(active(), due_ms - 500), NOW_MS + HOUR_MS).billed_ms == 15 * MINUTE_MS - 500
 
 
+def test_a_model_that_is_lost_while_the_holders_are_silent_bills_no_more_than_their_loss_would():
+    session = stops.model_lost(held(7_000), 300_000)
+    assert session.billed_ms == 7_000 + 60_000 - STARTED_MS
+    session = rules.model_ready(session, 400_000)
+    assert stops.settled(session, NOW_MS + MINUTE_MS, holders_are_heard=True).billed_ms == session.billed_ms
+
+
 def test_what_runs_is_not_idle_and_idle_time_counts_from_its_end():
     assert stops.idle_ms(replace(active(), activity=RUNS), NOW_MS) is None
     assert stops.idle_ms(replace(active(), activity=Activity(NOW_MS - 7)), NOW_MS) == 7
