@@ -62,9 +62,10 @@ class SessionGuard:
             await self._tell()
             left_ms = await self._look()
         except StoreUnavailableError as error:
+            if self._hearing_since is not None:
+                logger.warning("sessions do not end by themselves as long as the store is away: %s", error)
             self._hearing_since = None
             self._may_look_at = time.monotonic() + ACTIVITY_LEASE_MS / 1000  # other processes have to tell theirs first
-            logger.warning("sessions do not end by themselves as long as the store is away: %s", error)
             return LOOK_SECONDS
         return LOOK_SECONDS if left_ms is None else min(LOOK_SECONDS, left_ms / 1000)
 

@@ -4,14 +4,18 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
+import tidemill
 from tests.integration.api.conftest import MODEL, Wire, wait_until
 from tests.integration.api.test_refusals import refusal_of
+from tests.server_process import ServerProcess
+from tidemill import open_session
 from tidemill.v1 import inference_pb2, session_pb2
 
 Session = session_pb2.Session
@@ -205,3 +209,25 @@ def test_a_session_that_ended_by_itself_makes_room_for_a_new_one(slow_wire: Wire
         Session.END_REASON_UNSPECIFIED,
         Session.END_REASON_IDLE,
     ]
+
+
+def test_a_block_of_the_client_library_holds_a_session_by_signs_of_life_and_a_start_without(
+    slow_server: ServerProcess, slow_wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_session, "_FIRST_SECONDS", 0.01)
+    with (
+        tidemill.Client(slow_server.api_key, target=slow_server.grpc, model=MODEL) as client,
+        client.session(max_duration=timedelta(minutes=5)) as block,
+    ):
+        assert get(slow_wire, block.name).liveness == Session.LIVENESS_HEARTBEAT
+        with client.watch_session(block.name) as readings:
+            first = next(readings)
+        assert first.session.limits.max_duration == timedelta(minutes=5)
+        client.complete_prompt("on and on", max_tokens=3, stream=False)
+        changed = client.update_session(block.name, max_spend_microcredits=10**9)
+        assert changed.limits.max_spend_microcredits == 10**9
+        assert client.start_session().already_active
+        assert get(slow_wire, block.name).liveness == Session.LIVENESS_NONE
+        assert client.stop_session().final is False
+    assert block.bill.final
+    assert block.session.end_reason == "stopped"

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.store.conftest import Customer, add_models, new_customer
 from tests.databases import database_url, postgres_server
 from tests.integration.scaler.platform import UnsteadyDatabase
-from tidemill_services import session_guard
+from tidemill_services import session_guard, session_signs
 from tidemill_services.domain import session_stops
 from tidemill_services.domain.session import EndReason, Liveness, Session
 from tidemill_services.domain.session_limits import GivenLimits
@@ -159,6 +159,7 @@ async def test_a_watch_and_heartbeats_keep_a_holder_and_silence_loses_it(
     database: UnsteadyDatabase, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(session_guard, "HEARING_SECONDS", 0.1)
+    monkeypatch.setattr(session_signs, "WATCH_SIGN_SECONDS", 0.2)
     monkeypatch.setattr(session_stops, "HOLDER_LOST_MS", 2_000)
     monkeypatch.setattr(session_stops, "HOLDER_BILLED_MS", 500)
     session = await begin(customer, holder="library", liveness=Liveness.HEARTBEAT)
