@@ -54,3 +54,12 @@ async def test_the_key_itself_is_stored_nowhere(customer: Customer):
     _, secret = await customer.database.write(accounts.create_api_key, "first", b"platform")
     rows = await customer.database.read(lambda tx: tx.connection.execute(select(api_keys)).all())
     assert secret.removeprefix("tm_") not in repr(rows)
+
+
+async def test_a_key_opens_no_sessions_by_itself_unless_it_is_told_to(database: Database):
+    await database.write(accounts.create_account, "a", "A")
+    for wanted in (False, True):
+        api_key, _ = await database.write(accounts.create_api_key, "a", b"platform", auto_session=wanted)
+        assert (await database.read(accounts.find_key_by_hash, api_key.secret_hash)).auto_session is wanted
+        await database.write(accounts.set_auto_session, api_key.key_id, auto_session=not wanted)
+        assert (await database.read(accounts.find_key_by_hash, api_key.secret_hash)).auto_session is not wanted
