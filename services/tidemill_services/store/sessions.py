@@ -61,6 +61,7 @@ def start_session(
     """
     rules.check_holder(holder)
     rules.check_labels(labels or {})
+    own_limits = limits.over(SessionLimits())
     sign_ms = tx.now_ms if liveness is Liveness.HEARTBEAT else None
     existing = open_session_of(tx, key_id, model)
     if existing is not None and (existing := settle_session(tx, existing)).is_open:
@@ -70,7 +71,6 @@ def start_session(
         session_rows.save(tx, [existing], [joined])
         return joined, True
     _require_model(tx, model)
-    own_limits = limits.over(SessionLimits())
     own_limits.check_price(price_microcredits_per_second)
     session = Session(
         session_id=f"{tx.now_ms:012x}{secrets.token_hex(10)}",  # sorts by creation

@@ -75,6 +75,8 @@ async def test_other_limits_are_refused_and_none_are_not(customer: Customer):
     for other in (GivenLimits(idle_timeout_ms=61_000), GivenLimits(max_spend_microcredits=5_000_000)):
         with pytest.raises(SessionDiffersError):
             await customer.start(limits=other)
+    with pytest.raises(FieldInvalidError, match=r"limits\.idle_timeout must be 1 to"):
+        await customer.start(limits=GivenLimits(idle_timeout_ms=0))
 
 
 async def test_bad_fields_are_refused_by_name(customer: Customer):
