@@ -64,9 +64,9 @@ def settled(session: Session, now_ms: int, *, holders_are_heard: bool = False) -
     due = [
         stop
         for stop in _stops(session, now_ms)
-        if stop.due_ms + _grace_ms(stop) <= now_ms and (holders_are_heard or stop.reason is not EndReason.LOST)
+        if stop.due_ms <= now_ms and (holders_are_heard or stop.reason is not EndReason.LOST)
     ]
-    if due:
+    if any(stop.due_ms + _grace_ms(stop) <= now_ms for stop in due):
         first = min(due, key=lambda stop: stop.due_ms)
         return rules.stopped(session, first.reason, first.end_ms)
     if not holders_are_heard:
