@@ -24,6 +24,7 @@ def make_key(
     role: Role = Role.USER,
     default_model: str | None = None,
     expire_ms: int | None = None,
+    auto_session: bool = False,
 ) -> str:
     """A new key of an account, which is made too when there is none."""
     secret = read_or_create_secret(data_dir / "secret")
@@ -31,7 +32,13 @@ def make_key(
     def create(tx: Transaction) -> str:
         accounts.create_account(tx, account_id, account_id)
         return accounts.create_api_key(
-            tx, account_id, secret, role=role, default_model=default_model, expire_ms=expire_ms
+            tx,
+            account_id,
+            secret,
+            role=role,
+            default_model=default_model,
+            expire_ms=expire_ms,
+            auto_session=auto_session,
         )[1]
 
     return _write(data_dir, create)

@@ -72,11 +72,22 @@ from tidemill.errors import (
     UnimplementedError,
     UnreachableError,
 )
-from tidemill.face import MoreOptions
+from tidemill.face import MoreOptions, SessionOptions
 from tidemill.one_line import OneLine
 from tidemill.open_session import AsyncOpenSession, OpenSession
 from tidemill.printing import PrintedAnswer
-from tidemill.results import Bill, Completion, Model, ModelPrices, Progress, Session, Usage
+from tidemill.results import (
+    Bill,
+    Completion,
+    Limits,
+    Meter,
+    Model,
+    ModelPrices,
+    Progress,
+    Session,
+    SessionWarning,
+    Usage,
+)
 from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 
 __version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else
@@ -119,6 +130,8 @@ __all__ = [
     "InvalidArgumentError",
     "LastAdminKeyError",
     "LimitReachedError",
+    "Limits",
+    "Meter",
     "Model",
     "ModelColdError",
     "ModelFailedError",
@@ -149,6 +162,8 @@ __all__ = [
     "SessionDiffersError",
     "SessionEndedError",
     "SessionNotFoundError",
+    "SessionOptions",
+    "SessionWarning",
     "StoreUnavailableError",
     "Stream",
     "TextStream",

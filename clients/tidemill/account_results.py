@@ -43,6 +43,8 @@ class ApiKey:
     """What it may use: inference, sessions, models, jobs, account; empty means everything."""
     default_model: str
     """models/{model} of calls that name none; empty when there is none."""
+    auto_session: bool
+    """Whether the OpenAI door opens a session of it by itself when none is open."""
     limits: UsageLimits
     create_time: datetime | None
     expire_time: datetime | None
@@ -105,6 +107,7 @@ def api_key_of(message: account_pb2.ApiKey) -> ApiKey:
         role=name_of(account_pb2.ApiKey.Role, message.role, "ROLE_"),
         scopes=tuple(name_of(account_pb2.ApiKey.Scope, scope, "SCOPE_") for scope in message.scopes),
         default_model=message.default_model,
+        auto_session=message.auto_session,
         limits=_limits_of(message.limits),
         create_time=time_of(message, "create_time"),
         expire_time=time_of(message, "expire_time"),

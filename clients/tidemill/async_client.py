@@ -7,14 +7,14 @@ from typing import Literal, Self, TextIO, Unpack, overload
 from tidemill import face
 from tidemill.async_accounts import AsyncAccounts
 from tidemill.async_transport import AsyncTransport
-from tidemill.face import Chats, Face, MoreOptions, Prompts
+from tidemill.face import Chats, Face, MoreOptions, Prompts, SessionOptions
 from tidemill.inputs import ChatMessages
 from tidemill.open_session import AsyncOpenSession
 from tidemill.plans import batches, generations, models, sessions
 from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
 from tidemill.printing import PrintedAnswer, print_async_stream
-from tidemill.results import Bill, Completion, Model, Session
+from tidemill.results import Bill, Completion, Meter, Model, Session
 from tidemill.steps import Line
 from tidemill.streams import AsyncStream, AsyncTextStream
 from tidemill.v1 import inference_pb2
@@ -58,12 +58,17 @@ class AsyncClient(Face):
 
     # Sessions: what pays.
 
-    async def start_session(self, model: str | None = None, *, holder: str = "") -> Session:
+    async def start_session(
+        self, model: str | None = None, *, holder: str = "", **options: Unpack[SessionOptions]
+    ) -> Session:
         """Start billing this key for the model, and wake it; returns at once. Again, it returns the open session.
 
         `holder` names who keeps it open; empty means the key itself, so that any program with the key can stop it.
+        Limits that are given and are not those of the open session raise SessionDiffersError.
         """
-        return await self._transport.run(sessions.start(self._named(model), holder=holder, deadline=self._deadline()))
+        wanted = self._wanted("start_session", options)
+        plan = sessions.start(self._named(model), wanted, holder=holder, deadline=self._deadline())
+        return await self._transport.run(plan)
 
     async def stop_session(
         self, model: str | None = None, *, name: str = "", holder: str = "", all_holders: bool = False
@@ -76,9 +81,27 @@ class AsyncClient(Face):
         plan = sessions.stop(name, named, holder=holder, all_holders=all_holders, deadline=self._deadline())
         return (await self._transport.run(plan)).bill
 
-    def session(self, model: str | None = None) -> AsyncOpenSession:
-        """A session for a `with` block. Its holder is the block's own, so that blocks in other threads stay open."""
-        return AsyncOpenSession(self._transport, self._named(model), self._new_holder(), self._deadline)
+    def session(self, model: str | None = None, **options: Unpack[SessionOptions]) -> AsyncOpenSession:
+        """A session for a `with` block. Its holder is the block's own, so that blocks in other threads stay open.
+
+        The block says every 20 seconds that it is alive; when its program or machine is gone, the server gives it up.
+        """
+        wanted = self._wanted("session", options)
+        return AsyncOpenSession(self._transport, self._named(model), wanted, self._new_holder(), self._deadline)
+
+    async def update_session(self, name: str, **options: Unpack[SessionOptions]) -> Session:
+        """Change what is given of an open session's limits and labels; a `max_spend_microcredits` of 0 is none.
+
+        A limit that is passed already raises FieldInvalidError: it would end the session at once.
+        """
+        plan = sessions.update(name, self._wanted("update_session", options), deadline=self._deadline())
+        return await self._transport.run(plan)
+
+    def watch_session(self, name: str, *, timeout: float | None = None) -> AsyncStream[Meter]:
+        """Iterate over the session's live meter, a reading a second, until it has ended; close the stream to end it."""
+        line = Line()
+        plan = sessions.watch(name, line, deadline=self._deadline(timeout))
+        return AsyncStream(self._transport, plan, line)
 
     async def get_session(self, name: str) -> Session:
         """Fetch a session with its bill until now."""

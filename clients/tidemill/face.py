@@ -2,7 +2,7 @@
 
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TypeAlias, TypedDict, TypeGuard, cast
 
@@ -11,6 +11,7 @@ from tidemill.errors import FieldInvalidError
 from tidemill.inputs import ChatMessages, chat_input, is_list, prompt_input
 from tidemill.plans import batches, generations
 from tidemill.plans.models import OnProgress
+from tidemill.plans.sessions import Wanted
 from tidemill.steps import Deadline, Plan
 from tidemill.v1 import inference_pb2
 
@@ -39,6 +40,19 @@ class MoreOptions(TypedDict, total=False):
     """Called with a Progress while the generation waits."""
     timeout: float
     """Seconds for the whole generation; the client's when absent."""
+
+
+class SessionOptions(TypedDict, total=False):
+    """What a session may be told at its start and later; all by keyword. What is absent has the server's default."""
+
+    idle_timeout: timedelta
+    """It ends when nothing ran for so long; 15 minutes when absent."""
+    max_duration: timedelta
+    """It ends so long after its clock first ran; 12 hours when absent."""
+    max_spend_microcredits: int
+    """It ends when it has cost that; no limit when absent."""
+    labels: Mapping[str, str]
+    """Your own; at most 16."""
 
 
 class Face:
@@ -76,6 +90,13 @@ class Face:
     def _new_holder(self) -> str:
         """A holder for one `with client.session()`, so that those in other threads stay open."""
         return f"{self._id}-{next(self._holders)}"
+
+    def _wanted(self, method: str, options: SessionOptions) -> Wanted:
+        """What the arguments of `method` ask for. Raises FieldInvalidError naming one that it does not have."""
+        unknown = sorted(set(options) - set(SessionOptions.__annotations__))
+        if unknown:
+            raise FieldInvalidError(f"{method}() has no parameter {unknown[0]!r}.", field=unknown[0])
+        return Wanted(**options)
 
     def _settings(
         self,

@@ -27,6 +27,13 @@ START_SESSION = Method(_SESSION + "StartSession", session_pb2.StartSessionReques
 STOP_SESSION = Method(_SESSION + "StopSession", session_pb2.StopSessionRequest, session_pb2.StopSessionResponse)
 GET_SESSION = Method(_SESSION + "GetSession", session_pb2.GetSessionRequest, session_pb2.Session)
 LIST_SESSIONS = Method(_SESSION + "ListSessions", session_pb2.ListSessionsRequest, session_pb2.ListSessionsResponse)
+UPDATE_SESSION = Method(_SESSION + "UpdateSession", session_pb2.UpdateSessionRequest, session_pb2.Session)
+WATCH_SESSION = Method(
+    _SESSION + "WatchSession", session_pb2.WatchSessionRequest, session_pb2.SessionMeter, streams=True
+)
+HEARTBEAT_SESSION = Method(
+    _SESSION + "HeartbeatSession", session_pb2.HeartbeatSessionRequest, session_pb2.HeartbeatSessionResponse
+)
 
 _MODEL = "/tidemill.v1.ModelService/"
 LIST_MODELS = Method(_MODEL + "ListModels", model_pb2.ListModelsRequest, model_pb2.ListModelsResponse)

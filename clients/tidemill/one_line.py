@@ -55,6 +55,8 @@ class OneLine:
 
     start_session = staticmethod(_with_key(Client.start_session))
     stop_session = staticmethod(_with_key(Client.stop_session))
+    update_session = staticmethod(_with_key(Client.update_session))
+    watch_session = staticmethod(_with_key(Client.watch_session))
     get_session = staticmethod(_with_key(Client.get_session))
     list_sessions = staticmethod(_with_key(Client.list_sessions))
     list_models = staticmethod(_with_key(Client.list_models))

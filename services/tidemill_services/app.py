@@ -8,17 +8,15 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tidemill_models.errors import ModelPackageError
-from tidemill_models.manifest import MANIFEST_NAME
-from tidemill_models.package import bundled_packages, load_package
 from tidemill_models.template_renderer import TemplateRenderer
-from tidemill_services import local_user
+from tidemill_services import installation, local_user
 from tidemill_services.api.account import AccountService
 from tidemill_services.api.inference import InferenceService
 from tidemill_services.api.interceptors import CallInterceptor
@@ -27,8 +25,7 @@ from tidemill_services.api.server import GrpcLimits, PublicServer
 from tidemill_services.api.session import SessionService
 from tidemill_services.calls import Calls
 from tidemill_services.catalogue import Catalogue
-from tidemill_services.domain.api_key import Role
-from tidemill_services.domain.errors import ApiKeyInvalidError, CannotStartError, StoreUnavailableError
+from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
 from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
@@ -44,20 +41,19 @@ from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.scaler.scaler import Scaler
 from tidemill_services.session_drains import SessionDrains
+from tidemill_services.session_guard import SessionGuard
+from tidemill_services.session_signs import SessionSigns
 from tidemill_services.session_streams import SessionStreams, StopReason
 from tidemill_services.settings import Settings
-from tidemill_services.store import accounts, api_keys, models
-from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.database import Database
 from tidemill_services.store.opening import open_database
-from tidemill_services.store.secret_file import PlatformSecrets, read_or_create_secrets
+from tidemill_services.store.secret_file import read_or_create_secrets
 from tidemill_services.tls.replica_tls import open_replica_tls
-from tidemill_services.tls.server_tls import open_server_tls
+from tidemill_services.tls.server_tls import ServerTls, open_server_tls
 from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
-
-LOCAL_ACCOUNT = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +120,18 @@ class Application:
         parts.push_async_callback(database.close)
         identities = Identities(database, secrets_of_platform)
         self._keep_running(parts, identities.run(), "identities")
-        await _tell_of_rotation(database, secrets_of_platform)
-        api_key = await _local_api_key(database, identities, secret, settings.data_dir / "api_key")
-        await _register_packages(database, (settings.data_dir / "models", *settings.models))
+        await installation.tell_of_rotation(database, secrets_of_platform)
+        api_key = await installation.local_api_key(database, identities, secret, settings)
+        await installation.register_packages(database, (settings.data_dir / "models", *settings.models))
 
         renderer = TemplateRenderer()
         parts.callback(renderer.close)
-        replicas = await self._start_scaling(parts, database, secret)
+        host_id = installation.host_id_of(settings.data_dir)
+        process_id = f"{host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
+        replicas = await self._start_scaling(parts, database, secret, host_id, process_id)
         metrics.watch_pools(replicas.counts)
         catalogue = Catalogue(database, renderer)
-        drains = SessionDrains(database, self._streams, settings.stop_grace.total_seconds())
-        self._keep_running(parts, drains.run(), "session-drains")
-
-        self._keep_running(parts, KeySessions(database).run(), "key-sessions")
+        signs = self._start_session_watches(parts, database, process_id)
         guard = UsageGuard(database, secrets.token_hex(8))
         parts.push_async_callback(guard.close)
         self._keep_running(parts, guard.run(), "usage-guard")
@@ -144,6 +139,8 @@ class Application:
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing, guard)
         resumable = ResumableGenerations(database, self._streams, metrics)
         parts.push_async_callback(resumable.close)
+        if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
+            self._keep_running(parts, tls.run(), "tls")
         limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
         interceptor = CallInterceptor(
             identities,
@@ -154,24 +151,16 @@ class Application:
             max_streams=limits.max_streams,
             reader_patience_seconds=settings.reader_patience.total_seconds(),
         )
-        if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
-            self._keep_running(parts, tls.run(), "tls")
         server = PublicServer(
             interceptor,
-            SessionService(database),  # type: ignore[abstract]  # the base answers what is unserved
+            SessionService(database, signs, lambda: interceptor.is_draining),
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations, resumable),
             AccountService(database, secret),  # type: ignore[abstract]  # the base answers what is unserved
             limits,
         )
         door = Door(public_routes(database, generations), identities, guard, metrics, calls)
-        http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
-        http = HttpServer(door, settings.host, settings.http_port, http_settings)
-        pages = admin_application(metrics.registry, lambda: self._is_ready)
-        admin = HttpServer(pages, settings.admin_host, settings.admin_port, http_settings)
-        for http_server in (admin, http):
-            await http_server.start()
-            parts.push_async_callback(http_server.stop)
+        http, admin = await self._start_http(parts, door, tls)
         grpc_address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
@@ -185,12 +174,37 @@ class Application:
         key_file = (settings.data_dir / "api_key").absolute()
         return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
 
-    async def _start_scaling(self, parts: AsyncExitStack, database: Database, secret: bytes) -> Replicas:
+    def _start_session_watches(self, parts: AsyncExitStack, database: Database, process_id: str) -> SessionSigns:
+        """Start what ends sessions: stopped ones, forgotten ones, those of keys that are no longer valid."""
+        drains = SessionDrains(database, self._streams, self._settings.stop_grace.total_seconds())
+        self._keep_running(parts, drains.run(), "session-drains")
+        signs = SessionSigns()
+        self._keep_running(parts, SessionGuard(database, process_id, self._streams, signs).run(), "session-guard")
+        self._keep_running(parts, KeySessions(database).run(), "key-sessions")
+        return signs
+
+    async def _start_http(
+        self, parts: AsyncExitStack, door: Door, tls: ServerTls | None
+    ) -> tuple[HttpServer, HttpServer]:
+        """Open the public HTTP port and the administrator's."""
+        settings = self._settings
+        http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
+        http = HttpServer(door, settings.host, settings.http_port, http_settings)
+        pages = admin_application(self._metrics.registry, lambda: self._is_ready)
+        admin = HttpServer(pages, settings.admin_host, settings.admin_port, http_settings)
+        for http_server in (admin, http):
+            await http_server.start()
+            parts.push_async_callback(http_server.stop)
+        return http, admin
+
+    async def _start_scaling(
+        self, parts: AsyncExitStack, database: Database, secret: bytes, host_id: str, process_id: str
+    ) -> Replicas:
         """Start what decides, what launches and what leases replicas."""
         settings = self._settings
         launcher_secret = hmac.digest(secret, b"launcher", "sha256")
         host_settings = HostSettings(
-            host_id=_host_id(settings.data_dir),
+            host_id=host_id,
             capacity=settings.replica_capacity,
             launcher_secret=launcher_secret,
             drain_grace_seconds=settings.stop_grace.total_seconds(),
@@ -210,7 +224,6 @@ class Application:
         await host.open()
         self._keep_running(parts, host.run(), "host")
         parts.push_async_callback(host.drain)
-        process_id = f"{host_settings.host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         self._keep_running(parts, Scaler(database, process_id).run(), "scaler")
         replicas = Replicas(database, process_id, launcher_secret, connect=connect)
         self._keep_running(parts, replicas.run(), "replicas")
@@ -232,51 +245,3 @@ class Application:
 
         task.add_done_callback(ended)
         parts.push_async_callback(stop)
-
-
-def _host_id(data_dir: Path) -> str:
-    """The same in each life of a process with this data directory."""
-    path = data_dir / "host_id"
-    if not path.exists():
-        local_user.write_private(path, f"{socket.gethostname()[:40]}-{secrets.token_hex(6)}\n")
-    return path.read_text().strip()
-
-
-async def _register_packages(database: Database, folders: tuple[Path, ...]) -> None:
-    """Make known what is bundled, and each package in these folders. Raises ModelPackageError."""
-    packages = bundled_packages()
-    for folder in folders:  # of packages, or itself a package
-        packages += sorted(found.parent for found in (*folder.glob(MANIFEST_NAME), *folder.glob(f"*/{MANIFEST_NAME}")))
-    for folder in packages:
-        package = await asyncio.to_thread(load_package, folder)
-        await database.write(
-            models.register_model,
-            name=package.manifest.name,
-            digest=package.digest,
-            manifest_json=package.manifest.to_json(),
-            package_path=str(package.folder),
-        )
-
-
-async def _tell_of_rotation(database: Database, platform_secrets: PlatformSecrets) -> None:
-    """Say, while the platform's secret is rotated, how far that is."""
-    if platform_secrets.old is not None:
-        num_left = await database.read(api_keys.count_under_other_secrets, platform_secrets.current)
-        logger.warning("the platform's secret is rotated: %d keys were not used since", num_left)
-
-
-async def _local_api_key(database: Database, identities: Identities, secret: bytes, path: Path) -> str:
-    """The key of whoever runs the server, kept in `path`; a new one when there is none or it is not valid any more."""
-    kept = local_user.read_api_key(path)
-    with suppress(ApiKeyInvalidError):
-        if kept:
-            await identities.identify(kept)
-            return kept
-
-    def create(tx: Transaction) -> str:
-        accounts.create_account(tx, LOCAL_ACCOUNT, "Who runs this server")
-        return accounts.create_api_key(tx, LOCAL_ACCOUNT, secret, display_name="local", role=Role.ADMIN)[1]
-
-    api_key = await database.write(create)
-    local_user.write_private(path, api_key + "\n")
-    return api_key

@@ -65,6 +65,10 @@ def serve(
     replica_threads: Annotated[
         int | None, typer.Option(help="Threads of one replica; 0: one per core.  [default: 0]")
     ] = None,
+    auto_session: Annotated[
+        bool | None,
+        typer.Option(help="The OpenAI door opens sessions of the local user's key by itself.  [default: no]"),
+    ] = None,
     stop_grace: Annotated[
         float | None, typer.Option(help="Seconds that running streams have to finish.  [default: 30]")
     ] = None,
@@ -122,6 +126,7 @@ def serve(
             replica_device=replica_device,
             replica_fake_tick_ms=replica_fake_tick_ms,
             replica_threads=replica_threads,
+            auto_session=auto_session,
             stop_grace=_seconds("stop_grace", stop_grace, MAX_STOP_GRACE_SECONDS),
             reader_patience=_seconds("reader_patience", reader_patience, MAX_READER_PATIENCE_SECONDS),
             allow_plaintext=allow_plaintext,

@@ -16,10 +16,12 @@ from tidemill_services.domain.generation import (
     FinishReason,
     GenerationOptions,
     PromptInput,
+    WaitPolicy,
     check_options,
     tokens_to_make,
 )
 from tidemill_services.domain.session import Session
+from tidemill_services.domain.session_limits import GivenLimits
 from tidemill_services.engine_client import EngineRequest
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_run import Admitted, Event, GenerationRun, Waiting
@@ -35,6 +37,8 @@ from tidemill_services.store.topics import session_topic
 from tidemill_services.usage_limits import CallPlaces, UsageGuard
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
+
+AUTO_SESSION_LIMITS = GivenLimits(idle_timeout_ms=300_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Generations:
         tracing: Tracing,
         guard: UsageGuard,
     ) -> None:
+        self._database = database
         self._catalogue = catalogue
         self._replicas = replicas
         self._streams = streams
@@ -113,6 +118,17 @@ class Generations:
             async with self._guard.generation(caller):
                 places = CallPlaces(self._guard, caller)
                 yield Admission(served, caller.account_id, paying.session_id, options, arrived, places)
+
+    async def open_session(self, caller: Caller, *, model: str, wait: WaitPolicy) -> None:
+        """Open a session of the key that ends when it is idle for 5 minutes; one that is open already stays as it is.
+
+        Whoever does not wait for a model that sleeps is refused before, and pays for nothing. Raises ModelColdError,
+        which wakes the model, ModelFailedError, StoreUnavailableError.
+        """
+        served = await self._catalogue.resolve(caller, model)
+        if wait.fail_fast or wait.fail_cold:
+            await self._replicas.require_ready(served.name)
+        await self._database.write(_open_session, caller, served)
 
     async def check(
         self, caller: Caller, *, model: str, options: GenerationOptions, prompt: PromptInput | ChatInput, field: str
@@ -186,6 +202,21 @@ def _find_paying_session(tx: Transaction, caller: Caller, model: str, session_id
 
 def _topic_of(_key: object, session: Session) -> str:
     return session_topic(session.session_id)
+
+
+def _open_session(tx: Transaction, caller: Caller, served: ServedModel) -> None:
+    """A unit of work: however many want one at once, it is opened once."""
+    found = sessions.open_session_of(tx, caller.key_id, served.name)
+    if found is None or not sessions.settle_session(tx, found).is_open:
+        sessions.start_session(
+            tx,
+            account_id=caller.account_id,
+            key_id=caller.key_id,
+            model=served.name,
+            holder=caller.key_id,
+            price_microcredits_per_second=served.manifest.prices.session_per_second,
+            limits=AUTO_SESSION_LIMITS,
+        )
 
 
 def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:

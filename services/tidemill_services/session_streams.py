@@ -1,6 +1,7 @@
 """The calls that sessions pay for in this process, so that none outlives its session, nor the server."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -64,7 +65,9 @@ class SessionStreams:
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()  # a stopped session's last call ended here, or there may be one that has calls
+        self.used = asyncio.Event()  # a session got its first call here, or its last one ended
         self._payers: dict[str, _Payer] = {}
+        self._ends: dict[str, float] = {}  # by session: its last call's, on the clock of `time.monotonic`
         self._num_readers = 0
         self._stopped: StopReason | None = None
         self._empty = asyncio.Event()
@@ -75,6 +78,11 @@ class SessionStreams:
         """The sessions that pay for something here."""
         return frozenset(self._payers)
 
+    def take_ends(self) -> dict[str, float]:
+        """When the last calls of sessions ended since the last taking, on the clock of `time.monotonic`."""
+        ends, self._ends = self._ends, {}
+        return ends
+
     @contextmanager
     def call(self, session_id: str) -> Iterator[None]:
         """Count a call, with all the generations in it, as paid by the session."""
@@ -82,6 +90,7 @@ class SessionStreams:
         if payer is None:
             payer = self._payers[session_id] = _Payer()
             self._empty.clear()
+            self.used.set()
         payer.num_calls += 1
         try:
             yield
@@ -89,6 +98,8 @@ class SessionStreams:
             payer.num_calls -= 1
             if not payer.num_calls:
                 del self._payers[session_id]
+                self._ends[session_id] = time.monotonic()
+                self.used.set()
                 if payer.is_draining:
                     self.changed.set()
             self._show_whether_empty()

@@ -38,6 +38,7 @@ class Settings:
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_fake_tick_ms: int = 5  # how long each step of the fake device takes
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
+    auto_session: bool = False  # the OpenAI door opens sessions of the local user's key by itself
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
     reader_patience: timedelta = timedelta(seconds=60)  # for a caller that takes nothing of its stream
     allow_plaintext: bool = False  # plaintext on an address that is not loopback
@@ -175,6 +176,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
         lambda text: seconds("TIDEMILL_READER_PATIENCE", float(text), MAX_READER_PATIENCE_SECONDS),
         "a number of seconds",
     ),
+    "auto_session": (_boolean, "true or false"),
     "allow_plaintext": (_boolean, "true or false"),
     "access_log": (_boolean, "true or false"),
     "tls_certificate": (Path, "a file"),

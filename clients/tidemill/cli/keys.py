@@ -32,6 +32,10 @@ Scopes = Annotated[
 DefaultModel = Annotated[
     str | None, typer.Option("--default-model", metavar="MODEL", help="The model of calls that name none; '': none.")
 ]
+AutoSession = Annotated[
+    bool | None,
+    typer.Option(help="Whether the OpenAI door opens a session by itself when none is open."),
+]
 Expires = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="When it stops working, such as 2030-01-31T12:00:00Z; never: it does not."),
@@ -45,6 +49,7 @@ def create(
     role: RoleOption = None,
     scope: Scopes = None,
     default_model: DefaultModel = None,
+    auto_session: AutoSession = None,
     expires: Expires = None,
     requests_per_minute: limits.RequestsPerMinute = None,
     generations: limits.Generations = None,
@@ -54,7 +59,7 @@ def create(
     api_key_env: options.KeyVariable = None,
 ) -> None:
     """Make a key and print it, this once: it is stored as a hash only."""
-    settings = _settings(name, role, scope, default_model, expires)
+    settings = _settings(name, role, scope, default_model, auto_session, expires)
     if (asked := limits.changed_limits(UsageLimits(), requests_per_minute, generations, sessions)) is not None:
         settings["limits"] = asked
     with options.connect(target, api_key_env) as client:
@@ -102,6 +107,7 @@ def update(
     role: RoleOption = None,
     scope: Scopes = None,
     default_model: DefaultModel = None,
+    auto_session: AutoSession = None,
     expires: Expires = None,
     requests_per_minute: limits.RequestsPerMinute = None,
     generations: limits.Generations = None,
@@ -111,7 +117,7 @@ def update(
     api_key_env: options.KeyVariable = None,
 ) -> None:
     """Change a key; what is not named stays as it is."""
-    settings = _settings(name, role, scope, default_model, expires)
+    settings = _settings(name, role, scope, default_model, auto_session, expires)
     with options.connect(target, api_key_env) as client:
         before = client.accounts.get_key(_full_name(client, key))
         if (asked := limits.changed_limits(before.limits, requests_per_minute, generations, sessions)) is not None:
@@ -160,7 +166,12 @@ def _full_name(client: Client, key: str) -> str:
 
 
 def _settings(
-    name: str | None, role: str | None, scope: list[str] | None, default_model: str | None, expires: str | None
+    name: str | None,
+    role: str | None,
+    scope: list[str] | None,
+    default_model: str | None,
+    auto_session: bool | None,
+    expires: str | None,
 ) -> KeySettings:
     settings = KeySettings()
     if name is not None:
@@ -171,6 +182,8 @@ def _settings(
         settings["scopes"] = [] if scope == ["all"] else scope
     if default_model is not None:
         settings["default_model"] = default_model
+    if auto_session is not None:
+        settings["auto_session"] = auto_session
     if expires is not None:
         settings["expire_time"] = None if expires == "never" else _moment(expires)
     return settings
@@ -226,6 +239,7 @@ def _print(found: ApiKey, *, as_json: bool) -> None:
             "role": found.role,
             "scopes": _scopes(found),
             "model": short(found.default_model),
+            "auto session": "yes" if found.auto_session else "no",
             "made": time_text(found.create_time),
             "state": _state(found),
             "old secret": f"valid until {time_text(found.old_secret_expire_time)}"

@@ -31,6 +31,10 @@ _UNBOUNDED = 10_000
 _GAP = 2
 """Columns between those of a table."""
 _DURATIONS = {
+    "idle_timeout": "idle_timeout_seconds",
+    "max_duration": "max_duration_seconds",
+    "idle": "idle_seconds",
+    "time_to_end": "time_to_end_seconds",
     "time_to_ready": "time_to_ready_seconds",
     "time_to_first_token": "time_to_first_token_seconds",
     "queue_duration": "queue_seconds",

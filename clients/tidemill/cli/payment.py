@@ -35,8 +35,9 @@ class Payment:
         try:
             yield from self._stream
         except NoSessionError:  # comes before any text
-            if self._session is not None or not self._may_open:
+            if not self._may_open:
                 raise
+            self._close()  # one that ended by itself, while nothing was asked for long
             self._session = self._open_blocks.enter_context(self._client.session())
             self._stream = ask()
             yield from self._stream
@@ -47,6 +48,10 @@ class Payment:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._open_blocks.close()
-        if self._session is not None:
-            note(bill_sentence(self._session.bill))
+        session, self._session = self._session, None
+        if session is not None:
+            note(bill_sentence(session.bill))

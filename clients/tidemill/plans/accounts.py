@@ -49,6 +49,8 @@ class KeySettings(TypedDict, total=False):
     """Some of inference, sessions, models, jobs, account; empty means everything."""
     default_model: str
     """models/{model} or the bare name; empty means none."""
+    auto_session: bool
+    """Whether the OpenAI door opens a session of the key by itself when none is open."""
     expire_time: datetime | None
     """When it stops working; None means never."""
     limits: UsageLimits

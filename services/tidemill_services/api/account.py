@@ -104,6 +104,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
                 display_name=asked.display_name,
                 role=asked.role,
                 default_model=asked.default_model,
+                auto_session=asked.auto_session,
                 expire_ms=asked.expire_ms,
                 scopes=asked.scopes,
                 limits=asked.limits,

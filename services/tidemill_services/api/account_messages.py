@@ -30,7 +30,7 @@ SCOPES = {
 }
 _LIMIT_PATHS = frozenset({"limits", *(f"limits.{each.name}" for each in fields(UsageLimits))})
 ACCOUNT_PATHS = frozenset({"display_name", "use_cache"}) | _LIMIT_PATHS
-KEY_PATHS = frozenset({"display_name", "role", "default_model", "expire_time", "scopes"}) | _LIMIT_PATHS
+KEY_PATHS = frozenset({"display_name", "role", "default_model", "auto_session", "expire_time", "scopes"}) | _LIMIT_PATHS
 
 
 def account_message(account: Account) -> account_pb2.Account:
@@ -51,6 +51,7 @@ def key_message(api_key: ApiKey) -> account_pb2.ApiKey:
         display_name=api_key.display_name,
         role=ROLES[api_key.role],
         default_model=f"models/{api_key.default_model}" if api_key.default_model else "",
+        auto_session=api_key.auto_session,
         create_time=timestamp(api_key.create_ms),
         expire_time=timestamp(api_key.expire_ms),
         revoke_time=timestamp(api_key.revoke_ms),
@@ -125,6 +126,7 @@ _KEY_FIELDS: Mapping[str, Any] = {
     "display_name": _display_name,
     "role": _role,
     "default_model": lambda message: convert.model_id(message.default_model, "api_key.default_model") or None,
+    "auto_session": lambda message: message.auto_session,
     "expire_time": lambda message: (
         convert.milliseconds(message.expire_time) if message.HasField("expire_time") else None
     ),

@@ -55,8 +55,8 @@ def key_ids(name: str, field: str = "name") -> tuple[str, str]:
     return found[1], found[2]
 
 
-def milliseconds(message: Timestamp) -> int:
-    """A time as milliseconds since 1970."""
+def milliseconds(message: Timestamp | Duration) -> int:
+    """A time as milliseconds since 1970, or a duration in milliseconds, rounded down."""
     return message.seconds * 1000 + message.nanos // 1_000_000
 
 

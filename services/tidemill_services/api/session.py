@@ -1,27 +1,45 @@
 """The Session service: read the message, ask the domain, write the message."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from tidemill.v1 import session_pb2, session_pb2_grpc
 from tidemill_models.manifest import Manifest
 from tidemill_services.api import convert
 from tidemill_services.api.idempotency import once, request_key
 from tidemill_services.api.interceptors import current_caller
-from tidemill_services.api.session_messages import check_served, session_message
+from tidemill_services.api.session_messages import (
+    given_limits,
+    limits_change,
+    liveness_of,
+    meter_message,
+    session_message,
+)
 from tidemill_services.catalogue import resolve_model
+from tidemill_services.domain.errors import DrainingError, SessionEndedError
+from tidemill_services.domain.session import Session, SessionState, check_holder
+from tidemill_services.session_signs import SessionSigns
 from tidemill_services.store import sessions
 from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.topics import session_topic
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+HEARTBEAT_SECONDS = 20
+READING_SECONDS = 1.0  # between two readings of the live meter
 
 
 class SessionService(session_pb2_grpc.SessionServiceServicer):
     """Serves `tidemill.v1.SessionService`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, signs: SessionSigns, is_draining: Callable[[], bool]) -> None:
         self._database = database
+        self._signs = signs
+        self._is_draining = is_draining
 
     async def StartSession(  # noqa: N802 -- the contract's name
         self, request: session_pb2.StartSessionRequest, _context: Context
@@ -29,7 +47,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         """Start a session and wake its model."""
         caller = current_caller()
         name = convert.model_id(request.model)
-        check_served(request)
+        liveness, limits = liveness_of(request), given_limits(request.limits)
 
         def start(tx: Transaction) -> session_pb2.StartSessionResponse:
             model = resolve_model(tx, caller, name)
@@ -40,6 +58,8 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
                 model=model.name,
                 holder=request.holder or caller.key_id,
                 price_microcredits_per_second=Manifest.from_json(model.manifest_json).prices.session_per_second,
+                limits=limits,
+                liveness=liveness,
                 labels=request.labels,
             )
             return session_pb2.StartSessionResponse(
@@ -108,3 +128,61 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
             )
 
         return await self._database.read(list_page)
+
+    async def UpdateSession(  # noqa: N802 -- the contract's name
+        self, request: session_pb2.UpdateSessionRequest, _context: Context
+    ) -> session_pb2.Session:
+        """Change the limits and labels of an open session."""
+        caller = current_caller()
+        session_id = convert.session_id(request.session.name, "session.name")
+        limits = limits_change(request)
+        labels = request.session.labels if "labels" in request.update_mask.paths else None
+
+        def change(tx: Transaction) -> session_pb2.Session:
+            session = sessions.update_session(tx, caller.account_id, session_id, limits=limits, labels=labels)
+            return session_message(session, tx.now_ms)
+
+        key = request_key(caller, "UpdateSession", request, request.request_id)
+        return await self._database.write(once, key, session_pb2.Session, change)
+
+    async def WatchSession(  # noqa: N802 -- the contract's name
+        self, request: session_pb2.WatchSessionRequest, _context: Context
+    ) -> AsyncIterator[session_pb2.SessionMeter]:
+        """Stream the live meter until the session has ended; meanwhile its reader is alive."""
+        caller = current_caller()
+        session_id = convert.session_id(request.name)
+        holder = request.holder or caller.key_id
+        check_holder(holder)
+        await self._database.read(sessions.get_session, caller.account_id, session_id)
+
+        def read_meter(tx: Transaction) -> tuple[Session, int]:
+            return sessions.get_session(tx, caller.account_id, session_id), tx.now_ms
+
+        sequence_number = 0
+        changes = self._database.changes(session_topic(session_id), poll_seconds=READING_SECONDS)
+        with self._signs.watching(session_id, holder):
+            async with aclosing(changes):
+                async for _ in changes:
+                    session, now_ms = await self._database.read(read_meter)
+                    if self._is_draining():
+                        raise DrainingError(retry_after_seconds=1)
+                    sequence_number += 1
+                    yield meter_message(session, now_ms, sequence_number)
+                    if session.state is SessionState.ENDED:
+                        return
+
+    async def HeartbeatSession(  # noqa: N802 -- the contract's name
+        self, request: session_pb2.HeartbeatSessionRequest, _context: Context
+    ) -> session_pb2.HeartbeatSessionResponse:
+        """Take a holder's sign of life."""
+        caller = current_caller()
+        session_id = convert.session_id(request.name)
+        holder = request.holder or caller.key_id
+        check_holder(holder)
+        session = await self._database.read(sessions.get_session, caller.account_id, session_id)
+        if holder not in session.holders:
+            raise SessionEndedError(
+                f"{holder} does not hold the session {session_id}, or not any more: start a session again."
+            )
+        self._signs.hear(session_id, holder)
+        return session_pb2.HeartbeatSessionResponse(next_heartbeat=Duration(seconds=HEARTBEAT_SECONDS))

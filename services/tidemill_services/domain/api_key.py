@@ -57,6 +57,7 @@ class ApiKey:
     role: Role
     default_model: str | None
     create_ms: int
+    auto_session: bool = False  # the OpenAI door opens a session of the key when none is open
     expire_ms: int | None = None
     revoke_ms: int | None = None
     scopes: frozenset[Scope] = frozenset()  # empty: all
@@ -75,6 +76,7 @@ class ApiKey:
             "display_name": self.display_name,
             "role": self.role,
             "default_model": self.default_model,
+            "auto_session": self.auto_session,
             "expire_time": time_text(self.expire_ms),
             "scopes": scopes_text(self.scopes),
             **self.limits.facts(),

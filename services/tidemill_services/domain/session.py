@@ -6,20 +6,17 @@ after it; every pair of state and event is in `_STEPS` or refused.
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from tidemill_services.domain import pricing
 from tidemill_services.domain.errors import FieldInvalidError, SessionEndedError
+from tidemill_services.domain.session_limits import SessionLimits
 
 MAX_HOLDER_LENGTH = 128
 MAX_LABELS = 16
 MAX_LABEL_KEY_LENGTH = 64
 MAX_LABEL_VALUE_LENGTH = 256
-MIN_LIMIT_MS = 1_000
-MAX_IDLE_TIMEOUT_MS = 86_400_000  # a day
-MAX_MAX_DURATION_MS = 30 * 86_400_000
-MAX_SPEND_MICROCREDITS = 10**15
 
 
 class SessionState(enum.StrEnum):
@@ -35,9 +32,10 @@ class EndReason(enum.StrEnum):
     """Why a session ended."""
 
     STOPPED = "STOPPED"  # somebody stopped it
-    IDLE = "IDLE"
+    IDLE = "IDLE"  # nothing ran for its idle timeout
     MAX_DURATION = "MAX_DURATION"
-    BUDGET = "BUDGET"
+    MAX_SPEND = "MAX_SPEND"
+    BUDGET = "BUDGET"  # no credits could be held
     LOST = "LOST"  # all holders were lost
     REVOKED = "REVOKED"  # its key was
     ADMIN = "ADMIN"  # an administrator ended it
@@ -51,21 +49,15 @@ class Liveness(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """When a session ends by itself."""
+class Activity:
+    """What is known of a session's streams, in all processes."""
 
-    idle_timeout_ms: int = 900_000  # from the end of the last stream
-    max_duration_ms: int = 43_200_000  # from the start
-    max_spend_microcredits: int | None = None
+    last_ms: int | None = None  # something of it ran or waited then, and nothing later is known; None: nothing ever did
+    busy_until_ms: int | None = None  # until when it is taken to run, unless its end is told before
 
-    def __post_init__(self) -> None:
-        """Refuse what is out of bounds, by the names of the contract. Raises FieldInvalidError."""
-        _check_duration("limits.idle_timeout", self.idle_timeout_ms, MAX_IDLE_TIMEOUT_MS)
-        _check_duration("limits.max_duration", self.max_duration_ms, MAX_MAX_DURATION_MS)
-        spend = self.max_spend_microcredits
-        if spend is not None and not 1 <= spend <= MAX_SPEND_MICROCREDITS:
-            name = "limits.max_spend_microcredits"
-            raise FieldInvalidError(f"{name} must be 1 to {MAX_SPEND_MICROCREDITS:,}, got {spend:,}.", field=name)
+    def is_busy(self, now_ms: int) -> bool:
+        """Whether a stream runs or waits."""
+        return self.busy_until_ms is not None and now_ms < self.busy_until_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +73,24 @@ class Session:
     state: SessionState = SessionState.PENDING
     end_reason: EndReason | None = None
     start_ms: int | None = None  # the clock first ran
-    end_ms: int | None = None  # the stop was committed
+    end_ms: int | None = None  # the stop was committed, or the moment of the limit that ended it
     holders: tuple[str, ...] = ()  # who keeps it open, oldest first
     billed_ms: int = 0  # closed intervals of the clock
     clock_since_ms: int | None = None  # the open interval's start; None: the clock stands
-    liveness: Liveness = Liveness.NONE
+    signs: Mapping[str, int] = field(default_factory=dict)  # the last sign of life of each holder that gives any
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: SessionLimits = field(default_factory=SessionLimits)
+    activity: Activity = field(default_factory=Activity)
 
     @property
     def is_open(self) -> bool:
         """Whether it can pay for a new generation now or once its model is ready."""
         return self.state in (SessionState.PENDING, SessionState.ACTIVE)
+
+    @property
+    def liveness(self) -> Liveness:
+        """HEARTBEAT when it ends with its lost holders; NONE while one keeps it open that gives no signs of life."""
+        return Liveness.HEARTBEAT if self.holders and len(self.signs) == len(self.holders) else Liveness.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +142,42 @@ def check_labels(labels: Mapping[str, str]) -> None:
 # The events. Repeating one changes nothing.
 
 
-def holder_joined(session: Session, holder: str) -> Session:
-    """A holder came. Raises SessionEndedError when the session was stopped."""
-    if not session.is_open:
-        raise SessionEndedError(f"The session {session.session_id} has ended: start a new one.")
-    if holder in session.holders:
-        return session
-    return replace(session, holders=(*session.holders, holder))
+def holder_joined(session: Session, holder: str, *, sign_ms: int | None = None) -> Session:
+    """A holder came, or came again. With `sign_ms`, which is now, it gives signs of life from here on.
+
+    Raises SessionEndedError when the session was stopped.
+    """
+    _require_open(session)
+    signs = {other: last_ms for other, last_ms in session.signs.items() if other != holder}
+    if sign_ms is not None:
+        signs[holder] = sign_ms
+    holders = session.holders if holder in session.holders else (*session.holders, holder)
+    return replace(session, holders=holders, signs=signs)
 
 
 def holder_left(session: Session, holder: str, now_ms: int) -> Session:
     """A holder went. The last one's going stops the session; one that never came changes nothing."""
     if holder not in session.holders:
         return session
-    remaining = tuple(other for other in session.holders if other != holder)
-    if not remaining:
-        return stopped(session, EndReason.STOPPED, now_ms)
-    return replace(session, holders=remaining)
+    remaining = without_holders(session, {holder})
+    return remaining if remaining.holders else stopped(session, EndReason.STOPPED, now_ms)
+
+
+def without_holders(session: Session, gone: Collection[str]) -> Session:
+    """The session with its other holders; there must be one."""
+    return replace(
+        session,
+        holders=tuple(holder for holder in session.holders if holder not in gone),
+        signs={holder: sign_ms for holder, sign_ms in session.signs.items() if holder not in gone},
+    )
+
+
+def changed(session: Session, limits: SessionLimits, labels: Mapping[str, str]) -> Session:
+    """The customer set other limits and labels. Raises SessionEndedError, FieldInvalidError."""
+    _require_open(session)
+    limits.check_price(session.price_microcredits_per_second)
+    check_labels(labels)
+    return replace(session, limits=limits, labels=dict(labels))
 
 
 def model_ready(session: Session, now_ms: int) -> Session:
@@ -176,7 +193,7 @@ def model_lost(session: Session, now_ms: int) -> Session:
 def stopped(session: Session, reason: EndReason, now_ms: int) -> Session:
     """Stop for all holders. The bill is final from here on; a stop of a stopped session changes nothing."""
     after = _step(session, Event.STOPPED, now_ms)
-    return after if after is session else replace(after, end_reason=reason, end_ms=now_ms, holders=())
+    return after if after is session else replace(after, end_reason=reason, end_ms=now_ms, holders=(), signs={})
 
 
 def drained(session: Session) -> Session:
@@ -247,14 +264,11 @@ _STEPS: Mapping[tuple[SessionState, Event], Callable[[Session, int], Session]] =
 }
 
 
+def _require_open(session: Session) -> None:
+    if not session.is_open:
+        raise SessionEndedError(f"The session {session.session_id} has ended: start a new one.")
+
+
 def _open_interval(session: Session, now_ms: int) -> int:
     """Milliseconds of the running interval; never negative, whatever the clock says."""
     return 0 if session.clock_since_ms is None else max(0, now_ms - session.clock_since_ms)
-
-
-def _check_duration(name: str, duration_ms: int, max_ms: int) -> None:
-    if not MIN_LIMIT_MS <= duration_ms <= max_ms:
-        raise FieldInvalidError(
-            f"{name} must be {MIN_LIMIT_MS // 1000} to {max_ms // 1000:,} seconds, got {duration_ms / 1000:,} seconds.",
-            field=name,
-        )

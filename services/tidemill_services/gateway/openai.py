@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from tidemill_services.batch import BatchInput, BatchResult, run_batch, stream_batch
-from tidemill_services.domain.errors import TidemillError
+from tidemill_services.domain.errors import NoSessionError, TidemillError
 from tidemill_services.domain.generation import Usage, seed_of
 from tidemill_services.domain.session import bill
 from tidemill_services.gateway.http_errors import error_body
@@ -89,6 +89,20 @@ class CompletionPage:
         await _while_connected(receive, self._answer(request.state.caller, asked, send))
 
     async def _answer(self, caller: Caller, asked: CompletionRequest, send: Send) -> None:
+        try:
+            await self._answer_paid(caller, asked, send)
+        except NoSessionError:
+            if not caller.auto_session:
+                raise
+            # What is wrong with the prompts is said first: nobody shall open a session only to hear that.
+            for path, prompt in asked.prompts:
+                await self._generations.check(
+                    caller, model=asked.model, options=asked.options, prompt=prompt, field=path
+                )
+            await self._generations.open_session(caller, model=asked.model, wait=asked.options.wait)
+            await self._answer_paid(caller, asked, send)
+
+    async def _answer_paid(self, caller: Caller, asked: CompletionRequest, send: Send) -> None:
         async with self._generations.admit(caller, model=asked.model, session="", options=asked.options) as admission:
             if asked.stream:
                 await self._stream(asked, admission, send)

@@ -118,6 +118,18 @@ class Replicas:
         finally:
             lease.give_back()
 
+    async def require_ready(self, model: str) -> None:
+        """Wake a model that sleeps, and refuse who does not wait for it; a place in it is another question.
+
+        Raises ModelColdError, ModelFailedError, StoreUnavailableError.
+        """
+        pool = self._pools.of(model)
+        if pool.is_ready:
+            return
+        if (failure := pool.failure()) is not None:
+            raise failure
+        await self._refuse_at_once(model, pool)
+
     def waiting_status(self, model: str) -> WaitStatus:
         """What a request that waits for `model` is told."""
         pool = self._pools.of(model)

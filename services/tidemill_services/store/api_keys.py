@@ -1,6 +1,6 @@
 """Units of work that change keys. What a key may become is decided in `domain.api_key`; here it is found and kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import func, or_, select, text, update
 
@@ -71,6 +71,12 @@ def save_api_key(tx: Transaction, before: ApiKey, after: ApiKey, *, actor: str, 
         resource=after.resource_name,
         changes=changes_between(before.facts(), after.facts()),
     )
+
+
+def set_auto_session(tx: Transaction, account_id: str, key_id: str, *, auto_session: bool) -> None:
+    """Say, as the server itself, whether the OpenAI door opens sessions of a key. Raises ApiKeyNotFoundError."""
+    before = get_api_key(tx, account_id, key_id)
+    save_api_key(tx, before, replace(before, auto_session=auto_session), actor="", action="UpdateApiKey")
 
 
 def rotate_api_key(

@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, insert, select, update
 from tidemill_services.domain.scaling import ScalingPolicy
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.replicas import remove_replicas_of_host
+from tidemill_services.store.session_activity import forget_process
 from tidemill_services.store.tables import assignments, demand, hosts, models, replicas
 from tidemill_services.store.topics import MODELS
 
@@ -38,7 +39,7 @@ def renew_host(tx: Transaction, host_id: str, capacity: int) -> None:
 
 
 def remove_host(tx: Transaction, host_id: str) -> int:
-    """Forget a host and all that ended with it: its replicas, its assignments, the demand that its process counted.
+    """Forget a host and all that ended with it: its replicas, its assignments, what its process ran.
 
     Returns how many replicas there were.
 
@@ -50,6 +51,7 @@ def remove_host(tx: Transaction, host_id: str) -> int:
     tx.connection.execute(delete(assignments).where(assignments.c.host_id == host_id))
     of_its_lives = demand.c.process_id.startswith(f"{host_id}.", autoescape=True)
     tx.connection.execute(delete(demand).where(of_its_lives))
+    forget_process(tx, f"{host_id}.")
     tx.notify(MODELS)
     return remove_replicas_of_host(tx, host_id, lost_ms=lost_ms)
 

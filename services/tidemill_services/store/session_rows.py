@@ -2,30 +2,28 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
 
-from tidemill_services.domain.session import EndReason, Liveness, Session, SessionLimits, SessionState
+from tidemill_services.domain.session import Activity, EndReason, Session, SessionState
+from tidemill_services.domain.session_limits import SessionLimits
+from tidemill_services.domain.session_stops import next_look_ms
 from tidemill_services.store.database import Transaction
-from tidemill_services.store.tables import session_holders, sessions
+from tidemill_services.store.tables import session_activity, session_holders, sessions
 from tidemill_services.store.topics import MODELS, model_topic, session_topic
 
 
 def load(tx: Transaction, query: Select[Any]) -> list[Session]:
-    """Return the sessions that a query on `sessions` finds, in its order, with their holders."""
+    """Return the sessions that a query on `sessions` finds, in its order, with their holders and what runs of them."""
     rows = tx.connection.execute(query).all()
     if not rows:
         return []
-    holders = defaultdict(list)
-    for session_id, holder in tx.connection.execute(
-        select(session_holders.c.session_id, session_holders.c.holder)
-        .where(session_holders.c.session_id.in_(query.with_only_columns(sessions.c.session_id)))
-        .order_by(session_holders.c.join_ms, session_holders.c.holder)
-    ):
-        holders[session_id].append(holder)
-    return [_session(row, holders[row.session_id]) for row in rows]
+    ids = query.with_only_columns(sessions.c.session_id)
+    holders, activities = _holders(tx, ids), _activities(tx, ids)
+    return [_session(row, holders[row.session_id], activities[row.session_id]) for row in rows]
 
 
 def load_one(tx: Transaction, query: Select[Any]) -> Session | None:
@@ -44,15 +42,10 @@ def add(tx: Transaction, session: Session) -> None:
             model=session.model,
             price_microcredits_per_second=session.price_microcredits_per_second,
             create_ms=session.create_ms,
-            liveness=session.liveness.value,
-            labels=json.dumps(dict(session.labels), sort_keys=True),
-            idle_timeout_ms=session.limits.idle_timeout_ms,
-            max_duration_ms=session.limits.max_duration_ms,
-            max_spend_microcredits=session.limits.max_spend_microcredits,
-            **_changing(session),
+            **_changing(tx, session),
         )
     )
-    _add_holders(tx, session.session_id, session.holders)
+    _add_holders(tx, session, session.holders)
     _notify(tx, [session])
 
 
@@ -63,13 +56,23 @@ def save(tx: Transaction, before: Sequence[Session], after: Sequence[Session]) -
         return 0
     tx.connection.execute(
         update(sessions).where(sessions.c.session_id == bindparam("changed_id")),
-        [{"changed_id": new.session_id, **_changing(new)} for _, new in changed],
+        [{"changed_id": new.session_id, **_changing(tx, new)} for _, new in changed],
     )
     for old, new in changed:
-        _remove_holders(tx, new.session_id, [holder for holder in old.holders if holder not in new.holders])
-        _add_holders(tx, new.session_id, [holder for holder in new.holders if holder not in old.holders])
+        _remove_holders(tx, new.session_id, [holder for holder in old.holders if not _is_kept(old, new, holder)])
+        _add_holders(tx, new, [holder for holder in new.holders if not _is_kept(old, new, holder)])
     _notify(tx, [new for _, new in changed])
     return len(changed)
+
+
+def save_next_look(tx: Transaction, session: Session) -> None:
+    """Note when the session is to be looked at again, though nothing of it changed."""
+    next_look = {"look_ms": next_look_ms(session, tx.now_ms)}
+    tx.connection.execute(update(sessions).where(sessions.c.session_id == session.session_id).values(next_look))
+
+
+def _is_kept(old: Session, new: Session, holder: str) -> bool:
+    return holder in old.holders and holder in new.holders and old.signs.get(holder) == new.signs.get(holder)
 
 
 def _remove_holders(tx: Transaction, session_id: str, holders: Sequence[str]) -> None:
@@ -81,13 +84,49 @@ def _remove_holders(tx: Transaction, session_id: str, holders: Sequence[str]) ->
         )
 
 
-def _add_holders(tx: Transaction, session_id: str, holders: Iterable[str]) -> None:
-    rows = [{"session_id": session_id, "holder": holder, "join_ms": tx.now_ms} for holder in holders]
+def _add_holders(tx: Transaction, session: Session, holders: Iterable[str]) -> None:
+    rows = [
+        {
+            "session_id": session.session_id,
+            "holder": holder,
+            "join_ms": tx.now_ms,
+            "sign_ms": session.signs.get(holder),
+        }
+        for holder in holders
+    ]
     if rows:
         tx.connection.execute(insert(session_holders), rows)
 
 
-def _changing(session: Session) -> dict[str, Any]:
+def _holders(tx: Transaction, ids: Select[Any]) -> defaultdict[str, dict[str, int | None]]:
+    """The holders of each session, oldest first, with the last sign of life of those that give any."""
+    holders: defaultdict[str, dict[str, int | None]] = defaultdict(dict)
+    columns = (session_holders.c.session_id, session_holders.c.holder, session_holders.c.sign_ms)
+    for session_id, holder, sign_ms in tx.connection.execute(
+        select(*columns)
+        .where(session_holders.c.session_id.in_(ids))
+        .order_by(session_holders.c.join_ms, session_holders.c.holder)
+    ):
+        holders[session_id][holder] = sign_ms
+    return holders
+
+
+def _activities(tx: Transaction, ids: Select[Any]) -> defaultdict[str, Activity]:
+    """What the processes say of each session."""
+    activities: defaultdict[str, Activity] = defaultdict(Activity)
+    columns = (
+        session_activity.c.session_id,
+        func.max(session_activity.c.seen_ms),
+        func.max(session_activity.c.expire_ms),
+    )
+    for session_id, seen_ms, expire_ms in tx.connection.execute(
+        select(*columns).where(session_activity.c.session_id.in_(ids)).group_by(session_activity.c.session_id)
+    ):
+        activities[session_id] = Activity(seen_ms, expire_ms)
+    return activities
+
+
+def _changing(tx: Transaction, session: Session) -> dict[str, Any]:
     return {
         "state": session.state.value,
         "end_reason": session.end_reason and session.end_reason.value,
@@ -95,6 +134,11 @@ def _changing(session: Session) -> dict[str, Any]:
         "end_ms": session.end_ms,
         "billed_ms": session.billed_ms,
         "clock_since_ms": session.clock_since_ms,
+        "labels": json.dumps(dict(session.labels), sort_keys=True),
+        "idle_timeout_ms": session.limits.idle_timeout_ms,
+        "max_duration_ms": session.limits.max_duration_ms,
+        "max_spend_microcredits": session.limits.max_spend_microcredits,
+        "look_ms": next_look_ms(session, tx.now_ms),
     }
 
 
@@ -105,7 +149,7 @@ def _notify(tx: Transaction, changed: Sequence[Session]) -> None:
     tx.notify(MODELS)
 
 
-def _session(row: Row[Any], holders: Sequence[str]) -> Session:
+def _session(row: Row[Any], holders: Mapping[str, int | None], activity: Activity) -> Session:
     return Session(
         session_id=row.session_id,
         account_id=row.account_id,
@@ -120,11 +164,16 @@ def _session(row: Row[Any], holders: Sequence[str]) -> Session:
         holders=tuple(holders),
         billed_ms=row.billed_ms,
         clock_since_ms=row.clock_since_ms,
-        liveness=Liveness(row.liveness),
+        signs={holder: sign_ms for holder, sign_ms in holders.items() if sign_ms is not None},
         labels=json.loads(row.labels),
         limits=SessionLimits(
             idle_timeout_ms=row.idle_timeout_ms,
             max_duration_ms=row.max_duration_ms,
             max_spend_microcredits=row.max_spend_microcredits,
         ),
+        activity=replace(activity, last_ms=_latest(row.last_active_ms, activity.last_ms)),
     )
+
+
+def _latest(*times_ms: int | None) -> int | None:
+    return max((time_ms for time_ms in times_ms if time_ms is not None), default=None)

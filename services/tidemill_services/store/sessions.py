@@ -2,19 +2,21 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, literal_column, select, update
 
 from tidemill_services.domain import session as rules
+from tidemill_services.domain import session_stops
 from tidemill_services.domain.errors import (
     FieldInvalidError,
     ModelNotFoundError,
     SessionDiffersError,
     SessionNotFoundError,
 )
-from tidemill_services.domain.session import EndReason, Liveness, Session, SessionLimits, SessionState
+from tidemill_services.domain.session import EndReason, Liveness, Session, SessionState
+from tidemill_services.domain.session_limits import GivenLimits, SessionLimits
 from tidemill_services.store import session_places, session_rows
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import models, of_model, replicas, sessions
@@ -24,6 +26,10 @@ MAX_PAGE_SIZE = 1_000
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 _IS_OPEN = sessions.c.end_ms.is_(None)
 _IS_STOPPING = sessions.c.state == literal_column("'STOPPING'")  # as the partial index has it
+
+
+LimitsChange = Callable[[SessionLimits], SessionLimits]
+"""From a session's limits to those that its customer wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +48,30 @@ def start_session(
     model: str,
     holder: str,
     price_microcredits_per_second: int,
-    limits: SessionLimits | None = None,
+    limits: GivenLimits = GivenLimits(),  # noqa: B008 -- frozen
     liveness: Liveness = Liveness.NONE,
     labels: Mapping[str, str] | None = None,
 ) -> tuple[Session, bool]:
     """Start a session of a key and model, or join the open one; the flag says that it was open before.
 
-    The clock of a new one runs at once if the model has a ready replica. Price, liveness and labels of an open one stay
-    as they are; `limits` that are given and differ are refused.
+    The clock of a new one runs at once if the model has a ready replica. Price, limits and labels of an open one stay
+    as they are; `limits` that are given and differ are refused. `liveness` is the holder's own.
 
     Raises FieldInvalidError, ModelNotFoundError, SessionDiffersError, LimitReachedError.
     """
     rules.check_holder(holder)
     rules.check_labels(labels or {})
+    own_limits = limits.over(SessionLimits())
+    sign_ms = tx.now_ms if liveness is Liveness.HEARTBEAT else None
     existing = open_session_of(tx, key_id, model)
-    if existing is not None:
-        if limits is not None and limits != existing.limits:
+    if existing is not None and (existing := settle_session(tx, existing)).is_open:
+        if limits.differ_from(existing.limits):
             raise SessionDiffersError
-        joined = rules.holder_joined(existing, holder)
+        joined = rules.holder_joined(existing, holder, sign_ms=sign_ms)
         session_rows.save(tx, [existing], [joined])
         return joined, True
     _require_model(tx, model)
+    own_limits.check_price(price_microcredits_per_second)
     session_places.require_place(tx, account_id, key_id)
     session = Session(
         session_id=f"{tx.now_ms:012x}{secrets.token_hex(10)}",  # sorts by creation
@@ -72,9 +81,9 @@ def start_session(
         price_microcredits_per_second=price_microcredits_per_second,
         create_ms=tx.now_ms,
         holders=(holder,),
-        liveness=liveness,
+        signs={} if sign_ms is None else {holder: sign_ms},
         labels=dict(labels or {}),
-        limits=limits or SessionLimits(),
+        limits=own_limits,
     )
     if _has_ready_replica(tx, model):
         session = rules.model_ready(session, tx.now_ms)
@@ -107,17 +116,43 @@ def stop_session(
         if found is None:
             raise SessionNotFoundError(f"This key has had no session of the model {model!r}.")
         before = found
+    before = settle_session(tx, before)
     after = rules.stopped(before, reason, tx.now_ms) if all_holders else rules.holder_left(before, holder, tx.now_ms)
+    if before.is_open and not after.is_open:
+        after = session_stops.stopped(before, reason, tx.now_ms)
     session_rows.save(tx, [before], [after])
     if before.is_open and not after.is_open:
         _mark_used(tx, after.model)
     return after, not before.is_open
 
 
+def update_session(
+    tx: Transaction, account_id: str, session_id: str, *, limits: LimitsChange, labels: Mapping[str, str] | None = None
+) -> Session:
+    """Change the limits of an open session, and its labels unless they are None.
+
+    Raises SessionNotFoundError, SessionEndedError, and FieldInvalidError also for limits that are passed already.
+    """
+    before = settle_session(tx, get_session(tx, account_id, session_id))
+    after = rules.changed(before, limits(before.limits), before.labels if labels is None else labels)
+    session_stops.check_not_passed(after, tx.now_ms)
+    session_rows.save(tx, [before], [after])
+    return after
+
+
+def settle_session(tx: Transaction, session: Session, *, holders_are_heard: bool = False) -> Session:
+    """Have come what comes by itself until now; see `session_stops.settled`. Returns the session after it."""
+    after = session_stops.settled(session, tx.now_ms, holders_are_heard=holders_are_heard)
+    session_rows.save(tx, [session], [after])
+    if session.is_open and not after.is_open:
+        _mark_used(tx, after.model)
+    return after
+
+
 def stop_sessions_of_model(tx: Transaction, model: str, reason: EndReason) -> list[str]:
     """Stop every open session of a model, whoever holds it. Returns their ids; call `finish_session` for each."""
     before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
-    if session_rows.save(tx, before, [rules.stopped(session, reason, tx.now_ms) for session in before]):
+    if session_rows.save(tx, before, [session_stops.stopped(session, reason, tx.now_ms) for session in before]):
         _mark_used(tx, model)
     return [session.session_id for session in before]
 
@@ -125,7 +160,7 @@ def stop_sessions_of_model(tx: Transaction, model: str, reason: EndReason) -> li
 def stop_sessions_of_keys(tx: Transaction, key_ids: Sequence[str], reason: EndReason) -> None:
     """Stop every open session of these keys, whoever holds it; call `finish_session` for each."""
     before = session_rows.load(tx, select(sessions).where(sessions.c.key_id.in_(key_ids), _IS_OPEN))
-    session_rows.save(tx, before, [rules.stopped(session, reason, tx.now_ms) for session in before])
+    session_rows.save(tx, before, [session_stops.stopped(session, reason, tx.now_ms) for session in before])
     for model in sorted({session.model for session in before}):
         _mark_used(tx, model)
 
@@ -195,7 +230,9 @@ def model_became_ready(tx: Transaction, model: str) -> int:
 
     Returns how many sessions changed.
     """
-    before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
+    query = select(sessions).where(sessions.c.model == model, _IS_OPEN)
+    found = [settle_session(tx, session) for session in session_rows.load(tx, query)]
+    before = [session for session in found if session.is_open]
     return session_rows.save(tx, before, [rules.model_ready(session, tx.now_ms) for session in before])
 
 
@@ -206,7 +243,7 @@ def model_was_lost(tx: Transaction, model: str, *, lost_ms: int | None = None) -
     """
     at_ms = tx.now_ms if lost_ms is None else min(lost_ms, tx.now_ms)
     before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
-    return session_rows.save(tx, before, [rules.model_lost(session, at_ms) for session in before])
+    return session_rows.save(tx, before, [session_stops.model_lost(session, at_ms) for session in before])
 
 
 def count_open_by_model(tx: Transaction, model: str | None = None) -> dict[str, int]:

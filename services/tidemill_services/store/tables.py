@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
     true,
 )
@@ -61,6 +62,7 @@ api_keys = Table(
     Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
     Column("role", String(16), nullable=False),
     Column("default_model", String(64)),
+    Column("auto_session", Boolean, nullable=False, server_default=false()),  # the OpenAI door may open its sessions
     Column("create_ms", BigInteger, nullable=False),
     Column("expire_ms", BigInteger),
     Column("revoke_ms", BigInteger),
@@ -140,11 +142,12 @@ sessions = Table(
     Column("end_reason", String(16)),
     Column("create_ms", BigInteger, nullable=False),
     Column("start_ms", BigInteger),  # the clock first ran
-    Column("end_ms", BigInteger),  # the stop was committed
+    Column("end_ms", BigInteger),  # the stop was committed, or the moment of the limit that ended it
     Column("price_microcredits_per_second", BigInteger, nullable=False),
     Column("billed_ms", BigInteger, nullable=False),  # closed intervals of the clock
     Column("clock_since_ms", BigInteger),  # the open interval's start; null: the clock stands
-    Column("liveness", String(16), nullable=False),
+    Column("last_active_ms", BigInteger),  # the end of the last stream; null: there was none
+    Column("look_ms", BigInteger, nullable=False),  # nothing comes by itself before; an open session is looked at then
     Column("labels", Text, nullable=False),  # JSON object of strings
     Column("idle_timeout_ms", BigInteger, nullable=False),
     Column("max_duration_ms", BigInteger, nullable=False),
@@ -163,6 +166,7 @@ sessions = Table(
         postgresql_where=text("state = 'STOPPING'"),
         sqlite_where=text("state = 'STOPPING'"),
     ),
+    Index("ix_sessions_look", "look_ms", postgresql_where=text("end_ms IS NULL"), sqlite_where=text("end_ms IS NULL")),
     Index(
         "ix_sessions_open_model", "model", postgresql_where=text("end_ms IS NULL"), sqlite_where=text("end_ms IS NULL")
     ),
@@ -182,6 +186,16 @@ session_holders = Table(
     Column("session_id", ForeignKey("sessions.session_id"), primary_key=True),
     Column("holder", String(128), primary_key=True),
     Column("join_ms", BigInteger, nullable=False),
+    Column("sign_ms", BigInteger),  # the last sign of life; null: it gives none
+)
+
+session_activity = Table(
+    "session_activity",
+    metadata,
+    Column("session_id", ForeignKey("sessions.session_id"), primary_key=True),
+    Column("process_id", String(64), primary_key=True),
+    Column("seen_ms", BigInteger, nullable=False),  # the process said then that something runs or waits
+    Column("expire_ms", BigInteger, nullable=False),
 )
 
 requests = Table(

@@ -6,6 +6,7 @@ from sqlalchemy import select, update
 from tests.contract.store.conftest import Customer
 from tidemill_services.domain.api_key import Role, hash_api_key, is_well_formed
 from tidemill_services.store import accounts
+from tidemill_services.store import api_keys as api_key_units
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.tables import api_keys
 
@@ -58,3 +59,12 @@ async def test_the_key_itself_is_stored_nowhere(customer: Customer):
     _, secret = await customer.database.write(accounts.create_api_key, "first", b"platform")
     rows = await customer.database.read(lambda tx: tx.connection.execute(select(api_keys)).all())
     assert secret.removeprefix("tm_") not in repr(rows)
+
+
+async def test_a_key_opens_no_sessions_by_itself_unless_it_is_told_to(database: Database):
+    await database.write(accounts.create_account, "a", "A")
+    for wanted in (False, True):
+        api_key, _ = await database.write(accounts.create_api_key, "a", b"platform", auto_session=wanted)
+        assert (await database.read(accounts.find_key_by_hash, api_key.secret_hash)).auto_session is wanted
+        await database.write(api_key_units.set_auto_session, "a", api_key.key_id, auto_session=not wanted)
+        assert (await database.read(accounts.find_key_by_hash, api_key.secret_hash)).auto_session is not wanted

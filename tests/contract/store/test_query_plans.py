@@ -13,7 +13,17 @@ from tests.integration.scaler.platform import manifest_json
 from tidemill_services.domain.api_key import Role
 from tidemill_services.domain.limits import UsageLimits
 from tidemill_services.domain.session import EndReason
-from tidemill_services.store import accounts, api_keys, audit, model_views, models, requests, session_places, sessions
+from tidemill_services.store import (
+    accounts,
+    api_keys,
+    audit,
+    model_views,
+    models,
+    requests,
+    session_activity,
+    session_places,
+    sessions,
+)
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.sqlite import SqliteDatabase
 
@@ -21,6 +31,7 @@ GROWING = ("sessions", "session_holders", "requests", "api_keys", "accounts", "m
 # A scan of a partial index reads what it holds, one of the primary key reads everything.
 WHOLE_TABLE = re.compile(rf"SCAN ({'|'.join(GROWING)})( USING .*sqlite_autoindex.*)?")
 REQUEST = requests.RequestKey("first", "Start", "r", b"h" * 32)
+NEWS = session_activity.News(ended_ago_ms={"0" * 32: 5}, signs_ago_ms={("0" * 32, "h"): 5})
 UNITS: dict[str, Callable[[Transaction], object]] = {
     "start": lambda tx: sessions.start_session(
         tx, account_id="first", key_id=key_of(tx), model="small", holder="h", price_microcredits_per_second=1
@@ -33,6 +44,13 @@ UNITS: dict[str, Callable[[Transaction], object]] = {
     "finish": lambda tx: sessions.finish_session(tx, "0" * 32),
     "list stopped": lambda tx: sessions.list_stopped(tx, ["0" * 32]),
     "get": lambda tx: sessions.get_session(tx, "first", an_id(tx)),
+    "update": lambda tx: sessions.update_session(
+        tx, "first", an_id(tx), limits=lambda limits: limits, labels={"a": "b"}
+    ),
+    "tell activity": lambda tx: session_activity.tell_activity(tx, "host.1", NEWS),
+    "forget a process": lambda tx: session_activity.forget_process(tx, "host."),
+    "look": lambda tx: session_activity.look_at_sessions(tx, holders_are_heard=True),
+    "time to look": session_activity.time_to_look_ms,
     "list": lambda tx: sessions.list_sessions(tx, "first", page_size=2, page_token="f" * 32, model="small"),
     "open session": lambda tx: sessions.open_session_of(tx, "none", "small"),
     "model ready": lambda tx: sessions.model_became_ready(tx, "small"),

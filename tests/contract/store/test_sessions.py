@@ -12,7 +12,8 @@ from tidemill_services.domain.errors import (
     SessionDiffersError,
     SessionNotFoundError,
 )
-from tidemill_services.domain.session import EndReason, Liveness, SessionLimits, SessionState, bill
+from tidemill_services.domain.session import EndReason, Liveness, SessionState, bill
+from tidemill_services.domain.session_limits import GivenLimits, SessionLimits
 from tidemill_services.store import sessions
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import models, replicas
@@ -34,11 +35,12 @@ def add_ready_replica(tx: Transaction, model: str) -> None:
 
 
 async def test_a_new_session_is_pending_and_keeps_what_was_asked(customer: Customer):
-    limits = SessionLimits(idle_timeout_ms=60_000, max_duration_ms=600_000, max_spend_microcredits=5_000_000)
+    limits = GivenLimits(idle_timeout_ms=60_000, max_duration_ms=600_000, max_spend_microcredits=5_000_000)
     labels = {"team": "tide", "odd": "naïve \x00 ✓"}
     session, already_active = await customer.start(limits=limits, labels=labels, liveness=Liveness.HEARTBEAT)
     assert not already_active
-    assert (session.state, session.limits, session.labels) == (SessionState.PENDING, limits, labels)
+    assert (session.state, session.labels, session.liveness) == (SessionState.PENDING, labels, Liveness.HEARTBEAT)
+    assert session.limits == SessionLimits(60_000, 600_000, 5_000_000)
     assert session.price_microcredits_per_second == 1_250
     assert await customer.get(session.session_id) == session
 
@@ -65,12 +67,16 @@ async def test_an_unknown_model_starts_no_session(customer: Customer):
 
 
 async def test_other_limits_are_refused_and_none_are_not(customer: Customer):
-    limits = SessionLimits(idle_timeout_ms=60_000)
+    limits = GivenLimits(idle_timeout_ms=60_000, max_duration_ms=600_000)
     await customer.start(limits=limits)
     assert (await customer.start(limits=limits))[1]
+    assert (await customer.start(limits=GivenLimits(idle_timeout_ms=60_000)))[1]
     assert (await customer.start())[1]
-    with pytest.raises(SessionDiffersError):
-        await customer.start(limits=SessionLimits(idle_timeout_ms=61_000))
+    for other in (GivenLimits(idle_timeout_ms=61_000), GivenLimits(max_spend_microcredits=5_000_000)):
+        with pytest.raises(SessionDiffersError):
+            await customer.start(limits=other)
+    with pytest.raises(FieldInvalidError, match=r"limits\.idle_timeout must be 1 to"):
+        await customer.start(limits=GivenLimits(idle_timeout_ms=0))
 
 
 async def test_bad_fields_are_refused_by_name(customer: Customer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -150,6 +151,18 @@ def test_a_session_of_another_account_is_not_found(wire: Wire, neighbour: Wire) 
     calls: list[Callable[[], object]] = [
         lambda: neighbour.sessions.GetSession(get, metadata=neighbour.metadata),
         lambda: neighbour.stop(name=name, model=""),
+        lambda: neighbour.sessions.HeartbeatSession(
+            session_pb2.HeartbeatSessionRequest(name=name, holder="x"), metadata=neighbour.metadata
+        ),
+        lambda: list(
+            neighbour.sessions.WatchSession(session_pb2.WatchSessionRequest(name=name), metadata=neighbour.metadata)
+        ),
+        lambda: neighbour.sessions.UpdateSession(
+            session_pb2.UpdateSessionRequest(
+                session=session_pb2.Session(name=name), update_mask=FieldMask(paths=["labels"])
+            ),
+            metadata=neighbour.metadata,
+        ),
         lambda: list(neighbour.generate(session=name)),
         lambda: list(neighbour.generate(session=name, model="")),
     ]
@@ -173,9 +186,11 @@ def test_a_users_key_cannot_force_a_model_to_stop(wire: Wire, neighbour: Wire) -
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"limits": session_pb2.SessionLimits(max_spend_microcredits=1)}, "limits"),
-        ({"limits": session_pb2.SessionLimits(idle_timeout=Duration(seconds=60))}, "limits"),
-        ({"liveness": session_pb2.Session.LIVENESS_HEARTBEAT}, "liveness"),
+        ({"limits": session_pb2.SessionLimits(max_spend_microcredits=1)}, "limits.max_spend_microcredits"),
+        ({"limits": session_pb2.SessionLimits(max_spend_microcredits=-(2**63))}, "limits.max_spend_microcredits"),
+        ({"limits": session_pb2.SessionLimits(idle_timeout=Duration(nanos=999_999_999))}, "limits.idle_timeout"),
+        ({"limits": session_pb2.SessionLimits(idle_timeout=Duration(seconds=2**62))}, "limits.idle_timeout"),
+        ({"limits": session_pb2.SessionLimits(max_duration=Duration(seconds=-5))}, "limits.max_duration"),
         ({"liveness": 99}, "liveness"),
         ({"holder": "x" * 129}, "holder"),
         ({"labels": {"": "no key"}}, "labels"),
@@ -191,6 +206,25 @@ def test_a_session_is_not_started_with_what_nothing_would_keep_to(
         "FIELD_INVALID",
         field,
     )
+
+
+def test_an_update_says_what_it_changes(wire: Wire) -> None:
+    name = wire.start().session.name
+    for session, paths, field in (
+        (session_pb2.Session(name=name), [], "update_mask"),
+        (session_pb2.Session(name=name), ["labels", "state"], "update_mask"),
+        (session_pb2.Session(name=name), ["x" * 1_000_000], "update_mask"),
+        (session_pb2.Session(), ["labels"], "session.name"),
+        (session_pb2.Session(name=name, labels={"": "x"}), ["labels"], "labels"),
+        (
+            session_pb2.Session(name=name, limits=session_pb2.SessionLimits(idle_timeout=Duration())),
+            ["limits.idle_timeout"],
+            "limits.idle_timeout",
+        ),
+    ):
+        request = session_pb2.UpdateSessionRequest(session=session, update_mask=FieldMask(paths=paths))
+        refusal = refusal_of(lambda request=request: wire.sessions.UpdateSession(request, metadata=wire.metadata))
+        assert (refusal.reason, refusal.field) == ("FIELD_INVALID", field)
 
 
 def test_a_model_is_not_asked_for_by_what_is_no_name(wire: Wire) -> None:
@@ -209,7 +243,6 @@ def test_what_is_drafted_answers_unimplemented_and_only_to_a_valid_key(server: S
         lambda **more: jobs.GetJob(job_pb2.GetJobRequest(), **more),
         lambda **more: list(jobs.WatchJob(job_pb2.WatchJobRequest(), **more)),
         lambda **more: accounts.ListLedgerEntries(account_pb2.ListLedgerEntriesRequest(), **more),
-        lambda **more: wire.sessions.UpdateSession(session_pb2.UpdateSessionRequest(), **more),
     ]
     for call in calls:
         refusal = refusal_of(lambda call=call: call(metadata=wire.metadata))

@@ -55,10 +55,6 @@ def test_a_repeat_is_answered_as_the_first_time_whatever_an_empty_model_means_by
         assert refusal.reason == "MODEL_REQUIRED"
 
 
-def test_a_session_shows_no_limits_as_long_as_nothing_holds_it_to_them(wire: Wire) -> None:
-    assert not wire.start().session.HasField("limits")
-
-
 def test_the_clock_runs_once_the_model_is_ready_and_never_beyond_wall_time(wire: Wire) -> None:
     list_started = time.monotonic()
     name = wire.start().session.name

@@ -122,6 +122,7 @@ class Mill(
             (model_pb2.Model.STATE_READY, model_pb2.Model.PHASE_UNSPECIFIED, 1.0),
         ]
         self.needs_session = True
+        self.meter: list[session_pb2.SessionMeter] = []
         self._scripts: dict[str, list[Event]] = {}
         self._judge: Callable[[inference_pb2.GenerateRequest], Refusal | None] = lambda _: None
         self._failures: dict[str, list[Refusal]] = defaultdict(list)
@@ -179,6 +180,8 @@ class Mill(
             name=name, model=MODEL, state=session_pb2.Session.STATE_PENDING
         )
         found.create_time.GetCurrentTime()
+        found.limits.idle_timeout.FromSeconds(900)
+        found.limits.max_duration.FromSeconds(43_200)
         found.bill.price_microcredits_per_second = PRICE
         return found
 
@@ -190,6 +193,8 @@ class Mill(
             if found is None:
                 found = self.add_open_session()
                 found.liveness = request.liveness
+                found.limits.MergeFrom(request.limits)
+                found.labels.update(request.labels)
             holder = request.holder or "key"
             if holder not in found.holders:
                 found.holders.append(holder)
@@ -207,10 +212,11 @@ class Mill(
             if holder in found.holders:
                 found.holders.remove(holder)
             if request.all_holders or not found.holders:
-                self._end(found)
+                self.end(found)
             return session_pb2.StopSessionResponse(session=found)
 
-    def _end(self, session: session_pb2.Session) -> None:
+    def end(self, session: session_pb2.Session) -> None:
+        """End a session, as if somebody stopped it."""
         del session.holders[:]
         session.state = session_pb2.Session.STATE_ENDED
         session.end_reason = session_pb2.Session.END_REASON_STOPPED
@@ -220,10 +226,49 @@ class Mill(
         session.bill.cost_microcredits = 3 * PRICE
         session.bill.final = True
 
+    def UpdateSession(self, request, context):  # noqa: N802
+        self._enter("UpdateSession", request, context)
+        request.update_mask.MergeMessage(
+            request.session,
+            self.sessions[request.session.name],
+            replace_message_field=True,
+            replace_repeated_field=True,
+        )
+        return self.sessions[request.session.name]
+
+    def WatchSession(self, request, context):  # noqa: N802
+        self._enter("WatchSession", request, context)
+        self._check_session(request.name, context)
+        session = self.sessions[request.name]
+        session.state = session_pb2.Session.STATE_ACTIVE
+        readings = self.meter or [session_pb2.SessionMeter()]
+        for number, reading in enumerate(readings, start=1):
+            reading.sequence_number = number
+            if number == len(readings):
+                self.end(session)
+            reading.session.CopyFrom(session)
+            yield reading
+
+    def HeartbeatSession(self, request, context):  # noqa: N802
+        self._enter("HeartbeatSession", request, context)
+        if request.holder not in self.sessions[request.name].holders:
+            context.abort_with_status(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_ENDED").status())
+        with self._changed:
+            self._changed.notify_all()
+        return session_pb2.HeartbeatSessionResponse(next_heartbeat=Duration(nanos=20_000_000))
+
+    def wait_for(self, method: str, count: int) -> None:
+        """Wait until a method was called so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests[method]) >= count, 20)
+
+    def _check_session(self, name: str, context: grpc.ServicerContext) -> None:
+        if name not in self.sessions:
+            context.abort_with_status(Refusal(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND").status())
+
     def GetSession(self, request, context):  # noqa: N802
         self._enter("GetSession", request, context)
-        if request.name not in self.sessions:
-            context.abort_with_status(Refusal(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND").status())
+        self._check_session(request.name, context)
         return self.sessions[request.name]
 
     def ListSessions(self, request, context):  # noqa: N802

@@ -16,7 +16,8 @@ from tidemill.v1 import model_pb2
 
 COMMANDS = [
     ["complete"], ["chat"], ["demo"], ["serve"], ["session", "start"], ["session", "stop"], ["session", "list"],
-    ["session", "show"], ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
+    ["session", "show"], ["session", "update"], ["session", "watch"],
+    ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
     ["model", "status"], ["model", "watch"], ["account", "show"], ["account", "create"], ["account", "update"],
     ["account", "list"], ["account", "audit"], ["key", "create"], ["key", "list"], ["key", "show"], ["key", "update"],
     ["key", "rotate"], ["key", "revoke"],

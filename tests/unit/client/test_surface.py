@@ -11,9 +11,9 @@ from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
 
 CLASSES = {
     "Account", "Accounts", "ApiKey", "AsyncAccounts", "AuditChange", "AuditEvent", "NewSecret", "UsageLimits",
-    "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Client", "Completion", "Model",
-    "ModelPrices", "MoreOptions", "OneLine", "OpenSession", "PrintedAnswer", "Progress", "Session", "Stream",
-    "TextStream", "Usage", "__version__",
+    "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Client", "Completion", "Limits",
+    "Meter", "Model", "ModelPrices", "MoreOptions", "OneLine", "OpenSession", "PrintedAnswer", "Progress", "Session",
+    "SessionOptions", "SessionWarning", "Stream", "TextStream", "Usage", "__version__",
 }  # fmt: skip
 ERRORS = {
     "AccountExistsError", "AccountNotFoundError", "ApiKeyNotFoundError", "ApiKeyRevokedError", "LastAdminKeyError",
@@ -61,6 +61,6 @@ def test_every_method_is_in_the_contract_with_its_messages() -> None:
         for method in service.methods
     }
     called = [found for found in vars(methods).values() if isinstance(found, Method)]
-    assert len(called) == 12
+    assert len(called) == 15
     for found in called:
         assert served[found.path] == (found.request.DESCRIPTOR, found.reply.DESCRIPTOR, found.streams)

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tidemill_services.domain import session as rules
+from tidemill_services.domain import session_stops
 from tidemill_services.domain.errors import FieldInvalidError, SessionEndedError
-from tidemill_services.domain.session import EndReason, Event, Session, SessionLimits, SessionState
+from tidemill_services.domain.session import EndReason, Event, Liveness, Session, SessionState
+from tidemill_services.domain.session_limits import SessionLimits
 
 PRICE = 1_250
 
@@ -80,6 +82,55 @@ def test_an_event_leads_to_the_listed_state_or_is_refused(state: SessionState, e
             EVENTS[event](SESSIONS[state]())
     else:
         assert EVENTS[event](SESSIONS[state]()).state is after
+
+
+CUSTOMERS_EVENTS = {
+    "join": lambda session: rules.holder_joined(session, "other", sign_ms=9_000),
+    "leave": lambda session: rules.holder_left(session, "h", 9_000),
+    "change": lambda session: rules.changed(session, SessionLimits(idle_timeout_ms=5_000), {"a": "b"}),
+    "time": lambda session: session_stops.settled(session, 10**12, holders_are_heard=True),
+}
+STATES_AFTER_CUSTOMERS = {
+    (SessionState.PENDING, "join"): SessionState.PENDING,
+    (SessionState.PENDING, "leave"): SessionState.ENDED,
+    (SessionState.PENDING, "change"): SessionState.PENDING,
+    (SessionState.PENDING, "time"): SessionState.ENDED,
+    (SessionState.ACTIVE, "join"): SessionState.ACTIVE,
+    (SessionState.ACTIVE, "leave"): SessionState.STOPPING,
+    (SessionState.ACTIVE, "change"): SessionState.ACTIVE,
+    (SessionState.ACTIVE, "time"): SessionState.STOPPING,
+    (SessionState.STOPPING, "join"): None,
+    (SessionState.STOPPING, "leave"): SessionState.STOPPING,
+    (SessionState.STOPPING, "change"): None,
+    (SessionState.STOPPING, "time"): SessionState.STOPPING,
+    (SessionState.ENDED, "join"): None,
+    (SessionState.ENDED, "leave"): SessionState.ENDED,
+    (SessionState.ENDED, "change"): None,
+    (SessionState.ENDED, "time"): SessionState.ENDED,
+}
+
+
+def test_every_pair_of_state_and_what_customers_or_time_do_is_decided():
+    assert set(STATES_AFTER_CUSTOMERS) == {(state, event) for state in SessionState for event in CUSTOMERS_EVENTS}
+
+
+@pytest.mark.parametrize(("state", "event"), STATES_AFTER_CUSTOMERS, ids=str)
+def test_what_customers_or_time_do_leads_to_the_listed_state_or_is_refused(state: SessionState, event: str):
+    after = STATES_AFTER_CUSTOMERS[state, event]
+    if after is None:
+        with pytest.raises(SessionEndedError, match="start a new one"):
+            CUSTOMERS_EVENTS[event](SESSIONS[state]())
+    else:
+        assert CUSTOMERS_EVENTS[event](SESSIONS[state]()).state is after
+
+
+def test_each_holder_gives_signs_of_life_or_not_as_it_said_last():
+    session = rules.holder_joined(active(), "library", sign_ms=6_000)
+    assert (session.liveness, session.signs) == (Liveness.NONE, {"library": 6_000})  # "h" keeps it open without any
+    alone = rules.holder_left(session, "h", 7_000)
+    assert alone.liveness is Liveness.HEARTBEAT
+    assert rules.holder_joined(alone, "library").signs == {}
+    assert rules.holder_left(alone, "library", 8_000).signs == {}
 
 
 @pytest.mark.parametrize("state", [SessionState.STOPPING, SessionState.ENDED])

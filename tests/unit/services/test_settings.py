@@ -21,6 +21,7 @@ def test_each_kind_of_setting_is_read_from_the_environment(tmp_path: Path) -> No
             "TIDEMILL_MODELS": f"{folders[0]}:{folders[1]}",
             "TIDEMILL_STOP_GRACE": "1.5",
             "TIDEMILL_ALLOW_PLAINTEXT": "true",
+            "TIDEMILL_AUTO_SESSION": "1",
             "TIDEMILL_DATABASE": "postgresql://x/y",
         }
     )
@@ -28,6 +29,7 @@ def test_each_kind_of_setting_is_read_from_the_environment(tmp_path: Path) -> No
     assert settings.models == folders
     assert settings.stop_grace == timedelta(seconds=1.5)
     assert settings.allow_plaintext
+    assert settings.auto_session
     assert settings.database_url == "postgresql://x/y"
 
 
@@ -52,6 +54,7 @@ def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
         ("MODELS", "/no/such/folder"),
         ("ADMIN_HOST", "example.org"),
         ("ALLOW_PLAINTEXT", "perhaps"),
+        ("AUTO_SESSION", "sometimes"),
         ("HOST", "example.org"),
         ("LOG_LEVEL", "loud"),
         ("REPLICA_DEVICE", "abacus"),

@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("secret_hash", sa.LargeBinary(length=32), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("default_model", sa.String(length=64), nullable=True),
+        sa.Column("auto_session", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("create_ms", sa.BigInteger(), nullable=False),
         sa.Column("expire_ms", sa.BigInteger(), nullable=True),
         sa.Column("revoke_ms", sa.BigInteger(), nullable=True),
@@ -139,7 +140,8 @@ def upgrade() -> None:
         sa.Column("price_microcredits_per_second", sa.BigInteger(), nullable=False),
         sa.Column("billed_ms", sa.BigInteger(), nullable=False),
         sa.Column("clock_since_ms", sa.BigInteger(), nullable=True),
-        sa.Column("liveness", sa.String(length=16), nullable=False),
+        sa.Column("last_active_ms", sa.BigInteger(), nullable=True),
+        sa.Column("look_ms", sa.BigInteger(), nullable=False),
         sa.Column("labels", sa.Text(), nullable=False),
         sa.Column("idle_timeout_ms", sa.BigInteger(), nullable=False),
         sa.Column("max_duration_ms", sa.BigInteger(), nullable=False),
@@ -151,6 +153,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_sessions_account", "sessions", ["account_id", "session_id"], unique=False)
     op.create_index("ix_sessions_key_model", "sessions", ["key_id", "model", "session_id"], unique=False)
+    op.create_index(
+        "ix_sessions_look",
+        "sessions",
+        ["look_ms"],
+        unique=False,
+        postgresql_where=sa.text("end_ms IS NULL"),
+        sqlite_where=sa.text("end_ms IS NULL"),
+    )
     op.create_index(
         "ix_sessions_open_model",
         "sessions",
@@ -180,14 +190,25 @@ def upgrade() -> None:
         sa.Column("session_id", sa.String(length=64), nullable=False),
         sa.Column("holder", sa.String(length=128), nullable=False),
         sa.Column("join_ms", sa.BigInteger(), nullable=False),
+        sa.Column("sign_ms", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["session_id"], ["sessions.session_id"], name=op.f("fk_session_holders_session_id")),
         sa.PrimaryKeyConstraint("session_id", "holder", name=op.f("pk_session_holders")),
+    )
+    op.create_table(
+        "session_activity",
+        sa.Column("session_id", sa.String(length=64), nullable=False),
+        sa.Column("process_id", sa.String(length=64), nullable=False),
+        sa.Column("seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("expire_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["session_id"], ["sessions.session_id"], name=op.f("fk_session_activity_session_id")),
+        sa.PrimaryKeyConstraint("session_id", "process_id", name=op.f("pk_session_activity")),
     )
     op.execute('INSERT INTO clock ("only", high_water_ms) VALUES (1, 0)')
 
 
 def downgrade() -> None:
     """Drop them all."""
+    op.drop_table("session_activity")
     op.drop_table("session_holders")
     op.drop_index(
         "uq_sessions_open_key_model",
@@ -200,6 +221,12 @@ def downgrade() -> None:
         table_name="sessions",
         postgresql_where=sa.text("state = 'STOPPING'"),
         sqlite_where=sa.text("state = 'STOPPING'"),
+    )
+    op.drop_index(
+        "ix_sessions_look",
+        table_name="sessions",
+        postgresql_where=sa.text("end_ms IS NULL"),
+        sqlite_where=sa.text("end_ms IS NULL"),
     )
     op.drop_index(
         "ix_sessions_open_model",
