@@ -25,6 +25,8 @@ from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import accounts, models, sessions
 from tidemill_services.store.opening import open_database
+from tidemill_services.store.secret_file import PlatformSecrets
+from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.tracing import NoTracing
 
 _SECRET = b"bench"
@@ -61,8 +63,9 @@ async def _measure(folder: Path, package: Path, num_admissions: int) -> float:
             SessionStreams(),
             Metrics(),
             NoTracing(),
+            UsageGuard(database, "bench"),
         )
-        identities = Identities(database, _SECRET)
+        identities = Identities(database, PlatformSecrets(_SECRET))
         options = GenerationOptions(max_tokens=1, temperature=0.0)
         (prompt,) = Load(1, 1, prompt_letters=16).prompts()
 

@@ -62,11 +62,18 @@ def test_keys_and_sessions_outlive_the_second_migration_both_ways(engine: Engine
             text("INSERT INTO models (name, digest, manifest, package_path, create_ms) VALUES ('m', 'd', '{}', 'p', 1)")
         )
         key = {"hash": b"h" * 32}
-        connection.execute(text("INSERT INTO api_keys VALUES ('k', 'a', '', :hash, 'USER', NULL, 1, NULL, NULL)"), key)
         connection.execute(
             text(
-                "INSERT INTO sessions VALUES ('s', 'a', 'k', 'm', 'PENDING', NULL, 1, NULL, NULL, 1, 0, "
-                "NULL, 'NONE', '{}', 1, 1, NULL)"
+                "INSERT INTO api_keys (key_id, account_id, display_name, secret_hash, role, create_ms) "
+                "VALUES ('k', 'a', '', :hash, 'USER', 1)"
+            ),
+            key,
+        )
+        connection.execute(
+            text(
+                "INSERT INTO sessions (session_id, account_id, key_id, model, state, create_ms, billed_ms, look_ms, "
+                "price_microcredits_per_second, labels, idle_timeout_ms, max_duration_ms) "
+                "VALUES ('s', 'a', 'k', 'm', 'PENDING', 1, 0, 1, 1, '{}', 1, 1)"
             )
         )
     with engine.begin() as connection:

@@ -90,7 +90,9 @@ def of_account(session: str) -> dict[str, Message]:
     return {
         f"{SESSIONS}GetSession": session_pb2.GetSessionRequest(name=session),
         f"{SESSIONS}StopSession": session_pb2.StopSessionRequest(name=session, all_holders=True),
-        f"{SESSIONS}UpdateSession": session_pb2.UpdateSessionRequest(session=session_pb2.Session(name=session)),
+        f"{SESSIONS}UpdateSession": session_pb2.UpdateSessionRequest(
+            session=session_pb2.Session(name=session), update_mask=FieldMask(paths=["labels"])
+        ),
         f"{SESSIONS}WatchSession": session_pb2.WatchSessionRequest(name=session),
         f"{SESSIONS}HeartbeatSession": session_pb2.HeartbeatSessionRequest(name=session),
         f"{INFERENCE}Generate": inference_pb2.GenerateRequest(model=MODEL, session=session, input=some),

@@ -251,10 +251,10 @@ class Mill(
 
     def HeartbeatSession(self, request, context):  # noqa: N802
         self._enter("HeartbeatSession", request, context)
-        if request.holder not in self.sessions[request.name].holders:
-            context.abort_with_status(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_ENDED").status())
         with self._changed:
             self._changed.notify_all()
+        if request.holder not in self.sessions[request.name].holders:
+            context.abort_with_status(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "SESSION_ENDED").status())
         return session_pb2.HeartbeatSessionResponse(next_heartbeat=Duration(nanos=20_000_000))
 
     def wait_for(self, method: str, count: int) -> None:

@@ -64,9 +64,9 @@ def test_what_is_not_in_the_table_is_nobodys() -> None:
         check_access(caller(Role.ADMIN, *Scope), None, "/a/B")
 
 
-def test_stopping_to_pay_is_never_refused_for_a_limit() -> None:
+def test_stopping_is_never_refused_for_a_limit() -> None:
     uncounted = {method.rpartition("/")[2] for method, access in METHODS.items() if not access.is_counted}
-    assert uncounted == {"StopSession", "HeartbeatSession"}
+    assert uncounted == {"StopSession", "HeartbeatSession", "CancelGeneration"}
 
 
 def test_every_role_and_scope_has_its_name_in_the_contract() -> None:
