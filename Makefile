@@ -48,7 +48,7 @@ check: lint  ## lint, strict types, import rules, buf lint, a test for every rul
 	$(BIN)/python -m tests.rules
 
 test: check  ## set up what is missing, then run every test
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 fault: setup  ## the strain tests with their full counts, and a summary: about an hour; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
 	@mkdir -p build
