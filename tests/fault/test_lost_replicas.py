@@ -14,7 +14,7 @@ from tests.fault.baseline import Baseline, gauges, is_alive, replicas_of
 from tests.fault.callers import callers_of, first_text, read
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
-from tests.scale import count
+from tests.scale import bound, count
 
 pytestmark = pytest.mark.fault
 
@@ -50,8 +50,8 @@ async def test_streams_of_a_killed_replica_end_typed_and_the_next_request_works(
                 assert not is_alive(replica)
             await asyncio.to_thread(baseline.wait_until_back)
     assert set(endings) == {LOST}, counts(endings)
-    assert max(told) < 10  # 2 s, on a machine that has nothing else to do
-    assert max(replaced) < 40  # 10 s
+    assert max(told) < bound(2, busy=10)
+    assert max(replaced) < bound(10, busy=40)
     note(kills=len(told), streams=counts(endings), typed_end_after=times(told), replaced_after=times(replaced))
 
 
@@ -68,7 +68,7 @@ async def test_a_replica_that_stands_still_gets_nothing_new_is_replaced_and_not_
             os.kill(replica, signal.SIGSTOP)
             stopped = time.monotonic()
             while gauges(server)["tidemill_ready_replicas"]:
-                assert time.monotonic() - stopped < 30
+                assert time.monotonic() - stopped < bound(6, busy=30)
                 await asyncio.sleep(0.05)
             noticed = time.monotonic() - stopped
             answers = await asyncio.gather(*(read(*pair) for pair in zip(calls, answers, strict=True)))
@@ -80,7 +80,7 @@ async def test_a_replica_that_stands_still_gets_nothing_new_is_replaced_and_not_
             wall = time.monotonic() - began
     assert {answer.ending for answer in answers} == {LOST}
     assert replaced < 60
-    assert bill.billed_milliseconds / 1000 < wall - lost + 6.0  # 1 s between two signs of life, and room
+    assert bill.billed_milliseconds / 1000 < wall - lost + bound(3, busy=6)  # 1 s between two signs of life, and room
     note(
         not_ready_after=f"{noticed:.2f} s",
         typed_end_after=f"{lost:.2f} s",
