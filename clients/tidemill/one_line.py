@@ -43,7 +43,8 @@ def _with_key(
 
 
 class OneLine:
-    """The methods of `Client` with the key as their first argument, one line a call; all but `session` and `close`.
+    """The methods of `Client` with the key as their first argument, one line a call; all but `session`,
+    `accounts` and `close`.
 
         OneLine.start_session(key)
         OneLine.complete_prompt(key, "What is a tide mill?", pprint=True)

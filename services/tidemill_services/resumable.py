@@ -32,7 +32,7 @@ _Name = tuple[str, str]  # account and request id
 class Patience:
     """How long generations are kept, in seconds, and how much of them."""
 
-    # A connection whose network is gone is noticed after 10 s, so this makes 20 until nothing runs for nobody.
+    # A connection whose network is gone is noticed within 18 s, so this makes 28 until nothing runs for nobody.
     absence: float = 10.0  # that one runs on while no call is attached
     kept: float = 60.0  # that the text of one that ended can still be had
     max_kept_bytes: int = 64 << 20  # of all that ended; the oldest go first

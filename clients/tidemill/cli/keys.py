@@ -17,10 +17,10 @@ keys = typer.Typer(help="Make keys, look at them, change them, end them.", no_ar
 
 AccountOption = Annotated[str, typer.Option("--account", help="The account.  [default: the key's own]")]
 KeyArgument = Annotated[
-    str, typer.Argument(metavar="KEY", help="accounts/.../keys/..., or the last part of an own key.")
+    str, typer.Argument(metavar="KEY", help="accounts/.../keys/..., or the last part where it is your own account's.")
 ]
 DisplayName = Annotated[str | None, typer.Option("--name", help="What people call it.")]
-RoleOption = Annotated[str | None, typer.Option(metavar="ROLE", help="user or admin.  [default: user]")]
+RoleOption = Annotated[str | None, typer.Option(metavar="ROLE", help="user or admin; a new key is a user's.")]
 Scopes = Annotated[
     list[str] | None,
     typer.Option(

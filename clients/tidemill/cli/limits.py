@@ -7,14 +7,14 @@ import typer
 from tidemill.account_results import UsageLimits
 
 RequestsPerMinute: TypeAlias = Annotated[
-    int | None, typer.Option(min=0, help="Requests in each minute; 0: no limit.  [default: as it is]")
+    int | None, typer.Option(min=0, help="Requests in each minute; 0: no limit, as at first.")
 ]
 Generations: TypeAlias = Annotated[
     int | None,
-    typer.Option("--generations", min=0, help="Generations at a time; 0: no limit.  [default: as it is]"),
+    typer.Option("--generations", min=0, help="Generations at a time; 0: no limit, as at first."),
 ]
 Sessions: TypeAlias = Annotated[
-    int | None, typer.Option("--sessions", min=0, help="Open sessions at a time; 0: no limit.  [default: as it is]")
+    int | None, typer.Option("--sessions", min=0, help="Open sessions at a time; 0: no limit, as at first.")
 ]
 
 
