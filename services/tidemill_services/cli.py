@@ -60,7 +60,7 @@ def serve(
         str | None, typer.Option(help="cpu, or fake: answers without a model, to measure the rest.  [default: cpu]")
     ] = None,
     replica_fake_tick_ms: Annotated[
-        int | None, typer.Option(help="How long each step of the fake device takes.  [default: 5]")
+        int | None, typer.Option(help="Milliseconds of a step of the fake device; 0: as fast as it can.  [default: 5]")
     ] = None,
     replica_threads: Annotated[
         int | None, typer.Option(help="Threads of one replica; 0: one per core.  [default: 0]")
@@ -73,7 +73,8 @@ def serve(
         float | None, typer.Option(help="Seconds that running streams have to finish.  [default: 30]")
     ] = None,
     reader_patience: Annotated[
-        float | None, typer.Option(help="Seconds in which a caller may take nothing of its stream.  [default: 60]")
+        float | None,
+        typer.Option(help="Seconds in which a gRPC caller may take nothing of its stream, or is cut.  [default: 60]"),
     ] = None,
     allow_plaintext: Annotated[
         bool | None, typer.Option(help="Listen unencrypted where others can reach it.  [default: no]")

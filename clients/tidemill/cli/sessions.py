@@ -70,7 +70,10 @@ def update(
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
 ) -> None:
-    """Change when a session ends by itself, and its labels; --max-spend 0 takes that limit away."""
+    """Change when a session ends by itself, and its labels.
+
+    --max-spend 0 takes that limit away. Labels that are given take the place of all that it has.
+    """
     wanted = session_options(idle_timeout, max_duration, max_spend, label)
     if not wanted:
         raise typer.BadParameter("say what to change: --idle-timeout, --max-duration, --max-spend or --label.")
