@@ -51,9 +51,9 @@ test: check  ## set up what is missing, then run every test
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 fault: setup  ## the strain tests with their full counts, and a summary: about an hour; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
-	@mkdir -p build
-	TIDEMILL_STRAIN=full TIDEMILL_STRAIN_REPORT=build/strain.json $(BIN)/python -m pytest tests/fault --timeout 1800
-	@echo "The figures are in build/strain.json."
+	@mkdir -p .build
+	TIDEMILL_STRAIN=full TIDEMILL_STRAIN_REPORT=.build/strain.json $(BIN)/python -m pytest tests/fault --timeout 1800
+	@echo "The figures are in .build/strain.json."
 
 bench: setup bench-setup  ## measure; prints tables and writes JSON into .build/bench
 	$(BIN)/python -m tests.bench.engine --json .build/bench/engine.json
@@ -78,4 +78,4 @@ demo: $(VENV)/.run  ## the same, but end after the answer
 	$(BIN)/tidemill demo
 
 clean:  ## remove what was built; data and settings stay
-	rm -rf $(VENV) build dist clients/tidemill/v1 clients/tidemill/engine .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) .build build dist clients/tidemill/v1 clients/tidemill/engine .mypy_cache .ruff_cache .pytest_cache

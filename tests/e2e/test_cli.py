@@ -220,8 +220,9 @@ def test_a_demo_beside_a_server_that_answers_prints_what_a_second_terminal_needs
             assert said[0].split("=")[1].strip() != served.grpc
             assert " cost " in second.stderr
             assert " chat " in said[2]
-            demo.send_signal(signal.SIGINT)
+            demo.send_signal(signal.SIGTERM)  # as Ctrl-C
             demo.communicate(timeout=60)
+            assert demo.returncode == 0
         finally:
             demo.kill()
     assert (folder / "config.toml").read_text() == kept

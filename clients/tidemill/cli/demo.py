@@ -1,6 +1,7 @@
 """`tidemill demo`: the whole platform in one command."""
 
 import shlex
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +38,7 @@ def demo(
     With --stay the server runs on, on the usual ports where they are free, until Ctrl-C drains and stops it.
     """
     server_commands.require("serve")
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # else the server would die with us, undrained
     arguments = [part for folder in models or () for part in ("--models", str(folder))]
     with ExitStack() as stack:
         folder = data_dir or Path(stack.enter_context(local_server.scratch_folder()))

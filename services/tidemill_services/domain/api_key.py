@@ -139,7 +139,9 @@ def rotated(api_key: ApiKey, secret_hash: bytes, overlap_ms: int, now_ms: int) -
 
 def revoked(api_key: ApiKey, now_ms: int) -> ApiKey:
     """Take a key out of use, for good; repeats change nothing."""
-    return api_key if api_key.revoke_ms is not None else replace(api_key, revoke_ms=now_ms)
+    if api_key.revoke_ms is not None:
+        return api_key
+    return replace(api_key, revoke_ms=now_ms, old_secret_hash=None, old_secret_expire_ms=None)
 
 
 def check_not_revoked(api_key: ApiKey) -> None:

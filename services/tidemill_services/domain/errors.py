@@ -172,7 +172,7 @@ class SessionEndedError(FailedPreconditionError):
 
 
 class SessionDiffersError(FailedPreconditionError):
-    """A session of this model is open with other limits: change them with UpdateSession, or stop it first."""
+    """A session of this model is open with other limits: change them (`tidemill session update`), or stop it first."""
 
     reason = "SESSION_DIFFERS"
 

@@ -105,7 +105,8 @@ class Fields:
         """Refuse a field that asks for what the engine does not have, unless its value asks for nothing."""
         value = self.take(name)
         if value is not None and not any(type(value) is type(each) and value == each for each in neutral):
-            allowed = " or ".join(json.dumps(each) for each in (*neutral, None))
+            named = [each for place, each in enumerate(neutral) if each not in neutral[:place]]  # 0 and 0.0 are one
+            allowed = " or ".join(json.dumps(each) for each in (*named, None))
             self.refuse(name, f"is not served: leave it out, or send {allowed}")
 
     def refuse_rest(self) -> None:

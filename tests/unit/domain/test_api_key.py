@@ -120,6 +120,8 @@ def test_an_overlap_that_cannot_be_is_refused(overlap_ms: int):
 def test_a_revoked_key_stays_revoked_and_is_not_rotated():
     once = revoked(key_record(), 7_000)
     assert revoked(once, 9_000) is once
+    rotating = rotated(key_record(), b"n" * 32, 60_000, 1_000)
+    assert revoked(rotating, 7_000).old_secret_expire_ms is None
     with pytest.raises(ApiKeyRevokedError):
         rotated(once, b"i" * 32, overlap_ms=0, now_ms=8_000)
 
