@@ -1,6 +1,7 @@
 """The server of our gRPC ports: no path of anybody's ends it."""
 
 import asyncio
+from types import SimpleNamespace
 
 import grpc
 import grpc.aio
@@ -9,7 +10,8 @@ import pytest
 from hyperframe.frame import DataFrame, HeadersFrame
 
 from tests.fuzzing.http2 import PREFACE, SETTINGS, grpc_endings
-from tidemill.grpc_server import aio_server
+from tidemill_ports import grpc_server
+from tidemill_ports.grpc_server import aio_server
 
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED.value[0]
 
@@ -48,6 +50,12 @@ async def test_a_method_that_nobody_registered_is_unimplemented_whatever_its_pat
             assert await ask(port, path) == [(UNIMPLEMENTED, False)]
             assert await channel.unary_unary("/Hello/Say")(b"tide", timeout=30) == b"tide"
     await server.stop(0)
+
+
+async def test_no_port_is_opened_with_a_grpc_that_cannot_be_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "cygrpc", SimpleNamespace(AioServer=object))
+    with pytest.raises(RuntimeError, match=r"it needs 1\.84 or 1\.85"):
+        aio_server([], ())
 
 
 async def test_a_server_stops_while_somebody_does_not_read_its_refusals() -> None:

@@ -7,7 +7,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from tidemill.grpc_server import aio_server
 from tidemill.v1 import (
     account_pb2,
     account_pb2_grpc,
@@ -20,6 +19,7 @@ from tidemill.v1 import (
     session_pb2,
     session_pb2_grpc,
 )
+from tidemill_ports.grpc_server import aio_server
 from tidemill_services.api.account import AccountService
 from tidemill_services.api.inference import InferenceService
 from tidemill_services.api.interceptors import CallInterceptor

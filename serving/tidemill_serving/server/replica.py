@@ -7,7 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from tidemill.engine.v1 import engine_pb2, engine_pb2_grpc
-from tidemill.grpc_server import aio_server
+from tidemill_ports.grpc_server import aio_server
 from tidemill_serving.engine import Engine, Phase
 from tidemill_serving.server.access import TokenInterceptor
 from tidemill_serving.server.credentials import Credentials

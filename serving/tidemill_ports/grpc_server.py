@@ -17,7 +17,12 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no types
 def aio_server(
     interceptors: Sequence[grpc.aio.ServerInterceptor], options: Sequence[tuple[str, Any]]
 ) -> grpc.aio.Server:
-    """As `grpc.aio.server`. All methods must be registered, as generated code does it."""
+    """As `grpc.aio.server`. All methods must be registered, as generated code does it.
+
+    Raises RuntimeError with a gRPC whose loop does not ask as ours expects: such a port would stand open.
+    """
+    if not hasattr(cygrpc.AioServer, "_make_request_call_future"):
+        raise RuntimeError(f"grpcio {grpc.__version__} does not suit this server: it needs 1.84 or 1.85")
     server = grpc.aio.server(interceptors=interceptors, options=options)
     core = _Core(cygrpc.get_working_loop(), None, (), tuple(interceptors), tuple(options), None)
     server._server = core  # type: ignore[attr-defined]  # noqa: SLF001 -- gRPC has no other way in

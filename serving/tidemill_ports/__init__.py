@@ -1,0 +1,1 @@
+"""What the gRPC ports of both sides, control plane and replica, are made of."""
