@@ -53,9 +53,8 @@ class SessionDrains:
             self._streams.look()
 
     async def _look(self) -> None:
-        here = self._streams.session_ids
-        for stopped in await self._database.read(_find_stopped, here, self._grace_ms):
-            if stopped.session_id in here:
+        for stopped in await self._database.read(_find_stopped, self._streams.session_ids, self._grace_ms):
+            if stopped.session_id in self._streams.session_ids:  # now: its last call may have ended while we read
                 self._drain(stopped)
             elif stopped.may_end:
                 await self._database.write(sessions.finish_session, stopped.session_id)
