@@ -70,6 +70,7 @@ class SessionStreams:
         self._ends: dict[str, float] = {}  # by session: its last call's, on the clock of `time.monotonic`
         self._num_readers = 0
         self._stopped: StopReason | None = None
+        self._grace: asyncio.Timeout | None = None  # that of a drain under way
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -146,18 +147,22 @@ class SessionStreams:
                 stream.stop(payer.stopped)
 
     def stop_all(self, reason: StopReason) -> None:
-        """End all streams, and those that begin later."""
+        """End all streams, and those that begin later; a drain waits only for their last words then."""
         self._stopped = reason
+        if self._grace is not None:
+            self._grace.reschedule(asyncio.get_running_loop().time())
         for payer in self._payers.values():
             for stream in tuple(payer.streams):
                 stream.stop(reason)
 
     async def drain(self, grace_seconds: float) -> None:
         """Let all calls finish; stop those that have not after the grace, and give them a moment to say so."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
+        try:
+            async with asyncio.timeout(grace_seconds if self._stopped is None else 0.0) as self._grace:
                 await self._empty.wait()
                 return
+        except TimeoutError:
+            self._grace = None
         self.stop_all(StopReason.DRAINING)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_SECONDS):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidemill_services import resumable as module
+from tidemill_services import session_streams
 from tidemill_services.domain.errors import (
     DrainingError,
     FieldInvalidError,
@@ -249,6 +250,23 @@ async def test_a_drain_ends_what_nobody_reads_and_waits_for_the_readers(
     script.hold.set()
     assert text_of(await reader) == "ab"
     await asyncio.wait_for(drained, 10)
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_a_stop_of_all_cuts_a_drain_short_though_a_reader_takes_nothing(
+    resumable: ResumableGenerations, streams: SessionStreams, monkeypatch: pytest.MonkeyPatch, is_early: bool
+) -> None:
+    monkeypatch.setattr(session_streams, "LAST_WORDS_SECONDS", 0.1)
+    script = Script("a", "b")
+    async with resumable.attach(KEY, 0, script) as events:
+        await anext(events)
+        if is_early:
+            streams.stop_all(StopReason.DRAINING)
+        drained = asyncio.create_task(streams.drain(3_600))
+        await asyncio.sleep(0.02)
+        if not is_early:
+            streams.stop_all(StopReason.DRAINING)
+        await asyncio.wait_for(drained, 30)
 
 
 async def test_closing_ends_what_still_runs_and_cuts_what_does_not_end(
