@@ -10,6 +10,7 @@ from tidemill.errors import (
     GenerationLostError,
     InternalError,
     ProtocolError,
+    ReaderTooSlowError,
     TidemillError,
     UnreachableError,
 )
@@ -20,7 +21,7 @@ from tidemill.statuses import error_of_message
 from tidemill.steps import RETRIED, Deadline, Emit, Open, OpenCall, Plan, Read, Sleep, Unary, request_id, spread
 from tidemill.v1 import inference_pb2
 
-MAY_RUN_ON = (CallCancelledError, DeadlineExceededError, InternalError, UnreachableError)
+MAY_RUN_ON = (CallCancelledError, DeadlineExceededError, InternalError, ReaderTooSlowError, UnreachableError)
 """Errors after which the generation may still run on the server."""
 LONGEST_ABSENCE = 20.0
 """Seconds for which a server that was there is looked for."""

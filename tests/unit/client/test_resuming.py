@@ -162,6 +162,14 @@ def test_who_breaks_off_a_stream_ends_its_generation(mill: Mill, how: str) -> No
     assert len(mill.requests["CancelGeneration"]) == 1
 
 
+def test_a_stream_that_was_read_too_slowly_ends_its_generation(client: Client, mill: Mill) -> None:
+    mill.script("long", "some", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW"))
+    with pytest.raises(tidemill.ReaderTooSlowError) as error:
+        list(client.complete_prompt("long"))
+    assert error.value.partial_text == "some"
+    until(mill, "CancelGeneration", 1)
+
+
 async def test_who_leaves_with_asyncio_ends_its_generation(mill: Mill) -> None:
     hold = Hold()
     mill.script("long", "some", hold, " more")
