@@ -6,10 +6,19 @@ administrator's; where only a field of it is, the servicer asks.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from tidemill_services.domain.api_key import Role, Scope
 from tidemill_services.domain.errors import RoleRequiredError, ScopeRequiredError
 from tidemill_services.identity import Caller
+
+
+class Counting(Enum):
+    """Where a call is counted among the requests per minute."""
+
+    DOOR = "door"
+    SERVICER = "servicer"  # which knows the calls that begin nothing
+    NOWHERE = "nowhere"  # no limit refuses it, that of its connection's calls included
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +27,14 @@ class Access:
 
     scope: Scope | None  # None: any key may
     role: Role = Role.USER
-    is_counted: bool = True  # among the requests per minute
+    counting: Counting = Counting.DOOR
 
 
 _ANY = Access(None)
 _INFERENCE = Access(Scope.INFERENCE)
-_ALWAYS_SESSIONS = Access(Scope.SESSIONS, is_counted=False)  # a limit keeps nobody from stopping to pay
-_ALWAYS_INFERENCE = Access(Scope.INFERENCE, is_counted=False)  # nor from ending what runs
+_GENERATE = Access(Scope.INFERENCE, counting=Counting.SERVICER)  # a stream that was cut goes on without being counted
+_ALWAYS_SESSIONS = Access(Scope.SESSIONS, counting=Counting.NOWHERE)  # a limit keeps nobody from stopping to pay
+_ALWAYS_INFERENCE = Access(Scope.INFERENCE, counting=Counting.NOWHERE)  # nor from ending what runs
 _SESSIONS = Access(Scope.SESSIONS)
 _MODELS = Access(Scope.MODELS)
 _JOBS = Access(Scope.JOBS)
@@ -49,7 +59,7 @@ SERVICES: Mapping[str, Mapping[str, Access]] = {
         "WatchModel": _ANY,
     },
     "tidemill.v1.InferenceService": {
-        "Generate": _INFERENCE,
+        "Generate": _GENERATE,
         "GenerateBatch": _INFERENCE,
         "CancelGeneration": _ALWAYS_INFERENCE,
     },

@@ -155,7 +155,7 @@ class Application:
             interceptor,
             SessionService(database, signs, lambda: interceptor.is_draining),
             ModelService(database, lambda: interceptor.is_draining),
-            InferenceService(generations, resumable),
+            InferenceService(generations, resumable, guard),
             AccountService(database, secret),  # type: ignore[abstract]  # the base answers what is unserved
             limits,
         )

@@ -124,6 +124,10 @@ class ResumableGenerations:
             async with aclosing(generation.recording.read(resume_after)) as events:
                 yield events
 
+    def is_here(self, account_id: str, request_id: str) -> bool:
+        """Whether a call with this request id begins nothing: it attaches."""
+        return (account_id, request_id) in self._generations
+
     def cancel(self, account_id: str, request_id: str) -> bool:
         """End a generation; False when none of that name runs."""
         generation = self._generations.get((account_id, request_id))

@@ -14,10 +14,10 @@ class ConnectionCalls:
         self._num_running: dict[str, int] = {}
 
     @contextmanager
-    def running(self, peer: str) -> Iterator[None]:
-        """Let one call run. Raises ConnectionFullError when the connection runs as many as it may."""
+    def running(self, peer: str, *, is_limited: bool = True) -> Iterator[None]:
+        """Let one call run. Raises ConnectionFullError for a limited one when the connection runs as many as it may."""
         num_running = self._num_running.get(peer, 0)
-        if num_running >= self._most:
+        if is_limited and num_running >= self._most:
             raise ConnectionFullError(
                 f"This connection runs {num_running:,} calls, as many as it may: wait for one to end.",
                 retry_after_seconds=1,

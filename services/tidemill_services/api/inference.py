@@ -21,6 +21,7 @@ from tidemill_services.generation_run import Event, Waiting
 from tidemill_services.identity import Caller
 from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.session_streams import RunningStream
+from tidemill_services.usage_limits import UsageGuard
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,16 +29,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     """Serves `tidemill.v1.InferenceService`."""
 
-    def __init__(self, generations: Generations, resumable: ResumableGenerations) -> None:
+    def __init__(self, generations: Generations, resumable: ResumableGenerations, guard: UsageGuard) -> None:
         self._generations = generations
         self._resumable = resumable
+        self._guard = guard
 
     async def Generate(  # noqa: N802 -- the contract's name
         self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         """Run one generation, or attach to it."""
-        convert.check_request_id(request.request_id)
         caller = current_caller()
+        if not self._resumable.is_here(caller.account_id, request.request_id):
+            await self._guard.count_request(caller)
+        convert.check_request_id(request.request_id)
         resume_after = _take_resume_after(request)
         key = request_key(caller, "Generate", request, request.request_id)
         run = partial(self._run, caller, request, _deadline(context))

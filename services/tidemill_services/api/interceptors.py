@@ -5,14 +5,14 @@ Default is to deny: a method is served without a key only when it is listed here
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc
 from grpc_status import rpc_status
 
-from tidemill_services.access import METHODS, check_access
+from tidemill_services.access import METHODS, Counting, check_access
 from tidemill_services.api.connection_calls import ConnectionCalls
 from tidemill_services.api.parsing import open_handler, parse, parsing_each, parsing_one
 from tidemill_services.api.slow_readers import PatientWriter
@@ -106,7 +106,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: bytes, context: Context) -> Any:
             outcome = self._arrive(method, context)
             try:
-                with self._connection_calls.running(context.peer()):
+                with self._running(method, context):
                     await self._let_in(method, context, outcome.record)
                     response = await handler.unary_unary(parse(request, handler.request_deserializer), context)
                     outcome.succeed(context)
@@ -125,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> None:
             outcome = self._arrive(method, context)
             try:
-                with self._connection_calls.running(context.peer()):
+                with self._running(method, context):
                     await self._let_in(method, context, outcome.record)
                     with PatientWriter(context.write, self._reader_patience_seconds) as writer:
                         async with aclosing(behavior(request, context)) as responses:
@@ -145,13 +145,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _arrive(self, method: str, context: Context) -> "_Outcome":
         return _Outcome(self._metrics, method, self._calls.begin(method, context.invocation_metadata() or ()))
 
+    def _running(self, method: str, context: Context) -> AbstractContextManager[None]:
+        """Have the call count as one of its connection's."""
+        access = METHODS.get(method)
+        is_limited = access is None or access.counting is not Counting.NOWHERE
+        return self._connection_calls.running(context.peer(), is_limited=is_limited)
+
     async def _let_in(self, method: str, context: Context, record: CallRecord) -> None:
         """Find who calls, and whether they may; count the call."""
         if self.is_draining:
             raise DrainingError(retry_after_seconds=1)
         caller = await self._identities.identify(_api_key(context))
         record.account = caller.account_id
-        if check_access(caller, METHODS.get(method), method).is_counted:
+        if check_access(caller, METHODS.get(method), method).counting is Counting.DOOR:
             await self._guard.count_request(caller)
         _caller.set(caller)
 

@@ -52,6 +52,19 @@ def test_calls_beyond_the_limit_of_a_connection_are_refused_and_other_connection
         wait_until(lambda: _gets(client), "a place on the connection")
 
 
+def test_who_wants_to_stop_is_not_refused_by_a_full_connection(tight: ServerProcess) -> None:
+    with wire_to(tight) as wire:
+        session = wire.start().session
+        request = model_pb2.WatchModelRequest(name=MODEL)
+        watched = [wire.models.WatchModel(request, metadata=wire.metadata, timeout=60) for _ in range(NUM_STREAMS)]
+        for stream in watched:
+            next(stream)
+        assert not _is_served(wire)
+        assert wire.stop().session.name == session.name
+        for stream in watched:
+            stream.cancel()
+
+
 def _gets(client: tidemill.Client) -> bool:
     try:
         return bool(client.get_model())

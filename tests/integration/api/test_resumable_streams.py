@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 
 from tests.fault.test_server_life import SLOWLY
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
+from tests.integration.api.test_accounts import make_account, make_key, retry_seconds_of
 from tests.integration.api.test_refusals import refusal_of
 from tests.server_process import ServerProcess, server_process
 from tidemill import Client
@@ -60,6 +61,26 @@ def test_a_cut_stream_goes_on_from_the_next_message(slow_wire: Wire, name: str) 
     wait_until(lambda: slow_wire.model().demand == 0, "the demand of none")
 
 
+@pytest.mark.rule("A2")
+def test_a_cut_stream_goes_on_although_its_account_may_make_no_more_requests(
+    slow_server: ServerProcess, slow_wire: Wire, name: str
+) -> None:
+    account = make_account(slow_wire, requests_per_minute=8)
+    with wire_to(slow_server, make_key(slow_wire, account).secret) as customer:
+        customer.start()
+        seen = begin(customer, name, 2, max_tokens=200)
+
+        def ask_until_refused() -> None:
+            for _ in range(40):  # the limit and more, also when a minute ends meanwhile
+                customer.model()
+
+        assert retry_seconds_of(ask_until_refused) > 0
+        seen += counted(customer.generate(max_tokens=200, request_id=name, resume_after=seen[-1].sequence_number))
+        assert seen[-1].end.finish_reason == LENGTH
+        assert cancel(customer, name)
+
+
+@pytest.mark.rule("A13")
 def test_the_same_request_id_with_another_body_is_refused(slow_wire: Wire, name: str) -> None:
     slow_wire.start()
     begin(slow_wire, name, 1)
@@ -68,6 +89,7 @@ def test_the_same_request_id_with_another_body_is_refused(slow_wire: Wire, name:
     assert refusal.field == "request_id"
 
 
+@pytest.mark.rule("A13")
 def test_the_same_request_id_of_another_account_is_another_generation(wire: Wire, neighbour: Wire, name: str) -> None:
     texts = []
     for caller, prompt in ((wire, "one prompt"), (neighbour, "and another one")):

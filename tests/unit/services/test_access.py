@@ -4,7 +4,7 @@ import pytest
 from starlette.routing import Route
 
 from tidemill.v1 import account_pb2, inference_pb2, job_pb2, model_pb2, session_pb2
-from tidemill_services.access import METHODS, PAGES, SERVICES, Access, check_access
+from tidemill_services.access import METHODS, PAGES, SERVICES, Access, Counting, check_access
 from tidemill_services.api.account_messages import ROLES, SCOPES
 from tidemill_services.api.interceptors import REFLECTION_SERVICES
 from tidemill_services.domain.api_key import Role, Scope
@@ -65,7 +65,7 @@ def test_what_is_not_in_the_table_is_nobodys() -> None:
 
 
 def test_stopping_is_never_refused_for_a_limit() -> None:
-    uncounted = {method.rpartition("/")[2] for method, access in METHODS.items() if not access.is_counted}
+    uncounted = {method.rpartition("/")[2] for method, access in METHODS.items() if access.counting is Counting.NOWHERE}
     assert uncounted == {"StopSession", "HeartbeatSession", "CancelGeneration"}
 
 
