@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from tests.fault.test_server_life import SLOWLY
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
-from tests.integration.api.test_accounts import make_account, make_key, retry_seconds_of
+from tests.integration.api.test_accounts import make_account, make_key, retry_seconds_of, revoke
 from tests.integration.api.test_refusals import refusal_of
 from tests.server_process import ServerProcess, server_process
 from tidemill import Client
@@ -87,6 +87,22 @@ def test_the_same_request_id_with_another_body_is_refused(slow_wire: Wire, name:
     refusal = refusal_of(lambda: list(slow_wire.generate("another prompt", request_id=name)))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     assert refusal.field == "request_id"
+
+
+@pytest.mark.rule("A10")
+def test_a_revoked_key_ends_what_runs_on_without_a_call_and_its_place_is_free(tmp_path: Path, name: str) -> None:
+    with server_process(tmp_path, *SLOWLY) as server, wire_to(server) as wire:
+        account = make_account(wire, concurrent_generations=1)
+        first, second = (make_key(wire, account) for _ in range(2))
+        with wire_to(server, first.secret) as customer, wire_to(server, second.secret) as colleague:
+            customer.start()
+            begin(customer, name, 1, max_tokens=1000)
+            revoke(wire, first.api_key.name)
+            end = list(colleague.generate(max_tokens=1000, request_id=name))[-1].end
+            assert end.finish_reason == STOPPED
+            assert 0 < end.usage.completion_tokens < 1000
+            colleague.start()
+            assert list(colleague.generate(max_tokens=1))[-1].end.finish_reason == LENGTH
 
 
 @pytest.mark.rule("A13")
