@@ -116,6 +116,7 @@ class Host:
             return
         registered = [keeper for keeper in self._keepers.values() if keeper.is_registered]
         ours = {keeper.replica_id for keeper in self._keepers.values()}
+        before = list(self._keepers.values())
         try:
             assignments, known = await self._database.read(_orders, self._settings.host_id)
             for replica_id in known - ours:  # it ended while the store was away
@@ -130,7 +131,12 @@ class Host:
         for assignment in assignments:
             self._end_surplus(assignment.model, assignment.replicas)
         for assignment in assignments:
-            self._start_missing(group, assignment)
+            self._start_missing(group, assignment, before)
+
+    def _has_lost_one(self, model: str, before: list[ReplicaKeeper]) -> bool:
+        """Whether a replica ended while the orders were read: they do not know if it failed, and the next ones will."""
+        lost = set(before) - set(self._keepers.values())
+        return any(keeper.model == model for keeper in lost)
 
     def _end_surplus(self, model: str, replicas: int) -> None:
         """End what is too many: first what has not begun, then the newest."""
@@ -139,7 +145,9 @@ class Host:
         for keeper in kept[replicas:]:
             keeper.end()
 
-    def _start_missing(self, group: asyncio.TaskGroup, assignment: Assignment) -> None:
+    def _start_missing(self, group: asyncio.TaskGroup, assignment: Assignment, before: list[ReplicaKeeper]) -> None:
+        if self._has_lost_one(assignment.model, before):
+            return
         while (
             assignment.may_start
             and len(self._kept(assignment.model)) < assignment.replicas
