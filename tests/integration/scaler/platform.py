@@ -112,11 +112,12 @@ async def platform(
     host_id: str = "host",
     max_waiting: int = 256,
     drains: bool = True,
+    start_policy: StartPolicy = QUICK_RETRIES,
 ) -> AsyncIterator[Platform]:
     """Run one, and drain it in the end; one that does not drain takes no record back, as if it were killed."""
     database = UnsteadyDatabase(path / "tidemill.db")
     await database.open()
-    settings = HostSettings(host_id, capacity, SECRET, drain_grace_seconds, QUICK_RETRIES)
+    settings = HostSettings(host_id, capacity, SECRET, drain_grace_seconds, start_policy)
     host = Host(database, launcher, settings, connect=connect)
     await host.open()
     replicas = Replicas(database, "process", SECRET, connect=connect, max_waiting=max_waiting)
@@ -139,11 +140,18 @@ async def platform(
 
 @asynccontextmanager
 async def fake_platform(
-    path: Path, *, loads_at_once: bool = True, capacity: int = 4, max_waiting: int = 256
+    path: Path,
+    *,
+    loads_at_once: bool = True,
+    capacity: int = 4,
+    max_waiting: int = 256,
+    start_policy: StartPolicy = QUICK_RETRIES,
 ) -> AsyncIterator[tuple[Platform, FakeLauncher]]:
     """One whose replicas are nothing but their states."""
     launcher = FakeLauncher(loads_at_once=loads_at_once)
-    async with platform(path, launcher, launcher.connect, capacity=capacity, max_waiting=max_waiting) as running:
+    async with platform(
+        path, launcher, launcher.connect, capacity=capacity, max_waiting=max_waiting, start_policy=start_policy
+    ) as running:
         yield running, launcher
 
 

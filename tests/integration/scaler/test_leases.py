@@ -9,6 +9,7 @@ from tests.integration.scaler.platform import QUICK_RETRIES, WAIT, eventually, f
 from tidemill_services.domain.errors import ModelColdError, ModelFailedError, QueueFullError, WaitExceededError
 from tidemill_services.domain.generation import WaitPolicy
 from tidemill_services.domain.model import ModelState
+from tidemill_services.domain.scaling import StartPolicy
 from tidemill_services.scaler.fake import FakeLauncher
 from tidemill_services.store.models import stop_model, want_model
 from tidemill_services.store.replicas import list_replicas, register_replica
@@ -293,7 +294,8 @@ async def test_no_session_is_billed_while_the_replica_shows_no_life(tmp_path):
 
 
 async def test_a_replica_that_dies_right_after_it_was_ready_is_not_restarted_at_once(tmp_path):
-    async with fake_platform(tmp_path) as (mill, launcher):
+    policy = StartPolicy(retry_delays_ms=(300, 600), failed_delay_ms=60_000)
+    async with fake_platform(tmp_path, start_policy=policy) as (mill, launcher):
         await mill.register("tide")
         await mill.database.write(want_model, "tide")
         await mill.until("tide", ModelState.READY)
@@ -302,7 +304,7 @@ async def test_a_replica_that_dies_right_after_it_was_ready_is_not_restarted_at_
         await eventually(lambda: len(launcher.replicas) == 2)
         await mill.until("tide", ModelState.READY)
         again = max((await mill.database.read(list_replicas)), key=lambda replica: replica.create_ms)
-        assert again.create_ms >= killed_ms + 1_000  # the first delay
+        assert again.create_ms >= killed_ms + policy.retry_delays_ms[0]
         assert len(launcher.replicas) == 2
 
 
