@@ -6,13 +6,13 @@
     ├── PermissionDeniedError    RoleRequired, ScopeRequired
     ├── InvalidArgumentError     FieldInvalid, PromptEmpty, ContextExceeded, RoleUnknown, ChatTemplateRefused,
     │                            ModelRequired
-    ├── NotFoundError            ModelNotFound, SessionNotFound, AccountNotFound, ApiKeyNotFound
+    ├── NotFoundError            ModelNotFound, SessionNotFound, AccountNotFound, ApiKeyNotFound, LedgerBlockNotFound
     ├── FailedPreconditionError  NoSession, SessionEnded, SessionDiffers, ModelInUse, ChatUnsupported,
-    │                            LastAdminKey, ApiKeyRevoked
+    │                            LastAdminKey, ApiKeyRevoked, InsufficientCredits, RefundExceedsCharge
     ├── AlreadyExistsError       RequestIdReused, GenerationEnded, GenerationLost, AccountExists
     ├── ResourceExhaustedError   QueueFull, ReaderTooSlow, ConnectionFull, LimitReached
     ├── UnavailableError         ModelCold, ModelFailed, ReplicaLost, Draining, StoreUnavailable, Unreachable
-    │                            (Tls)
+    │                            (Tls), ReceiptNotReady
     ├── DeadlineExceededError
     ├── CallCancelledError
     ├── InternalError            Protocol
@@ -230,6 +230,12 @@ class AccountNotFoundError(NotFoundError):
     reason = "ACCOUNT_NOT_FOUND"
 
 
+class LedgerBlockNotFoundError(NotFoundError):
+    """The ledger has no block of that number."""
+
+    reason = "LEDGER_BLOCK_NOT_FOUND"
+
+
 class ApiKeyNotFoundError(NotFoundError):
     """There is no such key that this key may act on."""
 
@@ -292,6 +298,18 @@ class GenerationEndedError(AlreadyExistsError):
     """What it used."""
 
 
+class InsufficientCreditsError(FailedPreconditionError):
+    """The account's credits do not suffice; the sentence says what is there and what is missing."""
+
+    reason = "INSUFFICIENT_CREDITS"
+
+
+class RefundExceedsChargeError(FailedPreconditionError):
+    """More would be given back than was charged."""
+
+    reason = "REFUND_EXCEEDS_CHARGE"
+
+
 class GenerationLostError(AlreadyExistsError):
     """The generation was lost with the server's process."""
 
@@ -350,6 +368,12 @@ class DrainingError(UnavailableError):
     """The server is shutting down: try again."""
 
     reason = "DRAINING"
+
+
+class ReceiptNotReadyError(UnavailableError):
+    """The last rows are not sealed yet; they are within a second."""
+
+    reason = "RECEIPT_NOT_READY"
 
 
 class StoreUnavailableError(UnavailableError):

@@ -153,6 +153,12 @@ class AccountNotFoundError(NotFoundError):
     reason = "ACCOUNT_NOT_FOUND"
 
 
+class LedgerBlockNotFoundError(NotFoundError):
+    """The ledger has no block of that number."""
+
+    reason = "LEDGER_BLOCK_NOT_FOUND"
+
+
 class ApiKeyNotFoundError(NotFoundError):
     """There is no such key that this key may act on."""
 
@@ -199,6 +205,18 @@ class ApiKeyRevokedError(FailedPreconditionError):
     """The key was revoked, which is for good: make a new one."""
 
     reason = "API_KEY_REVOKED"
+
+
+class InsufficientCreditsError(FailedPreconditionError):
+    """The account's credits do not suffice."""
+
+    reason = "INSUFFICIENT_CREDITS"
+
+
+class RefundExceedsChargeError(FailedPreconditionError):
+    """More would be given back than was charged."""
+
+    reason = "REFUND_EXCEEDS_CHARGE"
 
 
 class AccountExistsError(AlreadyExistsError):
@@ -251,6 +269,12 @@ class DrainingError(UnavailableError):
     """The server is shutting down: try again."""
 
     reason = "DRAINING"
+
+
+class ReceiptNotReadyError(UnavailableError):
+    """The last rows are not sealed yet; they are within a second: try again."""
+
+    reason = "RECEIPT_NOT_READY"
 
 
 class StoreUnavailableError(UnavailableError):

@@ -54,6 +54,7 @@ KINDS: dict[type[errors.TidemillError], HttpKind] = {
     errors.PermissionDeniedError: HttpKind(403, "permission_error"),
     errors.InvalidArgumentError: HttpKind(400, "invalid_request_error"),
     errors.NotFoundError: HttpKind(404, "invalid_request_error"),
+    errors.InsufficientCreditsError: HttpKind(402, "insufficient_quota"),
     errors.FailedPreconditionError: HttpKind(409, "invalid_request_error"),
     errors.AlreadyExistsError: HttpKind(409, "invalid_request_error"),
     errors.UnimplementedError: HttpKind(404, "invalid_request_error"),

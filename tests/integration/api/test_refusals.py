@@ -12,7 +12,15 @@ from grpc_status import rpc_status
 
 from tests.integration.api.conftest import MODEL, Wire, wire_to
 from tests.server_process import ServerProcess
-from tidemill.v1 import account_pb2, account_pb2_grpc, inference_pb2, job_pb2, job_pb2_grpc, model_pb2, session_pb2
+from tidemill.v1 import (
+    account_pb2_grpc,
+    billing_pb2,
+    inference_pb2,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    session_pb2,
+)
 
 
 @dataclass
@@ -242,7 +250,7 @@ def test_what_is_drafted_answers_unimplemented_and_only_to_a_valid_key(server: S
     calls: list[Callable[..., object]] = [
         lambda **more: jobs.GetJob(job_pb2.GetJobRequest(), **more),
         lambda **more: list(jobs.WatchJob(job_pb2.WatchJobRequest(), **more)),
-        lambda **more: accounts.ListLedgerEntries(account_pb2.ListLedgerEntriesRequest(), **more),
+        lambda **more: accounts.ListLedgerEntries(billing_pb2.ListLedgerEntriesRequest(), **more),
     ]
     for call in calls:
         refusal = refusal_of(lambda call=call: call(metadata=wire.metadata))

@@ -16,7 +16,9 @@ CLASSES = {
     "SessionOptions", "SessionWarning", "Stream", "TextStream", "Usage", "__version__",
 }  # fmt: skip
 ERRORS = {
-    "AccountExistsError", "AccountNotFoundError", "ApiKeyNotFoundError", "ApiKeyRevokedError", "LastAdminKeyError",
+    "AccountExistsError", "InsufficientCreditsError", "RefundExceedsChargeError", "ReceiptNotReadyError",
+    "LedgerBlockNotFoundError",
+    "AccountNotFoundError", "ApiKeyNotFoundError", "ApiKeyRevokedError", "LastAdminKeyError",
     "LimitReachedError", "ScopeRequiredError",
     "AlreadyExistsError", "ApiKeyInvalidError", "ApiKeyMissingError", "BatchError", "CallCancelledError",
     "ChatTemplateRefusedError", "ChatUnsupportedError", "ConfigError", "ConnectionFullError", "ContextExceededError",
