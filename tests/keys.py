@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import update
 
+from tests.funds import grant
 from tidemill_services.domain.api_key import Role, hash_api_key
 from tidemill_services.store import accounts
 from tidemill_services.store.database import Transaction
@@ -31,6 +32,7 @@ def make_key(
 
     def create(tx: Transaction) -> str:
         accounts.create_account(tx, account_id, account_id)
+        grant(tx, account_id)
         return accounts.create_api_key(
             tx,
             account_id,

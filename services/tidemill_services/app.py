@@ -34,6 +34,7 @@ from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
 from tidemill_services.key_sessions import KeySessions
+from tidemill_services.ledger_sealer import LedgerSealer
 from tidemill_services.metrics import Metrics
 from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.scaler.host import Host, HostSettings
@@ -130,6 +131,7 @@ class Application:
         process_id = f"{host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         replicas = await self._start_scaling(parts, database, secret, host_id, process_id)
         metrics.watch_pools(replicas.counts)
+        self._keep_running(parts, LedgerSealer(database, process_id).run(), "ledger-sealer")
         catalogue = Catalogue(database, renderer)
         signs = self._start_session_watches(parts, database, process_id)
         guard = UsageGuard(database, secrets.token_hex(8))
@@ -156,7 +158,7 @@ class Application:
             SessionService(database, signs, lambda: interceptor.is_draining),
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations, resumable, guard),
-            AccountService(database, secret),  # type: ignore[abstract]  # the base answers what is unserved
+            AccountService(database, secret),
             limits,
         )
         door = Door(public_routes(database, generations), identities, guard, metrics, calls)

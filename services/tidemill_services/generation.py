@@ -30,7 +30,7 @@ from tidemill_services.identity import Caller
 from tidemill_services.metrics import Metrics
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import RunningStream, SessionStreams
-from tidemill_services.store import sessions
+from tidemill_services.store import prices, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.memory import Memory
 from tidemill_services.store.topics import session_topic
@@ -208,13 +208,15 @@ def _open_session(tx: Transaction, caller: Caller, served: ServedModel) -> None:
     """A unit of work: however many want one at once, it is opened once."""
     found = sessions.open_session_of(tx, caller.key_id, served.name)
     if found is None or not sessions.settle_session(tx, found).is_open:
+        price = prices.price_of(tx, served.name, caller.account_id)
         sessions.start_session(
             tx,
             account_id=caller.account_id,
             key_id=caller.key_id,
             model=served.name,
             holder=caller.key_id,
-            price_microcredits_per_second=served.manifest.prices.session_per_second,
+            price_microcredits_per_second=price.session_microcredits_per_second,
+            price_revision=price.revision,
             limits=AUTO_SESSION_LIMITS,
         )
 

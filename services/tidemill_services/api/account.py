@@ -5,22 +5,24 @@ from typing import Any
 
 import grpc
 
-from tidemill.v1 import account_pb2, account_pb2_grpc
+from tidemill.v1 import account_pb2
 from tidemill_services.api import account_messages, convert
 from tidemill_services.api.account_messages import account_message, event_message, key_message
+from tidemill_services.api.account_scope import account_meant
+from tidemill_services.api.billing import BillingMethods
 from tidemill_services.api.idempotency import once, request_key
 from tidemill_services.api.interceptors import current_caller
 from tidemill_services.domain.account import Account, check_account_id
 from tidemill_services.domain.api_key import ApiKey, Role, check_expiry, check_may_manage, check_not_revoked, revoked
-from tidemill_services.domain.errors import AccountExistsError, AccountNotFoundError, RoleRequiredError
+from tidemill_services.domain.errors import AccountExistsError, RoleRequiredError
 from tidemill_services.identity import Caller
-from tidemill_services.store import accounts, api_keys, audit, models
+from tidemill_services.store import accounts, api_keys, audit, ledger, models
 from tidemill_services.store.database import Database, Transaction
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AccountService(account_pb2_grpc.AccountServiceServicer):
+class AccountService(BillingMethods):
     """Serves `tidemill.v1.AccountService`."""
 
     def __init__(self, database: Database, platform_secret: bytes) -> None:
@@ -31,8 +33,8 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         self, request: account_pb2.GetAccountRequest, _context: Context
     ) -> account_pb2.Account:
         """Return an account."""
-        account_id = _account_meant(current_caller(), request.name, "name")
-        return account_message(await self._database.read(accounts.get_account, account_id))
+        account_id = account_meant(current_caller(), request.name, "name")
+        return await self._database.read(lambda tx: _account_message(tx, accounts.get_account(tx, account_id)))
 
     async def CreateAccount(  # noqa: N802 -- the contract's name
         self, request: account_pb2.CreateAccountRequest, _context: Context
@@ -48,9 +50,10 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         def create(tx: Transaction) -> account_pb2.Account:
             if accounts.find_account(tx, account_id) is not None:
                 raise AccountExistsError(field="account_id")
-            return account_message(
-                accounts.create_account(tx, account_id, asked.display_name, limits=asked.limits, actor=caller.key_name)
+            made = accounts.create_account(
+                tx, account_id, asked.display_name, limits=asked.limits, actor=caller.key_name
             )
+            return _account_message(tx, made)
 
         key = request_key(caller, "CreateAccount", request, request.request_id)
         return await self._database.write(once, key, account_pb2.Account, create)
@@ -60,7 +63,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
     ) -> account_pb2.Account:
         """Change an account's settings."""
         caller = current_caller()
-        account_id = _account_meant(caller, request.account.name, "account.name")
+        account_id = account_meant(caller, request.account.name, "account.name")
         paths = account_messages.paths_of(request.update_mask, account_messages.ACCOUNT_PATHS)
         if not caller.is_admin and any(path.startswith("limits") for path in paths):
             raise RoleRequiredError("Only an administrator's key may change an account's limits.")
@@ -69,7 +72,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
             before = accounts.get_account(tx, account_id)
             after = account_messages.changed_account(before, request.account, paths)
             accounts.save_account(tx, before, after, actor=caller.key_name)
-            return account_message(after)
+            return _account_message(tx, after)
 
         return await self._database.write(change)
 
@@ -77,19 +80,22 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         self, request: account_pb2.ListAccountsRequest, _context: Context
     ) -> account_pb2.ListAccountsResponse:
         """List all accounts."""
-        page = await self._database.read(
-            accounts.list_accounts, page_size=request.page_size, page_token=request.page_token
-        )
-        return account_pb2.ListAccountsResponse(
-            accounts=[account_message(account) for account in page.accounts], next_page_token=page.next_page_token
-        )
+
+        def list_page(tx: Transaction) -> account_pb2.ListAccountsResponse:
+            page = accounts.list_accounts(tx, page_size=request.page_size, page_token=request.page_token)
+            return account_pb2.ListAccountsResponse(
+                accounts=[_account_message(tx, account) for account in page.accounts],
+                next_page_token=page.next_page_token,
+            )
+
+        return await self._database.read(list_page)
 
     async def CreateApiKey(  # noqa: N802 -- the contract's name
         self, request: account_pb2.CreateApiKeyRequest, _context: Context
     ) -> account_pb2.CreateApiKeyResponse:
         """Make a key and show it, this once."""
         caller = current_caller()
-        account_id = _account_meant(caller, request.account, "account")
+        account_id = account_meant(caller, request.account, "account")
         empty = ApiKey("", account_id, "", b"", Role.USER, None, 0)
         asked = account_messages.changed_key(empty, request.api_key, account_messages.KEY_PATHS)
         _check_may_manage(caller, asked)
@@ -126,7 +132,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         self, request: account_pb2.ListApiKeysRequest, _context: Context
     ) -> account_pb2.ListApiKeysResponse:
         """List an account's keys."""
-        account_id = _account_meant(current_caller(), request.account, "account")
+        account_id = account_meant(current_caller(), request.account, "account")
 
         def list_page(tx: Transaction) -> account_pb2.ListApiKeysResponse:
             accounts.get_account(tx, account_id)
@@ -199,7 +205,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         """List what was done."""
         caller = current_caller()
         is_all = caller.is_admin and not request.account
-        account_id = "" if is_all else _account_meant(caller, request.account, "account")
+        account_id = "" if is_all else account_meant(caller, request.account, "account")
         page = await self._database.read(
             audit.list_events, account_id, page_size=request.page_size, page_token=request.page_token
         )
@@ -208,15 +214,8 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         )
 
 
-def _account_meant(caller: Caller, name: str, field: str) -> str:
-    """The id of the account that a request names; an empty name is the caller's own.
-
-    Raises AccountNotFoundError for another one, unless the caller is an administrator, whether it is there or not.
-    """
-    account_id = convert.account_id(name, field) or caller.account_id
-    if account_id != caller.account_id and not caller.is_admin:
-        raise AccountNotFoundError(field=field)
-    return account_id
+def _account_message(tx: Transaction, account: Account) -> account_pb2.Account:
+    return account_message(account, ledger.balance_of(tx, account.account_id))
 
 
 def _key_meant(tx: Transaction, caller: Caller, account_id: str, key_id: str) -> ApiKey:

@@ -13,6 +13,7 @@ from tidemill_services.domain.account import Account
 from tidemill_services.domain.api_key import ApiKey, Role, Scope, check_display_name
 from tidemill_services.domain.audit import AuditEvent
 from tidemill_services.domain.errors import FieldInvalidError
+from tidemill_services.domain.ledger import Balance
 from tidemill_services.domain.limits import UsageLimits
 
 Name = TypeVar("Name")
@@ -33,13 +34,15 @@ ACCOUNT_PATHS = frozenset({"display_name", "use_cache"}) | _LIMIT_PATHS
 KEY_PATHS = frozenset({"display_name", "role", "default_model", "auto_session", "expire_time", "scopes"}) | _LIMIT_PATHS
 
 
-def account_message(account: Account) -> account_pb2.Account:
-    """An account; its money is the ledger's to say."""
+def account_message(account: Account, balance: Balance) -> account_pb2.Account:
+    """An account, and what it has."""
     return account_pb2.Account(
         name=account.resource_name,
         display_name=account.display_name,
         use_cache=account.use_cache,
         create_time=timestamp(account.create_ms),
+        balance_microcredits=balance.balance_microcredits,
+        held_microcredits=balance.held_microcredits,
         limits=_limits_message(account.limits),
     )
 

@@ -8,7 +8,6 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from tidemill.v1 import session_pb2, session_pb2_grpc
-from tidemill_models.manifest import Manifest
 from tidemill_services.api import convert
 from tidemill_services.api.idempotency import once, request_key
 from tidemill_services.api.interceptors import current_caller
@@ -23,7 +22,7 @@ from tidemill_services.catalogue import resolve_model
 from tidemill_services.domain.errors import DrainingError, SessionEndedError
 from tidemill_services.domain.session import Session, SessionState, check_holder
 from tidemill_services.session_signs import SessionSigns
-from tidemill_services.store import sessions
+from tidemill_services.store import prices, session_funds, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.topics import session_topic
 
@@ -51,13 +50,15 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
 
         def start(tx: Transaction) -> session_pb2.StartSessionResponse:
             model = resolve_model(tx, caller, name)
+            price = prices.price_of(tx, model.name, caller.account_id)
             session, already_active = sessions.start_session(
                 tx,
                 account_id=caller.account_id,
                 key_id=caller.key_id,
                 model=model.name,
                 holder=request.holder or caller.key_id,
-                price_microcredits_per_second=Manifest.from_json(model.manifest_json).prices.session_per_second,
+                price_microcredits_per_second=price.session_microcredits_per_second,
+                price_revision=price.revision,
                 limits=limits,
                 liveness=liveness,
                 labels=request.labels,
@@ -156,7 +157,8 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         await self._database.read(sessions.get_session, caller.account_id, session_id)
 
         def read_meter(tx: Transaction) -> tuple[Session, int]:
-            return sessions.get_session(tx, caller.account_id, session_id), tx.now_ms
+            session = sessions.get_session(tx, caller.account_id, session_id)
+            return session_funds.with_all_credits(tx, session), tx.now_ms
 
         sequence_number = 0
         changes = self._database.changes(session_topic(session_id), poll_seconds=READING_SECONDS)

@@ -81,6 +81,9 @@ class Session:
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: SessionLimits = field(default_factory=SessionLimits)
     activity: Activity = field(default_factory=Activity)
+    price_revision: int = 0
+    settled_ms: int = 0  # billed time that stands in the ledger
+    held_microcredits: int = 0  # set aside in the ledger for what comes
 
     @property
     def is_open(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tidemill_services.domain import session as rules
+from tidemill_services.domain import session_billing
 from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.session import Activity, Bill, EndReason, Session
 
@@ -50,10 +51,18 @@ def next_automatic_stop(session: Session, now_ms: int) -> AutomaticStop | None:
 
 
 def next_look_ms(session: Session, now_ms: int) -> int:
-    """Return until when nothing ends and no holder is lost, whatever is heard of the session meanwhile."""
+    """Return until when nothing ends, is charged or lost, whatever is heard of the session meanwhile."""
     quiet = replace(session, activity=Activity(session.activity.last_ms))  # for who told last may be dead
-    losses = (last_ms + HOLDER_LOST_MS for last_ms in _last_signs(quiet, now_ms).values())
-    return min([*(stop.due_ms + _grace_ms(stop) for stop in _stops(quiet, now_ms)), *losses], default=now_ms)
+    looks = [last_ms + HOLDER_LOST_MS for last_ms in _last_signs(quiet, now_ms).values()]
+    settlement_ms = session_billing.next_settlement_ms(session)
+    if settlement_ms is not None:  # what is due and not done waits for a sign of life
+        looks.append(settlement_ms if settlement_ms > now_ms else now_ms + session_billing.SETTLE_MS)
+    return min([*(stop.due_ms + _grace_ms(stop) for stop in _stops(quiet, now_ms)), *looks], default=now_ms)
+
+
+def certain_until_ms(session: Session, now_ms: int) -> int:
+    """Return until when the time of a running clock will be billed, whatever is heard of the session later."""
+    return min([now_ms - session_billing.SETTLE_LAG_MS, *(stop.end_ms for stop in _stops(session, now_ms))])
 
 
 def settled(session: Session, now_ms: int, *, holders_are_heard: bool = False) -> Session:
@@ -143,6 +152,9 @@ def _stops(session: Session, now_ms: int) -> Iterator[AutomaticStop]:
     spend_ms = _spend_ms(session)
     if spend_ms is not None and session.clock_since_ms is not None:
         yield _at(session.clock_since_ms + max(0, spend_ms - session.billed_ms), EndReason.MAX_SPEND)
+    funded_ms = session_billing.funded_ms(session)
+    if funded_ms is not None and session.clock_since_ms is not None:
+        yield _at(session.clock_since_ms + max(0, funded_ms - session.billed_ms), EndReason.BUDGET)
     yield _at(_since_ms(session) + session.limits.max_duration_ms, EndReason.MAX_DURATION)
     if session.activity.is_busy(now_ms):
         return
@@ -159,6 +171,10 @@ def _used(session: Session, now_ms: int) -> Iterator[tuple[EndReason, int, int]]
     spend_ms = _spend_ms(session)
     if spend_ms:
         yield EndReason.MAX_SPEND, bill_now(session, now_ms).billed_ms, spend_ms
+    funded_ms = session_billing.funded_ms(session)
+    if funded_ms is not None and session.clock_since_ms is not None and (spend_ms is None or funded_ms < spend_ms):
+        left_ms = max(0, funded_ms - bill_now(session, now_ms).billed_ms)
+        yield EndReason.BUDGET, max(0, session_billing.HOLD_AHEAD_MS - left_ms), session_billing.HOLD_AHEAD_MS
     yield EndReason.MAX_DURATION, now_ms - _since_ms(session), session.limits.max_duration_ms
     yield EndReason.IDLE, idle_ms(session, now_ms) or 0, session.limits.idle_timeout_ms
 

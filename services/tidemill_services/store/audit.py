@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 
 from tidemill_services.domain.audit import AuditEvent, Change
 from tidemill_services.store.database import Transaction
-from tidemill_services.store.paging import page_size_of, wrong_page_token
+from tidemill_services.store.paging import page_size_of, sequence_of
 from tidemill_services.store.tables import audit_events
 
 
@@ -45,7 +45,7 @@ def list_events(tx: Transaction, account_id: str, *, page_size: int = 0, page_to
     if account_id:
         query = query.where(audit_events.c.account_id == account_id)
     if page_token:
-        query = query.where(audit_events.c.sequence < _sequence(page_token))
+        query = query.where(audit_events.c.sequence < sequence_of(page_token))
     rows = tx.connection.execute(query.order_by(audit_events.c.sequence.desc()).limit(size + 1)).all()
     events = tuple(
         AuditEvent(
@@ -60,9 +60,3 @@ def list_events(tx: Transaction, account_id: str, *, page_size: int = 0, page_to
         for row in rows[:size]
     )
     return AuditPage(events, str(events[-1].sequence) if len(rows) > size else "")
-
-
-def _sequence(page_token: str) -> int:
-    if not page_token.isascii() or not page_token.isdecimal() or len(page_token) > 18:
-        raise wrong_page_token()
-    return int(page_token)

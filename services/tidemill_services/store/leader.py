@@ -28,8 +28,15 @@ def renew_leadership(tx: Transaction, process_id: str) -> int | None:
 
 def leads(tx: Transaction, process_id: str, epoch: int) -> bool:
     """Whether the process still is the leader of that epoch."""
+    return leading_epoch(tx, process_id) == epoch
+
+
+def leading_epoch(tx: Transaction, process_id: str) -> int | None:
+    """Return the epoch in which the process leads now; None when it does not."""
     row = tx.connection.execute(select(leader)).one_or_none()
-    return row is not None and (row.holder, row.epoch) == (process_id, epoch) and tx.now_ms < row.expire_ms
+    if row is None or row.holder != process_id or tx.now_ms >= row.expire_ms:
+        return None
+    return int(row.epoch)
 
 
 def release_leadership(tx: Transaction, process_id: str) -> None:

@@ -16,3 +16,10 @@ def page_size_of(page_size: int) -> int:
 def wrong_page_token() -> FieldInvalidError:
     """The refusal of a token that no page returned."""
     return FieldInvalidError("page_token must be one that the last page returned.", field="page_token")
+
+
+def sequence_of(page_token: str) -> int:
+    """The number that a page token stands for. Raises FieldInvalidError."""
+    if not page_token.isascii() or not page_token.isdecimal() or len(page_token) > 18:
+        raise wrong_page_token()
+    return int(page_token)

@@ -11,6 +11,7 @@ from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, upd
 from tidemill_services.domain.session import Activity, EndReason, Session, SessionState
 from tidemill_services.domain.session_limits import SessionLimits
 from tidemill_services.domain.session_stops import next_look_ms
+from tidemill_services.store import session_funds
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import session_activity, session_holders, sessions
 from tidemill_services.store.topics import MODELS, model_topic, session_topic
@@ -32,8 +33,9 @@ def load_one(tx: Transaction, query: Select[Any]) -> Session | None:
     return found[0] if found else None
 
 
-def add(tx: Transaction, session: Session) -> None:
-    """Write a new session."""
+def add(tx: Transaction, session: Session) -> Session:
+    """Write a new session, with the credits for its first minutes held. Raises InsufficientCreditsError."""
+    funded = session_funds.fund_start(tx, session)
     tx.connection.execute(
         insert(sessions).values(
             session_id=session.session_id,
@@ -41,19 +43,22 @@ def add(tx: Transaction, session: Session) -> None:
             key_id=session.key_id,
             model=session.model,
             price_microcredits_per_second=session.price_microcredits_per_second,
+            price_revision=session.price_revision,
             create_ms=session.create_ms,
-            **_changing(tx, session),
+            **_changing(tx, funded),
         )
     )
-    _add_holders(tx, session, session.holders)
-    _notify(tx, [session])
+    _add_holders(tx, funded, funded.holders)
+    _notify(tx, [funded])
+    return funded
 
 
-def save(tx: Transaction, before: Sequence[Session], after: Sequence[Session]) -> int:
-    """Write what the domain changed, session by session; return how many changed."""
-    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+def save(tx: Transaction, before: Sequence[Session], after: Sequence[Session]) -> list[Session]:
+    """Write what the domain changed, session by session, and charge what is due. Returns them as they are then."""
+    settled = [session_funds.settle(tx, old, new) for old, new in zip(before, after, strict=True)]
+    changed = [(old, new) for old, new in zip(before, settled, strict=True) if old != new]
     if not changed:
-        return 0
+        return settled
     tx.connection.execute(
         update(sessions).where(sessions.c.session_id == bindparam("changed_id")),
         [{"changed_id": new.session_id, **_changing(tx, new)} for _, new in changed],
@@ -62,7 +67,7 @@ def save(tx: Transaction, before: Sequence[Session], after: Sequence[Session]) -
         _remove_holders(tx, new.session_id, [holder for holder in old.holders if not _is_kept(old, new, holder)])
         _add_holders(tx, new, [holder for holder in new.holders if not _is_kept(old, new, holder)])
     _notify(tx, [new for _, new in changed])
-    return len(changed)
+    return settled
 
 
 def save_next_look(tx: Transaction, session: Session) -> None:
@@ -133,6 +138,8 @@ def _changing(tx: Transaction, session: Session) -> dict[str, Any]:
         "start_ms": session.start_ms,
         "end_ms": session.end_ms,
         "billed_ms": session.billed_ms,
+        "settled_ms": session.settled_ms,
+        "held_microcredits": session.held_microcredits,
         "clock_since_ms": session.clock_since_ms,
         "labels": json.dumps(dict(session.labels), sort_keys=True),
         "idle_timeout_ms": session.limits.idle_timeout_ms,
@@ -171,6 +178,9 @@ def _session(row: Row[Any], holders: Mapping[str, int | None], activity: Activit
             max_duration_ms=row.max_duration_ms,
             max_spend_microcredits=row.max_spend_microcredits,
         ),
+        price_revision=row.price_revision,
+        settled_ms=row.settled_ms,
+        held_microcredits=row.held_microcredits,
         activity=replace(activity, last_ms=_latest(row.last_active_ms, activity.last_ms)),
     )
 

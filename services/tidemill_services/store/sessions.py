@@ -17,7 +17,7 @@ from tidemill_services.domain.errors import (
 )
 from tidemill_services.domain.session import EndReason, Liveness, Session, SessionState
 from tidemill_services.domain.session_limits import GivenLimits, SessionLimits
-from tidemill_services.store import session_places, session_rows
+from tidemill_services.store import session_funds, session_places, session_rows
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import models, of_model, replicas, sessions
 
@@ -48,6 +48,7 @@ def start_session(
     model: str,
     holder: str,
     price_microcredits_per_second: int,
+    price_revision: int = 0,
     limits: GivenLimits = GivenLimits(),  # noqa: B008 -- frozen
     liveness: Liveness = Liveness.NONE,
     labels: Mapping[str, str] | None = None,
@@ -57,7 +58,7 @@ def start_session(
     The clock of a new one runs at once if the model has a ready replica. Price, limits and labels of an open one stay
     as they are; `limits` that are given and differ are refused. `liveness` is the holder's own.
 
-    Raises FieldInvalidError, ModelNotFoundError, SessionDiffersError, LimitReachedError.
+    Raises FieldInvalidError, ModelNotFoundError, SessionDiffersError, LimitReachedError, InsufficientCreditsError.
     """
     rules.check_holder(holder)
     rules.check_labels(labels or {})
@@ -68,8 +69,7 @@ def start_session(
         if limits.differ_from(existing.limits):
             raise SessionDiffersError
         joined = rules.holder_joined(existing, holder, sign_ms=sign_ms)
-        session_rows.save(tx, [existing], [joined])
-        return joined, True
+        return session_rows.save(tx, [existing], [joined])[0], True
     _require_model(tx, model)
     own_limits.check_price(price_microcredits_per_second)
     session_places.require_place(tx, account_id, key_id)
@@ -79,6 +79,7 @@ def start_session(
         key_id=key_id,
         model=model,
         price_microcredits_per_second=price_microcredits_per_second,
+        price_revision=price_revision,
         create_ms=tx.now_ms,
         holders=(holder,),
         signs={} if sign_ms is None else {holder: sign_ms},
@@ -87,8 +88,7 @@ def start_session(
     )
     if _has_ready_replica(tx, model):
         session = rules.model_ready(session, tx.now_ms)
-    session_rows.add(tx, session)
-    return session, False
+    return session_rows.add(tx, session), False
 
 
 def stop_session(
@@ -120,7 +120,7 @@ def stop_session(
     after = rules.stopped(before, reason, tx.now_ms) if all_holders else rules.holder_left(before, holder, tx.now_ms)
     if before.is_open and not after.is_open:
         after = session_stops.stopped(before, reason, tx.now_ms)
-    session_rows.save(tx, [before], [after])
+    (after,) = session_rows.save(tx, [before], [after])
     if before.is_open and not after.is_open:
         _mark_used(tx, after.model)
     return after, not before.is_open
@@ -136,14 +136,17 @@ def update_session(
     before = settle_session(tx, get_session(tx, account_id, session_id))
     after = rules.changed(before, limits(before.limits), before.labels if labels is None else labels)
     session_stops.check_not_passed(after, tx.now_ms)
-    session_rows.save(tx, [before], [after])
-    return after
+    return session_rows.save(tx, [before], [after])[0]
 
 
 def settle_session(tx: Transaction, session: Session, *, holders_are_heard: bool = False) -> Session:
-    """Have come what comes by itself until now; see `session_stops.settled`. Returns the session after it."""
-    after = session_stops.settled(session, tx.now_ms, holders_are_heard=holders_are_heard)
-    session_rows.save(tx, [session], [after])
+    """Have come what comes by itself until now; see `session_stops.settled`. Returns the session after it.
+
+    A session whose credits are used up goes on where the account has more.
+    """
+    funded = session_funds.hold_more(tx, session)
+    after = session_stops.settled(funded, tx.now_ms, holders_are_heard=holders_are_heard)
+    (after,) = session_rows.save(tx, [session], [after])
     if session.is_open and not after.is_open:
         _mark_used(tx, after.model)
     return after
@@ -152,17 +155,14 @@ def settle_session(tx: Transaction, session: Session, *, holders_are_heard: bool
 def stop_sessions_of_model(tx: Transaction, model: str, reason: EndReason) -> list[str]:
     """Stop every open session of a model, whoever holds it. Returns their ids; call `finish_session` for each."""
     before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
-    if session_rows.save(tx, before, [session_stops.stopped(session, reason, tx.now_ms) for session in before]):
-        _mark_used(tx, model)
+    _stop_all(tx, before, reason)
     return [session.session_id for session in before]
 
 
 def stop_sessions_of_keys(tx: Transaction, key_ids: Sequence[str], reason: EndReason) -> None:
     """Stop every open session of these keys, whoever holds it; call `finish_session` for each."""
     before = session_rows.load(tx, select(sessions).where(sessions.c.key_id.in_(key_ids), _IS_OPEN))
-    session_rows.save(tx, before, [session_stops.stopped(session, reason, tx.now_ms) for session in before])
-    for model in sorted({session.model for session in before}):
-        _mark_used(tx, model)
+    _stop_all(tx, before, reason)
 
 
 def list_stopped(tx: Transaction, session_ids: Iterable[str] = ()) -> list[Session]:
@@ -225,25 +225,23 @@ def open_session_of(tx: Transaction, key_id: str, model: str) -> Session | None:
     )
 
 
-def model_became_ready(tx: Transaction, model: str) -> int:
-    """Run the clocks of all open sessions of a model; call it in the unit that makes its first replica READY.
-
-    Returns how many sessions changed.
-    """
+def model_became_ready(tx: Transaction, model: str) -> None:
+    """Run the clocks of all open sessions of a model; call it in the unit that makes its first replica READY."""
     query = select(sessions).where(sessions.c.model == model, _IS_OPEN)
     found = [settle_session(tx, session) for session in session_rows.load(tx, query)]
     before = [session for session in found if session.is_open]
-    return session_rows.save(tx, before, [rules.model_ready(session, tx.now_ms) for session in before])
+    session_rows.save(tx, before, [rules.model_ready(session, tx.now_ms) for session in before])
 
 
-def model_was_lost(tx: Transaction, model: str, *, lost_ms: int | None = None) -> int:
+def model_was_lost(tx: Transaction, model: str, *, lost_ms: int | None = None) -> None:
     """Stop the clocks of all open sessions of a model; call it in the unit that takes away its last READY replica.
 
-    `lost_ms` is the last sign of life, where that lies back: time after it is not billed. Returns how many changed.
+    `lost_ms` is the last sign of life, where that lies back: time after it is not billed.
     """
     at_ms = tx.now_ms if lost_ms is None else min(lost_ms, tx.now_ms)
     before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
-    return session_rows.save(tx, before, [session_stops.model_lost(session, at_ms) for session in before])
+    funded = [session_funds.hold_more(tx, session) for session in before]
+    session_rows.save(tx, before, [session_stops.model_lost(session, at_ms) for session in funded])
 
 
 def count_open_by_model(tx: Transaction, model: str | None = None) -> dict[str, int]:
@@ -255,6 +253,13 @@ def count_open_by_model(tx: Transaction, model: str | None = None) -> dict[str, 
 def _last_session_of(tx: Transaction, key_id: str, model: str) -> Session | None:
     query = select(sessions).where(sessions.c.key_id == key_id, sessions.c.model == model)
     return session_rows.load_one(tx, query.order_by(sessions.c.session_id.desc()))
+
+
+def _stop_all(tx: Transaction, before: Sequence[Session], reason: EndReason) -> None:
+    funded = [session_funds.hold_more(tx, session) for session in before]
+    session_rows.save(tx, before, [session_stops.stopped(session, reason, tx.now_ms) for session in funded])
+    for model in sorted({session.model for session in before}):
+        _mark_used(tx, model)
 
 
 def _mark_used(tx: Transaction, model: str) -> None:

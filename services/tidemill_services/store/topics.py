@@ -4,6 +4,8 @@ MODELS = "models"  # any model's state, demand, replicas or assignments
 
 KEYS = "keys"  # any account's or key's settings
 
+LEDGER = "ledger"  # rows that are not sealed yet
+
 
 def model_topic(name: str) -> str:
     """One model: its state, replicas and waiting sessions."""

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import insert
 
 from tests.databases import database_url, postgres_server
+from tests.funds import grant
 from tidemill_services.domain.session import Session
 from tidemill_services.store import accounts, sessions
 from tidemill_services.store.database import Database, Transaction
@@ -57,6 +58,7 @@ async def customer(database: Database) -> Customer:
 
 async def new_customer(database: Database, account_id: str) -> Customer:
     await database.write(accounts.create_account, account_id, account_id.title())
+    await database.write(grant, account_id)
     api_key, _ = await database.write(accounts.create_api_key, account_id, b"secret")
     return Customer(database, account_id, api_key.key_id)
 

@@ -19,7 +19,7 @@ from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
 from tests.integration.api.test_openai_http import asked, error_of, prompt
 from tests.integration.api.test_refusals import refusal_of
 from tests.server_process import ServerProcess, server_process
-from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
+from tidemill.v1 import account_pb2, billing_pb2, inference_pb2, model_pb2, session_pb2
 from tidemill_services.access import METHODS
 from tidemill_services.domain.api_key import Scope
 
@@ -27,10 +27,13 @@ NUMBERS = itertools.count(1)
 
 
 def make_account(wire: Wire, **limits: int) -> str:
-    """A new account's name."""
+    """A new account's name; it has credits."""
     account = account_pb2.Account(limits=account_pb2.UsageLimits(**limits))
     request = account_pb2.CreateAccountRequest(account=account, account_id=f"customer-{next(NUMBERS)}")
-    return wire.accounts.CreateAccount(request, metadata=wire.metadata).name
+    name = wire.accounts.CreateAccount(request, metadata=wire.metadata).name
+    grant = billing_pb2.GrantCreditsRequest(account=name, amount_microcredits=10**12, reason="for a test")
+    wire.accounts.GrantCredits(grant, metadata=wire.metadata)
+    return name
 
 
 def make_key(wire: Wire, account: str = "", **settings: object) -> account_pb2.CreateApiKeyResponse:
@@ -341,6 +344,7 @@ def test_the_audit_trail_says_who_did_what(wire: Wire, customer: Wire) -> None:
         ("UpdateApiKey", made),
         ("CreateApiKey", made),
         ("CreateApiKey", mine.audit_events[2].resource),
+        ("GrantCredits", account),
         ("CreateAccount", account),
     ]
     newest = mine.audit_events[0]

@@ -28,6 +28,7 @@ from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import (
     account_pb2,
     account_pb2_grpc,
+    billing_pb2,
     inference_pb2,
     inference_pb2_grpc,
     model_pb2,
@@ -57,6 +58,7 @@ SESSIONS, MODELS, INFERENCE, ACCOUNTS = (
 SHARED = {
     f"{SESSIONS}StartSession",
     f"{SESSIONS}ListSessions",
+    f"{ACCOUNTS}GetLedgerBlock",  # hashes and counts
     f"{INFERENCE}CancelGeneration",  # an id means a generation of the caller's account
     *(f"{MODELS}{name}" for name in ("ListModels", "GetModel", "StartModel", "StopModel", "WatchModel")),
 }
@@ -64,6 +66,14 @@ ADMIN_ONLY: dict[str, Message] = {
     f"{MODELS}StopModel": model_pb2.StopModelRequest(name=MODEL, force=True),
     f"{ACCOUNTS}CreateAccount": account_pb2.CreateAccountRequest(account_id="of-a-user"),
     f"{ACCOUNTS}ListAccounts": account_pb2.ListAccountsRequest(),
+    f"{ACCOUNTS}GrantCredits": billing_pb2.GrantCreditsRequest(
+        account="accounts/neighbour", amount_microcredits=1, reason="for me"
+    ),
+    f"{ACCOUNTS}RefundCredits": billing_pb2.RefundCreditsRequest(session="sessions/0123", reason="for me"),
+    f"{ACCOUNTS}CorrectBalance": billing_pb2.CorrectBalanceRequest(
+        account="accounts/neighbour", amount_microcredits=1, reason="for me"
+    ),
+    f"{ACCOUNTS}SetPrice": billing_pb2.SetPriceRequest(price=billing_pb2.Price(model=f"models/{MODEL}")),
 }
 # What names an account or a key, here the administrator's own.
 LOCAL, LOCAL_KEY = "accounts/local", "accounts/local/keys/0123"
@@ -73,6 +83,9 @@ NAMES_ACCOUNT: dict[str, Message] = {
     f"{ACCOUNTS}CreateApiKey": account_pb2.CreateApiKeyRequest(account=LOCAL),
     f"{ACCOUNTS}ListApiKeys": account_pb2.ListApiKeysRequest(account=LOCAL),
     f"{ACCOUNTS}ListAuditEvents": account_pb2.ListAuditEventsRequest(account=LOCAL),
+    f"{ACCOUNTS}ListLedgerEntries": billing_pb2.ListLedgerEntriesRequest(account=LOCAL),
+    f"{ACCOUNTS}GetUsageReport": billing_pb2.GetUsageReportRequest(account=LOCAL),
+    f"{ACCOUNTS}ListPrices": billing_pb2.ListPricesRequest(account=LOCAL),
 }
 NAMES_KEY: dict[str, Message] = {
     f"{ACCOUNTS}GetApiKey": account_pb2.GetApiKeyRequest(name=LOCAL_KEY),
@@ -95,6 +108,7 @@ def of_account(session: str) -> dict[str, Message]:
         ),
         f"{SESSIONS}WatchSession": session_pb2.WatchSessionRequest(name=session),
         f"{SESSIONS}HeartbeatSession": session_pb2.HeartbeatSessionRequest(name=session),
+        f"{ACCOUNTS}GetReceipt": billing_pb2.GetReceiptRequest(session=session),
         f"{INFERENCE}Generate": inference_pb2.GenerateRequest(model=MODEL, session=session, input=some),
         f"{INFERENCE}GenerateBatch": inference_pb2.GenerateBatchRequest(model=MODEL, session=session, inputs=[some]),
     }

@@ -13,8 +13,6 @@ from grpc_status import rpc_status
 from tests.integration.api.conftest import MODEL, Wire, wire_to
 from tests.server_process import ServerProcess
 from tidemill.v1 import (
-    account_pb2_grpc,
-    billing_pb2,
     inference_pb2,
     job_pb2,
     job_pb2_grpc,
@@ -246,11 +244,10 @@ def test_a_model_is_not_asked_for_by_what_is_no_name(wire: Wire) -> None:
 
 
 def test_what_is_drafted_answers_unimplemented_and_only_to_a_valid_key(server: ServerProcess, wire: Wire) -> None:
-    jobs, accounts = job_pb2_grpc.JobServiceStub(wire.channel), account_pb2_grpc.AccountServiceStub(wire.channel)
+    jobs = job_pb2_grpc.JobServiceStub(wire.channel)
     calls: list[Callable[..., object]] = [
         lambda **more: jobs.GetJob(job_pb2.GetJobRequest(), **more),
         lambda **more: list(jobs.WatchJob(job_pb2.WatchJobRequest(), **more)),
-        lambda **more: accounts.ListLedgerEntries(billing_pb2.ListLedgerEntriesRequest(), **more),
     ]
     for call in calls:
         refusal = refusal_of(lambda call=call: call(metadata=wire.metadata))

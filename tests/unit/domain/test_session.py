@@ -22,6 +22,7 @@ def pending(**changes: object) -> Session:
         "price_microcredits_per_second": PRICE,
         "create_ms": 1_000,
         "holders": ("h",),
+        "held_microcredits": 10**12,
     }
     return Session(**(fields | changes))
 

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from tidemill_services.store.migrations.append_only import drop_append_only, refuse_changes
+
 revision = "0002"
 down_revision = "0001"
 
@@ -46,14 +48,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sequence", name=op.f("pk_audit_events")),
     )
     op.create_index("ix_audit_events_account", "audit_events", ["account_id", "sequence"])
-    _refuse_changes("audit_events")
+    refuse_changes("audit_events")
 
 
 def downgrade() -> None:
     """Drop them."""
-    op.drop_table("audit_events")  # with its triggers
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION refuse_change_of_audit_events()")
+    drop_append_only("audit_events")
     op.drop_table("limit_slices")
     op.drop_index("ix_sessions_open_account", table_name="sessions")
     op.drop_index("ix_api_keys_admin", table_name="api_keys")
@@ -64,23 +64,3 @@ def downgrade() -> None:
     for name in ("old_secret_expire_ms", "old_secret_hash", "secret_id", "scopes"):
         op.drop_column("api_keys", name)
     op.drop_column("accounts", "use_cache")
-
-
-def _refuse_changes(table: str) -> None:
-    """Have the database itself refuse to change or remove a row."""
-    sentence = f"{table} is append-only"
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute(
-            f"CREATE FUNCTION refuse_change_of_{table}() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{sentence}'; END $$"
-        )
-        op.execute(
-            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_{table}()"
-        )
-        return
-    for event in ("UPDATE", "DELETE"):
-        op.execute(
-            f"CREATE TRIGGER {table}_no_{event.lower()} BEFORE {event} ON {table} "
-            f"BEGIN SELECT RAISE(ABORT, '{sentence}'); END"
-        )
