@@ -16,7 +16,7 @@ from tidemill_services.catalogue import resolve_model
 from tidemill_services.domain.audit import changes_between
 from tidemill_services.domain.errors import DrainingError, FieldInvalidError, RoleRequiredError
 from tidemill_services.domain.session import EndReason
-from tidemill_services.store import audit, model_views, models, sessions
+from tidemill_services.store import audit, model_views, models, prices, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.topics import model_topic
 
@@ -44,10 +44,13 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
                 f"page_size is {request.page_size}; it may be 0 to {MAX_PAGE_SIZE}.", field="page_size"
             )
         size = request.page_size or DEFAULT_PAGE_SIZE
-        views = await self._database.read(model_views.list_model_views)
+        account_id = current_caller().account_id
+        views, price_list = await self._database.read(
+            lambda tx: (model_views.list_model_views(tx), prices.current_prices(tx, account_id))
+        )
         rest = [view for view in views if view.name > request.page_token]
         return model_pb2.ListModelsResponse(
-            models=[model_message(view) for view in rest[:size]],
+            models=[model_message(view, price_list[view.name]) for view in rest[:size]],
             next_page_token=rest[size - 1].name if len(rest) > size else "",
         )
 
@@ -58,7 +61,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         caller, name = current_caller(), convert.model_id(request.name, "name")
 
         def get(tx: Transaction) -> model_pb2.Model:
-            return model_message(model_views.get_model_view(tx, resolve_model(tx, caller, name, "name").name))
+            return _model_now(tx, resolve_model(tx, caller, name, "name").name, caller.account_id)
 
         return await self._database.read(get)
 
@@ -71,7 +74,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         def start(tx: Transaction) -> model_pb2.Model:
             model = resolve_model(tx, caller, name, "name").name
             models.want_model(tx, model)
-            return model_message(model_views.get_model_view(tx, model))
+            return _model_now(tx, model, caller.account_id)
 
         key = request_key(caller, "StartModel", request, request.request_id)
         return await self._database.write(once, key, model_pb2.Model, start)
@@ -98,7 +101,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
                     resource=f"models/{model}",
                     changes=changes_between({}, {"force": True}),
                 )
-            return model_message(model_views.get_model_view(tx, model))
+            return _model_now(tx, model, caller.account_id)
 
         key = request_key(caller, "StopModel", request, request.request_id)
         return await self._database.write(once, key, model_pb2.Model, stop)
@@ -108,13 +111,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> AsyncIterator[model_pb2.WatchModelResponse]:
         """Stream the model now, at each change, and as a sign of life."""
         asked = convert.model_id(request.name, "name")
-        name = (await self._database.read(resolve_model, current_caller(), asked, "name")).name
+        caller = current_caller()
+        name = (await self._database.read(resolve_model, caller, asked, "name")).name
         sequence_number = 0
         last: model_pb2.Model | None = None
         sent_at = 0.0
         async with aclosing(self._database.changes(model_topic(name), poll_seconds=LOOK_AGAIN_SECONDS)) as changes:
             async for _ in changes:
-                message = model_message(await self._database.read(model_views.get_model_view, name))
+                message = await self._database.read(_model_now, name, caller.account_id)
                 if self._is_draining():
                     raise DrainingError(retry_after_seconds=1)
                 if message == last and time.monotonic() - sent_at < KEEP_ALIVE_SECONDS:
@@ -122,3 +126,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
                 last, sent_at = message, time.monotonic()
                 sequence_number += 1
                 yield model_pb2.WatchModelResponse(sequence_number=sequence_number, model=message)
+
+
+def _model_now(tx: Transaction, name: str, account_id: str) -> model_pb2.Model:
+    return model_message(model_views.get_model_view(tx, name), prices.price_of(tx, name, account_id))

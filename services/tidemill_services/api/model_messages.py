@@ -4,6 +4,7 @@ from tidemill.v1 import model_pb2
 from tidemill_models.manifest import Manifest
 from tidemill_services.api.convert import duration, timestamp
 from tidemill_services.domain.model import ModelState, ModelView, StartPhase
+from tidemill_services.domain.price import Price
 
 MODEL_STATES = {
     ModelState.STOPPED: model_pb2.Model.STATE_STOPPED,
@@ -21,8 +22,8 @@ START_PHASES = {
 }
 
 
-def model_message(view: ModelView) -> model_pb2.Model:
-    """A model as a caller may see it."""
+def model_message(view: ModelView, price: Price) -> model_pb2.Model:
+    """A model as a caller may see it, with what it costs that caller."""
     manifest = Manifest.from_json(view.record.manifest_json)
     return model_pb2.Model(
         name=f"models/{view.name}",
@@ -40,9 +41,9 @@ def model_message(view: ModelView) -> model_pb2.Model:
         open_sessions=view.open_sessions,
         demand=view.demand,
         prices=model_pb2.ModelPrices(
-            session_microcredits_per_second=manifest.prices.session_per_second,
-            input_microcredits_per_million_tokens=manifest.prices.input_per_million_tokens,
-            output_microcredits_per_million_tokens=manifest.prices.output_per_million_tokens,
+            session_microcredits_per_second=price.session_microcredits_per_second,
+            input_microcredits_per_million_tokens=price.input_microcredits_per_million_tokens,
+            output_microcredits_per_million_tokens=price.output_microcredits_per_million_tokens,
         ),
         chat_templates=_template_names(manifest),
         roles=manifest.chat.roles if manifest.chat else (),
