@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
+from tests.funds import grant
 from tidemill_services.domain.api_key import ApiKey
 from tidemill_services.store import accounts, sessions, tables
 from tidemill_services.store.database import Database, Transaction
@@ -74,6 +75,7 @@ async def figures(name: str, database: Database, seconds: float) -> AsyncIterato
     """Measure one database."""
     await database.write(add_model)
     await database.write(accounts.create_account, "bench", "")
+    await database.write(grant, "bench")
     keys: list[ApiKey] = [
         (await database.write(accounts.create_api_key, "bench", b"secret"))[0] for _ in range(NUM_CALLERS)
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from tests.bench.platform.load import Load
+from tests.funds import grant
 from tidemill_models.package import load_package
 from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_services.catalogue import Catalogue
@@ -53,6 +54,7 @@ async def _measure(folder: Path, package: Path, num_admissions: int) -> float:
             package_path=str(package),
         )
         await database.write(accounts.create_account, "bench", "")
+        await database.write(grant, "bench")
         key, api_key = await database.write(accounts.create_api_key, "bench", _SECRET)
         who = {"account_id": "bench", "key_id": key.key_id, "model": name, "holder": "bench"}
         await database.write(sessions.start_session, **who, price_microcredits_per_second=1)
