@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.databases import database_url, postgres_server
+from tests.funds import grant
 from tests.integration.scaler.platform import manifest_json
 from tidemill_services.store import accounts, models, sessions
 from tidemill_services.store.database import Database, Transaction
@@ -75,6 +76,7 @@ async def mill(database_url: str) -> AsyncIterator[Mill]:
     began_ms = await database.read(_now_ms) + 1_000
     opened = Mill(database, began_ms)
     await database.write(accounts.create_account, "someone", "Someone")
+    await database.write(grant, "someone")
     api_key, _ = await database.write(accounts.create_api_key, "someone", b"secret")
     opened.key_id = api_key.key_id
     await opened.register("tide", max_replicas=4)
