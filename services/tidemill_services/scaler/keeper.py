@@ -208,9 +208,9 @@ class ReplicaKeeper:
             self.end_now()
 
     async def _end_when_told(self, process: LaunchedReplica) -> None:
-        """Drain a replica that answers; kill one that has not begun, or that takes too long."""
+        """Drain a replica that answers; kill one that has not begun, shows no life, or takes too long."""
         await self._ending.wait()
-        if self.was_ready and not self._lost_record.is_set():
+        if self.was_ready and self._is_responsive and not self._lost_record.is_set():
             try:
                 async with asyncio.timeout(STOP_ROUTING_SECONDS):
                     await self._write_state(ReplicaState.DRAINING, 1.0, "It finishes what runs.", process)
