@@ -261,10 +261,10 @@ async def test_a_replica_whose_engine_stays_dead_is_lost_in_the_end() -> None:
 async def test_a_replica_that_stood_still_as_a_whole_excuses_its_engine_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replica, "EXCUSE_SECONDS", 3.0)
+    monkeypatch.setattr(replica, "EXCUSE_SECONDS", 2.0)
     async with served_engine() as served, served.client() as client:
         await until(lambda: client.status.takes_generations)
-        time.sleep(1.5)  # noqa: ASYNC251 -- nothing of this process runs
+        time.sleep(1.2)  # noqa: ASYNC251 -- nothing of this process runs
         served.engine.responsive = False
         await asyncio.sleep(0.2)
         assert client.status.responsive
@@ -276,7 +276,7 @@ async def test_a_process_that_stood_still_itself_ends_no_stream() -> None:
     async with served_engine(settings) as served, served.client(Patience(stale=1.0, silence=1.5)) as client:
         stream = client.generate(REQUEST)
         await until(lambda: len(served.engine.requests) == 1)
-        time.sleep(3)  # noqa: ASYNC251 -- nothing of this process runs, nor is anything read
+        time.sleep(2)  # noqa: ASYNC251 -- nothing of this process runs, nor is anything read
         served.engine.make("still here")
         assert (await anext(stream)).text == "still here"
         await stream.aclose()
