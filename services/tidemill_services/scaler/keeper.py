@@ -168,6 +168,9 @@ class ReplicaKeeper:
         process.kill()
 
     async def _note(self, status: ReplicaStatus, process: LaunchedReplica) -> None:
+        if status.responsive != self._is_responsive:
+            what = "shows life again" if status.responsive else "shows no life: what ran there has ended"
+            self._log.warning("replica %s %s", self.replica_id, what)
         self._is_responsive = status.responsive
         if status.phase is ReplicaPhase.FAILED:
             self._failure = status.detail  # it ends by itself now
