@@ -63,7 +63,7 @@ async def give_up(server: ServerProcess, callers: Callers, stop_life: Callable[[
     unshown = asyncio.create_task(callers.generate(5))
     ends = asyncio.gather(*(read(*pair) for pair in zip(calls, answers, strict=True)))
     while gauges(server)["tidemill_ready_replicas"]:
-        assert time.monotonic() - stopped < bound(6, busy=40)
+        assert time.monotonic() - stopped < bound(7, busy=40)
         await asyncio.sleep(0.02)
     not_ready_after = time.monotonic() - stopped
     await ends
