@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 MODELS = Path(__file__).parent / "models"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -39,15 +40,17 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(data_dir: Path, *arguments: str, **environment: str) -> Iterator[ServerProcess]:
+def server_process(
+    data_dir: Path, *arguments: str, program: str = "tidemill_services", **environment: str
+) -> Iterator[ServerProcess]:
     """A server on free ports with its data in `data_dir`, the test models registered; stopped at the end."""
-    command = [sys.executable, "-m", "tidemill_services", "serve", "--json", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", program, "serve", "--json", "--data-dir", str(data_dir)]
     command += ["--port", "0", "--http-port", "0", "--admin-port", "0", "--models", str(MODELS), *arguments]
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"
     environ = {**os.environ, "TIDEMILL_CONFIG": str(data_dir / "config.toml"), **environment}
     with log.open("a") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environ, cwd=ROOT)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

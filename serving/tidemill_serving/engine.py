@@ -126,5 +126,8 @@ class Engine(Protocol):
     def is_responsive(self) -> bool:
         """Whether the engine's thread showed life within max(5 s, 5 times its longest step of that kind so far)."""
 
+    def last_life(self) -> float:
+        """When the engine's thread showed life last, on the clock of `time.monotonic`."""
+
     def close(self) -> None:
         """Abort what runs, end the thread, free the model. Returns when the thread has ended (at most 10 s)."""

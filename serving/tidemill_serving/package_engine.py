@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +61,10 @@ class PackageEngine:
     def is_responsive(self) -> bool:
         """Whether the engine lives; reading a package takes what the disk takes."""
         return self._engine is None or self._engine.is_responsive()
+
+    def last_life(self) -> float:
+        """When the engine showed life last; while there is none, it does now."""
+        return time.monotonic() if self._engine is None else self._engine.last_life()
 
     def close(self) -> None:
         """Close the engine, or see to it that none is started any more."""

@@ -128,7 +128,7 @@ def children_of(pid: int) -> list[int]:
 
 def replicas_of(server: ServerProcess) -> list[int]:
     """The server's replicas, by their process ids."""
-    return [pid for pid in children_of(server.process.pid) if b"tidemill_serving" in _command(pid)]
+    return [pid for pid in children_of(server.process.pid) if b"--replica-id" in _command(pid)]
 
 
 def is_alive(pid: int) -> bool:

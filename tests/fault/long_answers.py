@@ -42,10 +42,12 @@ def _digest(file: Path) -> str:
 
 
 @contextmanager
-def long_server_process(folder: Path, *arguments: str, slots: int = 8) -> Iterator[ServerProcess]:
+def long_server_process(
+    folder: Path, *arguments: str, slots: int = 8, program: str = "tidemill_services", **environment: str
+) -> Iterator[ServerProcess]:
     """A server with `long-llama` on the fake device, 5 ms a token; its data stay in `folder` for a next life."""
     if not (folder / "models").exists():
         long_package(folder / "models", slots=slots)
     options = ("--replica-device", "fake", "--models", str(folder / "models"))
-    with server_process(folder / "data", *options, *arguments) as server:
+    with server_process(folder / "data", *options, *arguments, program=program, **environment) as server:
         yield server

@@ -54,15 +54,33 @@ async def rest_of(stream: EngineStream) -> int:
     return sum([output.num_tokens async for output in stream])
 
 
-async def test_a_replica_that_stands_still_is_lost_after_the_patience_of_its_caller() -> None:
+async def test_a_replica_that_stands_still_ends_its_streams_and_is_lost_after_the_patience_of_its_caller() -> None:
     async with replica_process(tick_ms=5) as replica, replica.client(Patience(silence=6.0)) as client:
         stream = client.generate(LONG)
         await anext(stream)
         replica.process.send_signal(signal.SIGSTOP)
         stopped = time.monotonic()
-        with pytest.raises(ReplicaLostError, match="said nothing for 6 s"):
+        with pytest.raises(ReplicaLostError, match="it shows no life"):
             await rest_of(stream)
-        assert 5.5 < time.monotonic() - stopped < 20
+        assert 4.5 < time.monotonic() - stopped < 20
+        await until(lambda: not client.status.connected, seconds=20)
+        assert "it said nothing for 6 s" in client.status.detail
+        assert time.monotonic() - stopped > 5.5
+
+
+async def test_a_replica_that_stood_still_frees_the_slots_of_what_was_given_up() -> None:
+    async with replica_process(slots=4, tick_ms=50) as replica, replica.client(Patience(stale=3.0)) as client:
+        given_up = [client.generate(LONG) for _ in range(4)]  # 50 s, unless they are aborted
+        for stream in given_up:
+            await anext(stream)
+        replica.process.send_signal(signal.SIGSTOP)
+        for stream in given_up:
+            with pytest.raises(ReplicaLostError):
+                await rest_of(stream)
+        replica.process.send_signal(signal.SIGCONT)
+        await until(lambda: client.status.takes_generations and not client.status.load.num_running, seconds=20)
+        outputs = [output async for output in client.generate(EngineRequest([40], 5))]
+        assert outputs[-1].num_completion_tokens == 5
 
 
 async def test_a_replica_that_stood_still_for_a_moment_goes_on() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.fault.callers import Callers, callers_of, read
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
 from tests.fault.test_vanishing_clients import http_stream
+from tests.keys import make_key
 from tests.scale import IS_FULL, count
 from tests.server_process import ServerProcess
 
@@ -24,27 +25,51 @@ SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0
 PATIENCE_SECONDS = count(4, full=60)
 
 
+NUM_SAMPLES = count(5, full=100)
+NUM_TOKENS = count(250, full=5_000)  # of each reader: they are made for as long as the samples take
+
+
+@pytest.fixture
+def roomy_server(tmp_path: Path) -> Iterator[tuple[ServerProcess, str]]:
+    """A server with a slot for everybody, and the key of another account."""
+    data = tmp_path / "data"
+    data.mkdir()
+    neighbours_key = make_key(data, "neighbour")
+    with long_server_process(
+        tmp_path, "--reader-patience", "600", "--stop-grace", "1", slots=NUM_READERS + 2
+    ) as server:
+        yield server, neighbours_key
+
+
 async def test_readers_that_stopped_hold_no_slot_once_their_answers_are_made(
-    long_server: ServerProcess, note: Callable[..., None]
+    roomy_server: tuple[ServerProcess, str], note: Callable[..., None]
 ) -> None:
-    async with callers_of(long_server) as others:
+    """And while these are made, they hold nobody up more than those who read."""
+    server, neighbours_key = roomy_server
+    async with Callers(server.grpc, neighbours_key) as others, callers_of(server) as readers:
+        await others.start()
         await others.generate(5)
-        alone = [await _seconds(others, 20) for _ in range(count(5, full=100))]
-        async with Callers(long_server.grpc, long_server.api_key, SMALL_WINDOW) as stopped:
-            calls = [stopped.call(count(160, full=1_000)) for _ in range(NUM_READERS)]
-            await asyncio.sleep(0.5)
-            beside = [await _seconds(others, 20) for _ in range(count(5, full=100))]
+        alone = await _samples(others)
+        reading = [asyncio.create_task(readers.generate(NUM_TOKENS)) for _ in range(NUM_READERS)]
+        beside_reading = await _samples(others)
+        answers = await asyncio.gather(*reading)
+        async with Callers(server.grpc, server.api_key, SMALL_WINDOW) as stopped:
+            calls = [stopped.call(NUM_TOKENS, seconds=None) for _ in range(NUM_READERS)]
+            beside_stopped = await _samples(others)
             await asyncio.to_thread(
-                wait_for, long_server, {"tidemill_leased_places": 0, "tidemill_replica_slots_used": 0}, 120
+                wait_for, server, {"tidemill_leased_places": 0, "tidemill_replica_slots_used": 0}, 240
             )
-            buffered = gauges(long_server)["tidemill_buffered_bytes"]
+            beside_made = await _samples(others)
+            buffered = gauges(server)["tidemill_buffered_bytes"]
             assert 0 < buffered < NUM_READERS << 20  # the answers are here, and nobody has read them
-            answers = await asyncio.gather(*(read(call) for call in calls))
-        assert {answer.ending for answer in answers} == {"LENGTH"}  # whoever reads on in time gets all of it
-        assert all(answer.num_tokens == answer.end.usage.completion_tokens for answer in answers if answer.end)
+            answers += await asyncio.gather(*(read(call) for call in calls))
+    assert {answer.ending for answer in answers} == {"LENGTH"}  # whoever reads on in time gets all of it
+    assert all(answer.num_tokens == answer.end.usage.completion_tokens for answer in answers if answer.end)
     note(
         others_alone=times(alone),
-        others_beside_the_stopped=times(beside),
+        others_beside_as_many_that_read=times(beside_reading),
+        others_beside_the_stopped=times(beside_stopped),
+        others_beside_the_stopped_once_all_is_made=times(beside_made),
         buffered=f"{buffered / NUM_READERS:,.0f} bytes a reader",
     )
 
@@ -114,10 +139,14 @@ async def test_readers_that_stopped_over_http_are_cut_by_the_systems_timer(
     note(cut_after=f"{cut:.2f} s")
 
 
-async def _seconds(callers: Callers, max_tokens: int) -> float:
-    began = time.monotonic()
-    assert (await callers.generate(max_tokens)).ending == "LENGTH"
-    return time.monotonic() - began
+async def _samples(callers: Callers) -> list[float]:
+    """How long each of some short answers took, one after the other."""
+    seconds = []
+    for _ in range(NUM_SAMPLES):
+        began = time.monotonic()
+        assert (await callers.generate(20)).ending == "LENGTH"
+        seconds.append(time.monotonic() - began)
+    return seconds
 
 
 async def _read_slowly(callers: Callers) -> None:

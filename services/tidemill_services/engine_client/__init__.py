@@ -3,10 +3,10 @@
 `ReplicaClient` holds the one stream to a replica; `generate` gives an `EngineStream` for each generation on it.
 """
 
-from tidemill_services.engine_client.client import Patience, ReplicaClient
+from tidemill_services.engine_client.client import ReplicaClient
+from tidemill_services.engine_client.life import Patience
 from tidemill_services.engine_client.stream import Backlog, EngineStream
 from tidemill_services.engine_client.types import (
-    NO_LIFE_SECONDS,
     EngineFinish,
     EngineOutput,
     EngineRequest,
@@ -17,7 +17,6 @@ from tidemill_services.engine_client.types import (
 )
 
 __all__ = [
-    "NO_LIFE_SECONDS",
     "Backlog",
     "EngineFinish",
     "EngineOutput",

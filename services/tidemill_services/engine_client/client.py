@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -11,44 +11,18 @@ import grpc.aio
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill.engine.v1 import engine_pb2_grpc
 from tidemill_services.domain.errors import ReplicaLostError
+from tidemill_services.engine_client.channel import lost_sentence, open_channel
+from tidemill_services.engine_client.life import LOOK_SECONDS, Patience, SignsOfLife
 from tidemill_services.engine_client.stream import Backlog, EngineStream
-from tidemill_services.engine_client.types import (
-    NO_LIFE_SECONDS,
-    EngineRequest,
-    ReplicaLoad,
-    ReplicaPhase,
-    ReplicaStatus,
-)
+from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStatus
 from tidemill_services.engine_client.wire import read_load, read_status, write_abort, write_submit
-from tidemill_services.tls.replica_tls import REPLICA_NAME, ReplicaTls
+from tidemill_services.tls.replica_tls import ReplicaTls
 
-_CHECK_SECONDS = 0.5
 _DRAIN_CALL_SECONDS = 5.0
-_MAX_MESSAGE_BYTES = 32 << 20  # the replica's side has the same limit
-_PLAIN_OPTIONS = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # a client never shares the connection of an earlier one
-)
-# Replicas come and go with their addresses, so that all are known by one name.
-_TLS_OPTIONS = (*_PLAIN_OPTIONS, ("grpc.ssl_target_name_override", REPLICA_NAME))
+_NO_LIFE = "it shows no life"
 _NOT_OPEN = ReplicaStatus(
     ReplicaPhase.LOADING, 0.0, "The replica is not connected yet.", responsive=False, connected=False
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a client bears a replica that shows no life, in seconds."""
-
-    open: float = 10.0  # until its first status; it opens its port first of all, so this is ample
-    stale: float = NO_LIFE_SECONDS  # it says something every second; then it counts as not responsive
-    silence: float = 15.0  # then it is lost
-    unresponsive: float = 60.0  # the same of one that speaks, and whose engine shows no life
 
 
 class ReplicaClient:
@@ -73,18 +47,15 @@ class ReplicaClient:
         self._outgoing_came = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._is_lost = False
-        self._heard_at = 0.0
-        self._checked_at = 0.0
-        self._unresponsive_since: float | None = None
 
     async def open(self) -> None:
         """Connect; returns with the replica's first status. Raises ReplicaLostError."""
         self._loop = asyncio.get_running_loop()
-        self._channel = await self._open_channel()
+        self._channel = await open_channel(self._address, self._tls)
         self._stub = engine_pb2_grpc.EngineServiceStub(self._channel)
         self._call = self._stub.Connect(self._requests(), metadata=self._metadata)
-        self._heard_at = self._checked_at = self._loop.time()
-        self._check = self._loop.call_later(_CHECK_SECONDS, self._check_signs_of_life)
+        self._life = SignsOfLife(self._patience, self._loop.time())
+        self._next_look = self._loop.call_later(LOOK_SECONDS, self._look_for_life)
         self._reader = asyncio.create_task(self._read(), name=f"replica-{self._address}")
         first_status = self._changed
         try:
@@ -98,18 +69,6 @@ class ReplicaClient:
         if self._is_lost:
             await self.close()
             raise ReplicaLostError(self._status.detail)
-
-    async def _open_channel(self) -> grpc.aio.Channel:
-        scheme, _, place = self._address.rpartition("://")
-        if not scheme:
-            return grpc.aio.insecure_channel(place, options=_PLAIN_OPTIONS)
-        if self._tls is None:
-            raise ReplicaLostError(self._sentence("it speaks TLS, and TIDEMILL_REPLICA_TLS_CA is not set here"))
-        try:
-            credentials = await asyncio.to_thread(self._tls.read_credentials)
-        except OSError as error:
-            raise ReplicaLostError(self._sentence(f"our certificate for it cannot be read: {error}")) from error
-        return grpc.aio.secure_channel(place, credentials, options=_TLS_OPTIONS)
 
     async def close(self) -> None:
         """End the stream, and with it what runs on it; fine twice, and when it was never opened."""
@@ -149,9 +108,14 @@ class ReplicaClient:
             await changed.wait()
 
     def generate(self, request: EngineRequest) -> EngineStream:
-        """Start a generation. Raises ReplicaLostError when the replica is not connected; the stream tells the rest."""
+        """Start a generation; the stream tells what becomes of it.
+
+        Raises ReplicaLostError when the replica is not connected or shows no life.
+        """
         if not self._status.connected:
             raise ReplicaLostError(self._status.detail)
+        if not self._status.responsive:
+            raise ReplicaLostError(self._sentence(_NO_LIFE))
         sequence_id = self._last_sequence_id = self._last_sequence_id + 1
         self._send(write_submit(sequence_id, request))
         stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget, self._backlog)
@@ -191,7 +155,7 @@ class ReplicaClient:
         cause = "it ended the connection"
         try:
             async for response in self._call:
-                self._heard_at = self._loop.time()
+                self._life.heard(self._loop.time())
                 if response.HasField("step"):
                     self._take_step(response.step)
                 else:
@@ -215,10 +179,11 @@ class ReplicaClient:
         status = read_status(message)
         self._load, self._status_now = status.load, None
         if status.responsive:
-            self._unresponsive_since = None
-        elif self._unresponsive_since is None:
-            self._unresponsive_since = self._heard_at
-        self._show(replace(status, load=ReplicaLoad()))
+            self._life.engine_lives()
+            self._show(replace(status, load=ReplicaLoad()))
+        else:
+            self._life.engine_is_silent(message.silent_for.ToMilliseconds() / 1000, self._loop.time())
+            self._show_no_life(replace(status, load=ReplicaLoad()))
 
     def _show(self, status: ReplicaStatus) -> None:
         if status != self._status:
@@ -226,35 +191,42 @@ class ReplicaClient:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    def _check_signs_of_life(self) -> None:
+    def _look_for_life(self) -> None:
+        self._next_look = self._loop.call_later(LOOK_SECONDS, self._look_for_life)
         now = self._loop.time()
-        if now - self._checked_at > 2 * _CHECK_SECONDS + 1.0:
-            self._heard_at = now  # we stood still ourselves; what it said meanwhile is not read yet
-        self._checked_at = now
-        self._check = self._loop.call_later(_CHECK_SECONDS, self._check_signs_of_life)
-        patience = self._patience
-        silence = now - self._heard_at
-        if silence > patience.silence:
-            self._lose(f"it said nothing for {patience.silence:g} s")
-        elif silence > patience.stale and self._status.responsive:  # until its next status says otherwise
-            self._show(replace(self._status, responsive=False))
-        elif self._unresponsive_since is not None and now - self._unresponsive_since > patience.unresponsive:
-            self._lose(f"its engine showed no life for {patience.unresponsive:g} s")
+        self._life.look()
+        if cause := self._life.why_lost(now):
+            self._lose(cause)
+        elif self._life.is_silent(now) and self._status.responsive:  # until its next status says otherwise
+            self._show_no_life(self._status)
+
+    def _show_no_life(self, status: ReplicaStatus) -> None:
+        """Let nothing new come here, and give up what runs; should the replica come back, its slots are free.
+
+        What it then still says of these sequences belongs to nobody.
+        """
+        self._show(self._without_life(status))  # first: the places that the streams give back are not leased again
+        for sequence_id, stream in tuple(self._streams.items()):
+            self._send_abort(sequence_id)
+            stream.fail(ReplicaLostError(self._sentence(_NO_LIFE)))
+
+    def _without_life(self, status: ReplicaStatus) -> ReplicaStatus:
+        return replace(status, responsive=False, last_life=self._status.last_life or self._life.last_life)
 
     def _lose(self, cause: str) -> None:
         """End everything on this connection; only the first cause counts."""
         if self._is_lost:
             return
         self._is_lost = True
-        self._check.cancel()
+        self._next_look.cancel()
         self._outgoing_came.set()
         self._call.cancel()
-        self._show(replace(self._status, detail=self._sentence(cause), responsive=False, connected=False))
+        self._show(replace(self._without_life(self._status), detail=self._sentence(cause), connected=False))
         for stream in tuple(self._streams.values()):
             stream.fail(ReplicaLostError(self._status.detail))
 
     def _sentence(self, cause: str) -> str:
-        return f"The replica at {self._address} was lost: {cause}. Try again."
+        return lost_sentence(self._address, cause)
 
 
 def _cause(error: grpc.aio.AioRpcError) -> str:

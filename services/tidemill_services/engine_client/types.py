@@ -7,8 +7,6 @@ from enum import StrEnum
 from tidemill_services.domain.errors import QueueFullError
 from tidemill_telemetry.call_record import Origin
 
-NO_LIFE_SECONDS = 5.0  # an engine that shows no life for so long, at least, is not responsive
-
 
 class EngineFinish(StrEnum):
     """Why a replica ended a generation."""
@@ -82,6 +80,7 @@ class ReplicaStatus:
     responsive: bool  # whether its engine shows life
     connected: bool
     load: ReplicaLoad = ReplicaLoad()
+    last_life: float | None = None  # when it showed life last, by `time.monotonic`; None while it is responsive
 
     @property
     def takes_generations(self) -> bool:

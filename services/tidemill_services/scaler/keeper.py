@@ -10,9 +10,9 @@ from typing import Any
 from tidemill_services.domain.errors import ReplicaLostError, StoreUnavailableError
 from tidemill_services.domain.replica import ReplicaState
 from tidemill_services.domain.scaling import StartPolicy
-from tidemill_services.engine_client import NO_LIFE_SECONDS, ReplicaPhase, ReplicaStatus
+from tidemill_services.engine_client import ReplicaPhase, ReplicaStatus
 from tidemill_services.scaler.launcher import Connect, LaunchedReplica, Launcher, LaunchFailedError, LaunchSpec
-from tidemill_services.store.database import Database
+from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.hosts import Assignment
 from tidemill_services.store.replicas import register_replica, remove_replica, update_replica
 from tidemill_telemetry.logs import about
@@ -63,6 +63,7 @@ class ReplicaKeeper:
         self._noting = asyncio.Lock()  # states are noted in their order
         self._ready_at: float | None = None  # when it first was, on the clock of `time.monotonic`
         self._is_responsive = True  # as it said last; lost while it was not, it is given up
+        self._last_life: float | None = None  # on the clock of `time.monotonic`; None while it is responsive
         self._failure = ""
         self._log = logging.LoggerAdapter(logger, about({"replica": self.replica_id, "model": self.model}))
         self._written: tuple[ReplicaState, float, str] | None = None
@@ -154,6 +155,7 @@ class ReplicaKeeper:
             else:
                 try:
                     async for status in connection.statuses():
+                        self._last_life = status.last_life
                         if status.connected:
                             num_failed = 0
                             await self._note(status, process)
@@ -166,6 +168,9 @@ class ReplicaKeeper:
         process.kill()
 
     async def _note(self, status: ReplicaStatus, process: LaunchedReplica) -> None:
+        if status.responsive != self._is_responsive:
+            what = "shows life again" if status.responsive else "shows no life: what ran there has ended"
+            self._log.warning("replica %s %s", self.replica_id, what)
         self._is_responsive = status.responsive
         if status.phase is ReplicaPhase.FAILED:
             self._failure = status.detail  # it ends by itself now
@@ -182,16 +187,22 @@ class ReplicaKeeper:
                 return
             if state is ReplicaState.READY and self._ready_at is None:
                 self._ready_at = time.monotonic()
-            try:
-                is_known = await self._write(
-                    update_replica,
+            last_life = self._last_life
+
+            def note(tx: Transaction) -> bool:  # which may be tried for as long as the store is away
+                silent_ms = 0 if last_life is None else round((time.monotonic() - last_life) * 1000)
+                return update_replica(
+                    tx,
                     self.replica_id,
                     state=now[0],
                     progress=now[1],
                     detail=detail,
                     address=process.address,
-                    silent_ms=0 if self._is_responsive else round(NO_LIFE_SECONDS * 1000),
+                    silent_ms=silent_ms,
                 )
+
+            try:
+                is_known = await self._write(note)
             except StoreUnavailableError:
                 return  # it ends, and is not noted any more
             self._written = now
@@ -200,9 +211,9 @@ class ReplicaKeeper:
             self.end_now()
 
     async def _end_when_told(self, process: LaunchedReplica) -> None:
-        """Drain a replica that answers; kill one that has not begun, or that takes too long."""
+        """Drain a replica that answers; kill one that has not begun, shows no life, or takes too long."""
         await self._ending.wait()
-        if self.was_ready and not self._lost_record.is_set():
+        if self.was_ready and self._is_responsive and not self._lost_record.is_set():
             try:
                 async with asyncio.timeout(STOP_ROUTING_SECONDS):
                     await self._write_state(ReplicaState.DRAINING, 1.0, "It finishes what runs.", process)

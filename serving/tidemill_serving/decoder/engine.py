@@ -116,6 +116,10 @@ class DecoderEngine:
         """Whether the engine's thread lives and what it does has not taken too long."""
         return self._thread.is_alive() and self._heartbeat.is_fresh()
 
+    def last_life(self) -> float:
+        """When the engine's thread began what it does."""
+        return self._heartbeat.last_beat()
+
     def close(self) -> None:
         """Abort what runs, end the thread, free the model. Returns when the thread has ended (at most 10 s)."""
         with self._changed:
@@ -160,6 +164,8 @@ class DecoderEngine:
                 start = time.monotonic()
                 self._device.extend(0, np.zeros(length, np.int64), 0)
                 self._chunks.saw_prefill(time.monotonic() - start, length)
+            # Callers' prompts come in longer pieces than these, and the first of those must not be taken for a wedge.
+            self._heartbeat.expect("prefill", self._chunks.longest_chunk_s)
             for num_rows in {1, self._settings.num_slots}:
                 self._device.decode(np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64))
         except DeviceError as error:

@@ -33,6 +33,15 @@ class Heartbeat:
             self._longest[self._work.kind] = max(took, self._longest.get(self._work.kind, 0.0))
         self._work = _Work(kind, now)
 
+    def expect(self, kind: str, seconds: float) -> None:
+        """Take it that work of this kind takes so long, although none was seen yet. Called by the engine's thread."""
+        self._longest[kind] = max(seconds, self._longest.get(kind, 0.0))
+
+    def last_beat(self) -> float:
+        """When the present work began, on this heart's clock; now, when nothing ever began."""
+        work = self._work
+        return self._clock() if work is None else work.since
+
     def is_fresh(self) -> bool:
         """Whether the present work has not taken too long."""
         work = self._work

@@ -141,6 +141,11 @@ class ChunkPolicy:
         if num_tokens >= SHORTEST_CHUNK:
             self._prefill_s_per_token = _smoothed(self._prefill_s_per_token, seconds / num_tokens)
 
+    @property
+    def longest_chunk_s(self) -> float:
+        """How long the longest piece of a prompt takes, by what was seen of shorter ones; 0 when nothing was."""
+        return self._max_length * self._prefill_s_per_token
+
     def length(self, num_left: int, *, others_decode: bool) -> int:
         """The length of the next piece of a prompt of which `num_left` tokens are left."""
         longest = self._max_length

@@ -19,6 +19,8 @@ from tidemill_telemetry.tracing import NoTracing, Tracing
 
 _log = logging.getLogger(__name__)
 
+STOOD_STILL_SECONDS = 1.0  # a look that comes so late says that the whole process did not run
+EXCUSE_SECONDS = 5.0  # as long as any step may take
 MAX_MESSAGE_BYTES = 32 << 20  # the control plane's side has the same limit
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -115,12 +117,20 @@ class Replica:
         return self._draining and (self._switchboard.num_running == 0 or self._given_up)
 
     async def _beat(self) -> None:
-        """Ask the engine whether it lives, show a change at once, and tell callers every few seconds anyway."""
+        """Ask the engine whether it lives, show a change at once, and tell callers every second or so anyway.
+
+        When this loop stood still, the engine's thread most likely did too: it is excused for a while.
+        """
         loop = asyncio.get_running_loop()
-        told_at = loop.time()
+        told_at = looked_at = loop.time()
+        excused_until = 0.0
         while True:
             await asyncio.sleep(self._settings.heartbeat_seconds)
-            responsive = self._engine.is_responsive()
+            late_seconds = loop.time() - looked_at - self._settings.heartbeat_seconds
+            looked_at = loop.time()
+            if late_seconds > STOOD_STILL_SECONDS:
+                excused_until = looked_at + EXCUSE_SECONDS
+            responsive = self._engine.is_responsive() or looked_at < excused_until
             changed = responsive != self._switchboard.responsive
             self._switchboard.responsive = responsive
             if changed:

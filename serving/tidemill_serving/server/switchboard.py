@@ -8,6 +8,7 @@ the way to the reader. The first step after a pause, and one in which a sequence
 import asyncio
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,7 +166,8 @@ class Switchboard:
 
     def _status(self) -> pb.ConnectResponse:
         stage, load = self.stage, self._engine.load()
-        return write_status(stage.phase, stage.progress, stage.detail, responsive=self.responsive, load=load)
+        silent_seconds = None if self.responsive else time.monotonic() - self._engine.last_life()
+        return write_status(stage.phase, stage.progress, stage.detail, silent_seconds=silent_seconds, load=load)
 
     def connect(self) -> Caller:
         """A new caller; its first message is the status."""

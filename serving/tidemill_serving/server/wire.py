@@ -76,11 +76,19 @@ def _read_origin(submit: pb.Submit) -> Origin | None:
     return Origin(origin.request_id, trace)
 
 
-def write_status(phase: Phase, progress: float, detail: str, *, responsive: bool, load: Load) -> pb.ConnectResponse:
-    """How the replica is, as its callers hear it."""
+def write_status(
+    phase: Phase, progress: float, detail: str, *, silent_seconds: float | None, load: Load
+) -> pb.ConnectResponse:
+    """How the replica is, as its callers hear it; `silent_seconds` is None while the engine shows life."""
     status = pb.Status(
-        phase=_PHASES[phase], progress=progress, detail=detail, load=_write_load(load), responsive=responsive
+        phase=_PHASES[phase],
+        progress=progress,
+        detail=detail,
+        load=_write_load(load),
+        responsive=silent_seconds is None,
     )
+    if silent_seconds is not None:
+        status.silent_for.FromMilliseconds(round(silent_seconds * 1000))
     return pb.ConnectResponse(status=status)
 
 

@@ -216,6 +216,14 @@ def test_any_thread_may_submit_and_abort(engine: Engine, listener: Listener) -> 
         assert ends[0].finish_reason in (FinishReason.LENGTH, FinishReason.CANCELLED, FinishReason.STOP)
 
 
+def test_an_engine_says_when_it_showed_life_last(engine: Engine, listener: Listener) -> None:
+    began = time.monotonic()
+    engine.submit(request(1, 3))
+    listener.wait_for_end_of(1)
+    assert began <= engine.last_life() <= time.monotonic()
+    assert engine.is_responsive()
+
+
 def test_close_ends_what_runs_and_takes_nothing_more(engine: Engine, listener: Listener) -> None:
     engine.submit(request(1, LONG))
     listener.wait_until(lambda: bool(listener.tokens_of(1)))

@@ -1,6 +1,7 @@
 """Server and client over a real connection; the engine is moved by hand, so that each moment can be chosen."""
 
 import asyncio
+import time
 
 import grpc
 import grpc.aio
@@ -19,6 +20,7 @@ from tidemill_services.engine_client import (
     ReplicaStatus,
 )
 from tidemill_serving.engine import FinishReason, Phase, SequenceOutput
+from tidemill_serving.server import replica
 from tidemill_serving.settings import ServerSettings
 
 REQUEST = EngineRequest(prompt_tokens=[5, 6], max_tokens=10)
@@ -194,22 +196,90 @@ async def test_a_silent_replica_gets_nothing_new_until_it_speaks_again() -> None
     settings = ServerSettings(status_seconds=3600, heartbeat_seconds=0.02)
     async with served_engine(settings) as served, served.client(Patience(stale=0.3, silence=60)) as client:
         assert client.status.takes_generations
-        async for status in client.statuses():
-            if not status.responsive:
-                break
+        stream = client.generate(REQUEST)
+        ended: list[bool] = []  # for each end of the stream, whether a generation could have been sent then
+        stream.on_end(lambda: ended.append(client.status.takes_generations))
+        with pytest.raises(ReplicaLostError, match="it shows no life"):
+            await anext(stream)
         assert client.status.connected
+        assert ended == [False]
+        with pytest.raises(ReplicaLostError, match="it shows no life"):
+            client.generate(REQUEST)
         served.engine.responsive = False
         await until_health(served.address, "NOT_SERVING")
         served.engine.responsive = True
         await until(lambda: client.status.takes_generations)
 
 
+async def test_what_a_replica_still_makes_of_given_up_streams_is_dropped_and_cancelled() -> None:
+    async with served_engine() as served, served.client() as client:
+        given_up = [client.generate(REQUEST) for _ in range(3)]
+        await until(lambda: len(served.engine.requests) == 3)
+        served.engine.make("shown ")
+        await until(lambda: client.num_buffered_bytes > 0)
+        served.engine.responsive = False
+        await until(lambda: not client.status.responsive)
+        assert client.num_streams == 0
+        served.engine.responsive = True
+        served.engine.make("late")
+        await until(lambda: sorted(served.engine.aborted) == [1, 2, 3])
+        await until(lambda: client.status.takes_generations)
+        stream = client.generate(REQUEST)
+        await until(lambda: 4 in served.engine.requests)
+        served.engine.make("new", 4)
+        assert (await anext(stream)).text == "new"
+        for old in given_up:
+            assert (await anext(old)).text == "shown "
+            with pytest.raises(ReplicaLostError):
+                await anext(old)
+        assert client.num_buffered_bytes == 0
+        await stream.aclose()
+
+
+async def test_a_replica_whose_engine_shows_no_life_ends_its_streams_and_says_since_when() -> None:
+    async with served_engine() as served, served.client() as client:
+        assert client.status.last_life is None
+        stream = client.generate(REQUEST)
+        served.engine.lived_at = time.monotonic() - 7
+        served.engine.responsive = False
+        with pytest.raises(ReplicaLostError, match="it shows no life"):
+            await anext(stream)
+        assert client.status.last_life == pytest.approx(served.engine.lived_at, abs=1)
+        served.engine.responsive = True
+        await until(lambda: client.status.responsive)
+        assert client.status.last_life is None
+
+
 async def test_a_replica_whose_engine_stays_dead_is_lost_in_the_end() -> None:
     async with served_engine() as served, served.client(Patience(unresponsive=0.5)) as client:
-        stream = client.generate(REQUEST)
         served.engine.responsive = False
-        with pytest.raises(ReplicaLostError, match=r"its engine showed no life for 0\.5 s"):
-            await anext(stream)
+        await until(lambda: not client.status.connected)
+        assert "its engine showed no life for 0.5 s" in client.status.detail
+        assert client.status.last_life == pytest.approx(served.engine.lived_at, abs=1)
+
+
+async def test_a_replica_that_stood_still_as_a_whole_excuses_its_engine_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replica, "EXCUSE_SECONDS", 2.0)
+    async with served_engine() as served, served.client() as client:
+        await until(lambda: client.status.takes_generations)
+        time.sleep(1.2)  # noqa: ASYNC251 -- nothing of this process runs
+        served.engine.responsive = False
+        await asyncio.sleep(0.2)
+        assert client.status.responsive
+        await until(lambda: not client.status.responsive, seconds=20)
+
+
+async def test_a_process_that_stood_still_itself_ends_no_stream() -> None:
+    settings = ServerSettings(status_seconds=0.1, heartbeat_seconds=0.02)
+    async with served_engine(settings) as served, served.client(Patience(stale=1.0, silence=1.5)) as client:
+        stream = client.generate(REQUEST)
+        await until(lambda: len(served.engine.requests) == 1)
+        time.sleep(2)  # noqa: ASYNC251 -- nothing of this process runs, nor is anything read
+        served.engine.make("still here")
+        assert (await anext(stream)).text == "still here"
+        await stream.aclose()
 
 
 async def test_rejected_when_full_and_the_next_try_may_succeed() -> None:

@@ -10,7 +10,7 @@ from tidemill_services.domain.errors import ModelColdError, ModelFailedError, Qu
 from tidemill_services.domain.generation import WaitPolicy
 from tidemill_services.domain.model import ModelState
 from tidemill_services.domain.scaling import StartPolicy
-from tidemill_services.scaler.fake import FakeLauncher
+from tidemill_services.scaler.fake import SIGKILL, FakeLauncher
 from tidemill_services.store.models import stop_model, want_model
 from tidemill_services.store.replicas import list_replicas, register_replica
 
@@ -291,6 +291,17 @@ async def test_no_session_is_billed_while_the_replica_shows_no_life(tmp_path):
         launcher.replicas[0].show(responsive=True)
         await mill.until("tide", ModelState.READY)
         assert len(launcher.replicas) == 1
+
+
+async def test_a_replica_that_shows_no_life_is_not_waited_for_when_it_is_to_end(tmp_path):
+    async with fake_platform(tmp_path) as (mill, launcher):
+        await mill.register("tide")
+        await _leased_replica(mill)
+        launcher.replicas[0].show(responsive=False)
+        await mill.until("tide", ModelState.STARTING)
+        await mill.until_unused("tide")
+        await mill.database.write(stop_model, "tide")
+        assert (await launcher.replicas[0].wait()).code == -SIGKILL
 
 
 async def test_a_replica_that_dies_right_after_it_was_ready_is_not_restarted_at_once(tmp_path):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -18,8 +19,8 @@ FOREVER = LIMITS.context_length
 class GatedDevice(FakeDevice):
     """Runs only while its gate is open; says when a run waits there."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, tick=timedelta()):
+        super().__init__(tick=tick)
         self.gate = threading.Event()
         self.gate.set()
         self.is_waiting = threading.Event()
@@ -274,6 +275,21 @@ def test_a_wedged_run_is_seen_and_a_slow_one_is_not(open_engine, monkeypatch):
     assert engine.is_responsive()
     real = time.monotonic
     monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 6.0)
+    assert not engine.is_responsive()
+    device.gate.set()
+    recorder.wait_for_ends(1)
+
+
+def test_the_first_long_prompt_of_a_slow_model_is_not_taken_for_a_wedge(open_engine, monkeypatch):
+    device = GatedDevice(tick=timedelta(milliseconds=100))  # so 512 tokens may well take 2 s, by what 16 and 64 took
+    engine, recorder = open_engine(device)
+    device.hold()
+    engine.submit(request(1, max_tokens=1))
+    assert device.is_waiting.wait(30)
+    real = time.monotonic
+    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 8.0)
+    assert engine.is_responsive()
+    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 600.0)
     assert not engine.is_responsive()
     device.gate.set()
     recorder.wait_for_ends(1)

@@ -113,6 +113,13 @@ def test_a_piece_fits_into_what_the_decode_run_leaves_of_the_budget():
     assert policy.length(500, others_decode=False) == 500
 
 
+def test_how_long_the_longest_piece_takes_is_told_by_shorter_ones():
+    policy = ChunkPolicy(inter_token_budget_s=0.050, max_chunk_length=512)
+    assert policy.longest_chunk_s == 0
+    policy.saw_prefill(0.064, 64)
+    assert policy.longest_chunk_s == pytest.approx(0.512)
+
+
 def test_a_prompt_moves_on_even_when_decoding_alone_takes_the_whole_budget():
     policy = ChunkPolicy(inter_token_budget_s=0.050, max_chunk_length=512)
     policy.saw_prefill(0.064, 64)

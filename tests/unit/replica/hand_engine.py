@@ -1,5 +1,7 @@
 """An engine that a test moves by hand: it makes what the test says, when the test says."""
 
+import time
+
 from tidemill_serving.engine import (
     EngineBusyError,
     EngineListener,
@@ -20,6 +22,7 @@ class HandEngine:
         self.requests: dict[int, GenerationRequest] = {}  # running, by the engine's id
         self.aborted: list[int] = []
         self.responsive = True
+        self.lived_at = time.monotonic()
         self.closed = False
         self.num_free_tokens = 1000
         self._num_steps = 0
@@ -41,6 +44,9 @@ class HandEngine:
 
     def is_responsive(self) -> bool:
         return self.responsive
+
+    def last_life(self) -> float:
+        return self.lived_at
 
     def close(self) -> None:
         self.closed = True

@@ -5,7 +5,8 @@ import pytest
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.engine_client import EngineRequest
 from tidemill_services.engine_client.wire import read_status, write_submit
-from tidemill_serving.server.wire import read_submit
+from tidemill_serving.engine import Load, Phase
+from tidemill_serving.server.wire import read_submit, write_status
 from tidemill_telemetry.call_record import Origin
 from tidemill_telemetry.trace_context import TraceContext
 
@@ -33,3 +34,13 @@ def test_an_origin_that_cannot_be_is_ignored(origin: pb.Origin) -> None:
 
 def test_what_a_replica_says_of_itself_is_fit_for_the_store() -> None:
     assert read_status(pb.Status(detail="it\0 broke")).detail == "it broke"
+
+
+def test_a_replica_says_for_how_long_its_engine_has_shown_no_life() -> None:
+    load = Load(1, 0, 8, 100)
+    wedged = write_status(Phase.READY, 1.0, "", silent_seconds=7.25, load=load).status
+    assert wedged.silent_for.ToMilliseconds() == 7_250
+    assert not read_status(wedged).responsive
+    lively = write_status(Phase.READY, 1.0, "", silent_seconds=None, load=load).status
+    assert not lively.HasField("silent_for")
+    assert read_status(lively).responsive
