@@ -53,7 +53,7 @@ class AsyncClient(Face):
 
     @property
     def accounts(self) -> AsyncAccounts:
-        """Accounts and keys, for whoever manages them."""
+        """Accounts, keys and credits, for whoever manages them."""
         return AsyncAccounts(self._transport, self._deadline)
 
     # Sessions: what pays.

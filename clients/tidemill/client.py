@@ -53,7 +53,7 @@ class Client(Face):
 
     @property
     def accounts(self) -> Accounts:
-        """Accounts and keys, for whoever manages them."""
+        """Accounts, keys and credits, for whoever manages them."""
         return Accounts(self._transport, self._deadline)
 
     # Sessions: what pays.

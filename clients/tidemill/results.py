@@ -77,7 +77,7 @@ class SessionWarning:
     """A limit of which 50, 80 or 95 % are used up, or a holder that has been silent for long."""
 
     end_reason: str
-    """The stop that it warns of: idle, max_duration, max_spend or lost."""
+    """The stop that it warns of: idle, max_duration, max_spend, budget or lost."""
     percent: int
     holder: str
     """The silent holder; empty for a limit."""
@@ -94,7 +94,7 @@ class Meter:
     time_to_end: timedelta | None
     """Until it ends by itself, if nothing changes; None once it was stopped."""
     next_end_reason: str
-    """Why it would end then: idle, max_duration, max_spend or lost."""
+    """Why it would end then: idle, max_duration, max_spend, budget or lost."""
     warnings: tuple[SessionWarning, ...]
 
 

@@ -14,6 +14,7 @@ _WHY = {
     "idle": "nothing ran",
     "max_duration": "its longest duration",
     "max_spend": "its spending limit",
+    "budget": "the account's credits",
     "lost": "nobody is there",
 }
 

@@ -14,7 +14,7 @@ from tidemill.results import Bill
 
 
 def plain(found: Any) -> Any:
-    """A result as JSON has it: durations become `*_seconds`, times RFC 3339 text."""
+    """A result as JSON has it: durations become `*_seconds`, times RFC 3339 text, hashes hexadecimal text."""
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
         return dict(_pair(field.name, getattr(found, field.name)) for field in dataclasses.fields(found))
     if isinstance(found, dict):
@@ -23,6 +23,8 @@ def plain(found: Any) -> Any:
         return [plain(value) for value in found]
     if isinstance(found, datetime):
         return found.isoformat().replace("+00:00", "Z")
+    if isinstance(found, bytes):
+        return found.hex()
     return found
 
 
@@ -102,7 +104,13 @@ def aside(text: str) -> None:
 
 def credits_of(microcredits: int) -> str:
     """An amount of money as people read it."""
-    return f"{microcredits // 1_000_000}.{microcredits % 1_000_000:06d} credits"
+    return f"{amount_text(microcredits)} credits"
+
+
+def amount_text(microcredits: int) -> str:
+    """An amount of money in credits, in a column that says so."""
+    whole, part = divmod(abs(microcredits), 1_000_000)
+    return f"{'-' if microcredits < 0 else ''}{whole}.{part:06d}"
 
 
 def bill_sentence(bill: Bill) -> str:

@@ -20,7 +20,8 @@ COMMANDS = [
     ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
     ["model", "status"], ["model", "watch"], ["account", "show"], ["account", "create"], ["account", "update"],
     ["account", "list"], ["account", "audit"], ["key", "create"], ["key", "list"], ["key", "show"], ["key", "update"],
-    ["key", "rotate"], ["key", "revoke"],
+    ["key", "rotate"], ["key", "revoke"], ["account", "grant"], ["account", "refund"], ["account", "correct"],
+    ["account", "ledger"], ["usage"], ["prices"], ["prices", "set"], ["receipt", "get"], ["receipt", "verify"],
 ]  # fmt: skip
 
 
