@@ -11,11 +11,13 @@ from tidemill.receipt import Receipt, receipt_message, receipt_of
 from tidemill.shown import shown
 from tidemill.v1 import billing_pb2
 
-LARGEST_FILE_BYTES = 64 << 20
-MOST_ENTRIES = 50_000
-"""Rows of one receipt, and blocks; a session of 30 days has fewer."""
-_MOST_VALUES = 3_000_000
+LARGEST_FILE_BYTES = 128 << 20
+MOST_ENTRIES = 100_000
+"""Rows of one receipt, and blocks; the longest session, of 30 days with two rows a minute, has fewer."""
+_MOST_VALUES = 5_000_000
 """Values in one file, so that a small one does not become large in memory."""
+_LONGEST_PATH = 63
+"""Hashes from a row to the root of a block; rows have 63-bit numbers."""
 
 
 def receipt_text(receipt: Receipt, *, indent: int | None = 2) -> str:
@@ -65,10 +67,22 @@ def _read_json(content: bytes) -> dict[str, Any]:
     found = json.loads(text, object_pairs_hook=_unique)
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 -- what is read is at fault, not who reads
+    _check_lengths(found)
+    return found
+
+
+def _check_lengths(found: dict[str, Any]) -> None:
+    """What is too long is found here, since making messages of it takes longer than anything else."""
     for name in ("entries", "blocks"):
         if isinstance(found.get(name), list) and len(found[name]) > MOST_ENTRIES:
             raise ValueError(f"it has more than {MOST_ENTRIES:,} {name}")
-    return found
+    entries = found.get("entries")
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            raise ValueError("it has an entry that is no JSON object")  # noqa: TRY004 -- as above
+        for path in (entry.get("merkle_path"), entry.get("merklePath")):
+            if path and len(path) > _LONGEST_PATH:
+                raise ValueError(f"it has a path of {len(path):,} hashes")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

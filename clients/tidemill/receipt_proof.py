@@ -58,9 +58,14 @@ def _check(receipt: Receipt, say: Callable[[str], None]) -> None:
     for row in rows:
         _check_owner(row, receipt)
     say(f"All are of {shown(receipt.subject)} and of {shown(receipt.account)}.")
+    for row in rows:
+        _need(
+            0 <= row.held_microcredits <= row.balance_microcredits,
+            f"Row {row.account_sequence} of the account leaves less than nothing, or holds more than is there.",
+        )
     for before, row in pairwise(rows):
         _check_neighbours(before, row)
-    say("They stand in the account's order, and where one follows the other its balance does.")
+    say("They stand in the account's order, where one follows the other its balance does, and none is below zero.")
     _check_sums(rows, receipt)
     say(
         f"They add up: {receipt.billed_seconds} seconds at the price that they name, "
@@ -157,9 +162,9 @@ def _check_neighbours(before: SealedRow, row: SealedRow) -> None:
 
 def _check_sums(rows: Sequence[SealedRow], receipt: Receipt) -> None:
     for row in rows:
+        is_of_time = row.kind == "SESSION_CHARGE" or (row.kind == "REFUND" and row.billed_seconds != 0)
         _need(
-            row.kind != "SESSION_CHARGE"
-            or row.amount_microcredits == -row.billed_seconds * row.price_microcredits_per_second,
+            not is_of_time or row.amount_microcredits == -row.billed_seconds * row.price_microcredits_per_second,
             f"Row {row.account_sequence} of the account charges {-row.amount_microcredits} microcredits for "
             f"{row.billed_seconds} seconds at {row.price_microcredits_per_second}.",
         )

@@ -1,5 +1,6 @@
 """`tidemill prices`: what models cost."""
 
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 import typer
@@ -94,18 +95,24 @@ def full_model(model: str) -> str:
 
 
 def _changed(client: Client, model: str, account: str, asked: tuple[int | None, int | None, int | None]) -> ModelPrices:
-    """The price that holds now, with what is asked for."""
-    before = (0, 0, 0)
+    """The price that is meant as it is now, with what is asked for."""
+    before = ModelPrices(0, 0, 0)
     if None in asked:
-        held = client.accounts.prices(model, account=account)
-        own = [one for one in held if one.account == account and not one.withdrawn]
-        for one in [*own, *held][:1]:
-            before = (
-                one.prices.session_microcredits_per_second,
-                one.prices.input_microcredits_per_million_tokens,
-                one.prices.output_microcredits_per_million_tokens,
-            )
-    return ModelPrices(*(old if new is None else new for old, new in zip(before, asked, strict=True)))
+        ever = client.accounts.prices(model, account=account, include_history=True)
+        held = [found for whose in (account, "") if (found := _newest(ever, whose)) is not None]
+        before = held[0] if held else before
+    numbers = (
+        before.session_microcredits_per_second,
+        before.input_microcredits_per_million_tokens,
+        before.output_microcredits_per_million_tokens,
+    )
+    return ModelPrices(*(old if new is None else new for old, new in zip(numbers, asked, strict=True)))
+
+
+def _newest(ever: Sequence[Price], account: str) -> ModelPrices | None:
+    """What holds for that account alone, or for everybody; None when nothing does."""
+    last = max((one for one in ever if one.account == account), key=lambda one: one.revision, default=None)
+    return None if last is None or last.withdrawn else last.prices
 
 
 def _row(price: Price) -> tuple[object, ...]:

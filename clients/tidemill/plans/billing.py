@@ -1,7 +1,7 @@
 """Credits, the ledger, receipts, prices and what was used."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tidemill import methods
 from tidemill.billing_results import (
@@ -19,11 +19,13 @@ from tidemill.inputs import is_list
 from tidemill.plans.paging import emitted_pages, pages
 from tidemill.receipt import Receipt, receipt_of
 from tidemill.results import ModelPrices
-from tidemill.steps import Deadline, Line, Plan, Sleep, build, request_id, spread, timestamp, unary
+from tidemill.steps import LONGEST_PAUSE, Deadline, Line, Plan, Sleep, build, request_id, spread, timestamp, unary
 from tidemill.v1 import billing_pb2
 
-_SEALING_PAUSES = (0.2,) * 25
-"""Seconds between looks for a receipt whose last rows are not sealed yet; they are within a second."""
+_SEALING_LOOKS = 10
+"""How often to look for a receipt whose last rows are not sealed yet; they are within a second."""
+_SEALING_PAUSE = timedelta(seconds=0.5)
+"""Between two looks, where the server does not say."""
 
 
 def grant(account: str, amount_microcredits: int, reason: str, *, deadline: Deadline) -> Plan[LedgerEntry]:
@@ -79,14 +81,15 @@ def entries(
 def receipt(session: str, *, deadline: Deadline) -> Plan[Receipt]:
     """Fetch a session's receipt; wait a little where its last rows are not sealed yet."""
     request = build(billing_pb2.GetReceiptRequest, session=session)
-    for pause in _SEALING_PAUSES:
+    for look in range(_SEALING_LOOKS):
         try:
             return receipt_of((yield from unary(methods.GET_RECEIPT, request, deadline)))
-        except ReceiptNotReadyError:
-            if not deadline.allows(pause):
+        except ReceiptNotReadyError as error:
+            pause = (error.retry_after or _SEALING_PAUSE).total_seconds()
+            if look == _SEALING_LOOKS - 1 or pause > LONGEST_PAUSE or not deadline.allows(pause):
                 raise
         yield Sleep(spread(pause))
-    return receipt_of((yield from unary(methods.GET_RECEIPT, request, deadline)))
+    raise AssertionError  # the last look returned or raised
 
 
 def ledger_block(number: int, *, deadline: Deadline) -> Plan[LedgerBlock]:

@@ -145,7 +145,12 @@ def one_session() -> SealedLedger:
     ledger.add("accounts/other", amount_microcredits=9)
     ledger.seal()
     ledger.add(
-        kind="REFUND", amount_microcredits=2 * PRICE, billed_seconds=-2, subject=SESSION, reason="It \u201cstood\u201d."
+        kind="REFUND",
+        amount_microcredits=2 * PRICE,
+        billed_seconds=-2,
+        price_microcredits_per_second=PRICE,
+        subject=SESSION,
+        reason="It \u201cstood\u201d.",
     )
     ledger.seal()
     return ledger

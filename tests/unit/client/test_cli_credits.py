@@ -103,12 +103,17 @@ def test_prices_are_listed_and_what_is_not_named_stays(tidemill, mill: Mill) -> 
     assert (price.input_microcredits_per_million_tokens, price.output_microcredits_per_million_tokens) == (
         20_000_000, 30_500_000
     )  # fmt: skip
-    tidemill("prices", "set", "tide-nano", "--per-second", "0.002")
-    assert mill.requests["SetPrice"][2].price.output_microcredits_per_million_tokens == 0
+    tidemill("prices", "set", "tide-nano", "--per-second", "0.002")  # for everybody: not what the account has
+    everybodys = mill.requests["SetPrice"][2].price
+    assert (everybodys.input_microcredits_per_million_tokens, everybodys.output_microcredits_per_million_tokens) == (
+        20_000_000, 0
+    )  # fmt: skip
     withdrawn = tidemill("prices", "set", "tide-nano", "--account", "mine", "--withdraw")
     assert withdrawn.stdout == "tide-nano has no price of its own for accounts/mine any more.\n"
     listed = [json.loads(line)["revision"] for line in tidemill("prices", "--all", "--json").stdout.splitlines()]
     assert listed == [5, 4, 3, 2, 1]
+    tidemill("prices", "set", "tide-nano", "--input", "1", "--account", "mine")
+    assert mill.requests["SetPrice"][4].price.session_microcredits_per_second == 2_000  # the platform's holds again
     assert "withdrawn" in tidemill("prices", "--all", "-m", "tide-nano").stdout
 
 

@@ -46,7 +46,7 @@ def test_a_good_receipt_holds_and_says_what_was_checked() -> None:
         "4 blocks of the ledger: each has the hash of its contents, neighbours are linked.",
         "5 rows: each leads to the root of its block, so that it stands there as it was sealed.",
         f"All are of {SESSION} and of {ACCOUNT}.",
-        "They stand in the account's order, and where one follows the other its balance does.",
+        "They stand in the account's order, where one follows the other its balance does, and none is below zero.",
         f"They add up: 6 seconds at the price that they name, {6 * PRICE} microcredits in all.",
         "Nothing is held for the session any more.",
     )
@@ -244,10 +244,14 @@ def resealed(place: int, **changes: object) -> billing_pb2.Receipt:
         (1, {"amount_microcredits": -1}, "The balance of row 3 of the account does not follow from the row before."),
         (1, {"billed_seconds": 4}, "Row 3 of the account charges 3500 microcredits for 4 seconds at 700."),
         (1, {"price_microcredits_per_second": 600}, "Row 3 of the account charges 3500 microcredits for 5 seconds at"),
-        (2, {"balance_microcredits": 5}, "The balance of row 4 of the account does not follow from the row before."),
+        (2, {"balance_microcredits": 5_000_000}, "The balance of row 4 of the account does not follow from the row"),
         (2, {"held_microcredits": 5}, "The balance of row 4 of the account does not follow from the row before."),
         (2, {"account_sequence": 3}, "Row 3 of the account stands after row 3."),
         (2, {"account_sequence": 2}, "Row 2 of the account stands after row 3."),
+        (4, {"billed_seconds": -1}, "Row 7 of the account charges -1400 microcredits for -1 seconds at 700."),
+        (0, {"balance_microcredits": -1}, "Row 2 of the account leaves less than nothing, or holds more than is"),
+        (0, {"held_microcredits": 10_000_001}, "Row 2 of the account leaves less than nothing, or holds more than is"),
+        (0, {"held_microcredits": -1}, "Row 2 of the account leaves less than nothing, or holds more than is there."),
         (0, {"hold_microcredits": -1}, "Row 2 of the account releases more than was held for the session."),
         (0, {"subject": SESSION, "account": "accounts/z"}, "Row 3 of the account is of another account: accounts/mine"),
         (0, {"extra": 1}, "Row 1 is none: it has other fields than a row; a newer Tidemill may have sealed it."),
@@ -294,7 +298,8 @@ def test_a_row_has_one_form_only(other) -> None:
         b'{"blocks": [{"number": 1, "seal_time": "2023-11-14T22:13:20.200500Z"}]}',
         b'{"entries": [' + b",".join([b"{}"] * 1_000_000) + b"]}",
         b'{"entries": [' + b",".join([b"{}"] * (MOST_ENTRIES + 1)) + b"]}",
-        b"[" * 4_000_000, b" " * (LARGEST_FILE_BYTES + 1),
+        b'{"entries": [{"merkle_path": [' + b'"",' * 1_000_000 + b'""]}]}',
+        b'{"entries": [{"merklePath": 5}]}', b'{"entries": {"a": 1}}', b"[" * 6_000_000, b'{"entries": [[]]}',
         b'{"\x1b[2J": 1}',
     ],
     ids=lambda content: content[:40].decode(errors="replace"),
@@ -313,7 +318,7 @@ def test_what_is_no_receipt_is_refused_in_a_short_sentence(content: bytes, tmp_p
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"blocks": [{"merkle_root": "%%%"}]}', b'{"entries": [{"row": "x"}]}', b'{"entries": [[]]}',
+        b'{"blocks": [{"merkle_root": "%%%"}]}', b'{"entries": [{"row": "x"}]}',
         b'{"final": true, "billed_seconds": 1}', b'{"cost_microcredits": "9e9"}',
     ],
 )  # fmt: skip
@@ -341,6 +346,13 @@ def test_whatever_a_file_says_it_is_refused_or_checked(found: object) -> None:
     except ReceiptUnreadableError:
         return
     assert isinstance(verify_receipt(receipt), tidemill.Verification)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "receipt").open("wb") as opened:
+        opened.truncate(LARGEST_FILE_BYTES + 1)
+    with pytest.raises(ReceiptUnreadableError, match="it has more than 128 MiB"):
+        read_receipt(tmp_path / "receipt")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
