@@ -77,7 +77,10 @@ def ledger(
     session: Annotated[str, typer.Option(metavar="SESSION", help="Only the rows of sessions/...")] = "",
     kind: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND", help="Only such rows: grant, hold, ...; may be given several times."),
+        typer.Option(
+            metavar="KIND",
+            help="Only grant, hold, release, session_charge, refund, correction, ...; may be given several times.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many, the oldest.  [default: all]")] = None,
     as_json: options.AsJson = False,

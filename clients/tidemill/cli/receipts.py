@@ -82,5 +82,5 @@ def _compared(receipt: Receipt, found: Verification, target: str | None, api_key
 
 def _sentence(receipt: Receipt) -> str:
     seconds = "1 second" if receipt.billed_seconds == 1 else f"{receipt.billed_seconds} seconds"
-    verb = "cost" if receipt.final else "has cost until then"
-    return f"{shown(receipt.subject)} {verb} {credits_of(receipt.cost_microcredits)} for {seconds}."
+    cost = f"{credits_of(receipt.cost_microcredits)} for {seconds}"
+    return f"{shown(receipt.subject)} cost {cost}{'' if receipt.final else ' until this receipt'}."
