@@ -85,18 +85,8 @@ from tidemill.printing import PrintedAnswer
 from tidemill.receipt import Receipt, ReceiptEntry
 from tidemill.receipt_file import read_receipt, write_receipt
 from tidemill.receipt_proof import Verification, verify_receipt
-from tidemill.results import (
-    Bill,
-    Completion,
-    Limits,
-    Meter,
-    Model,
-    ModelPrices,
-    Progress,
-    Session,
-    SessionWarning,
-    Usage,
-)
+from tidemill.results import Completion, Model, ModelPrices, Progress, Usage
+from tidemill.session_results import Bill, Limits, Meter, Session, SessionWarning
 from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 
 __version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else

@@ -7,7 +7,7 @@ import typer
 
 from tidemill.cli.output import credits_of
 from tidemill.cli.session_options import duration_text
-from tidemill.results import Meter, SessionWarning
+from tidemill.session_results import Meter, SessionWarning
 
 _CLEAR_LINE = "\r\x1b[2K"
 _WHY = {

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.results import Bill
+from tidemill.session_results import Bill
 
 
 def plain(found: Any) -> Any:

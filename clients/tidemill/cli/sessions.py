@@ -18,7 +18,7 @@ from tidemill.cli.session_options import (
 )
 from tidemill.client import Client
 from tidemill.errors import FieldInvalidError, SessionNotFoundError
-from tidemill.results import Meter, Session
+from tidemill.session_results import Meter, Session
 
 sessions = typer.Typer(
     help="Start, stop and look at sessions: what pays for answers.", no_args_is_help=True, rich_markup_mode=None

@@ -11,6 +11,7 @@ from tidemill.billing_results import UsageReport, UsageRow
 from tidemill.cli import options
 from tidemill.cli.accounts import full_name
 from tidemill.cli.csv_text import csv_text
+from tidemill.cli.exits import JSON_KEY
 from tidemill.cli.moments import parse_moment
 from tidemill.cli.output import amount_text, note, print_json, print_table, short, time_text
 
@@ -23,6 +24,7 @@ _GROUPS: dict[str, tuple[str, Callable[[UsageRow], str]]] = {
 
 
 def usage(
+    context: typer.Context,
     by: Annotated[
         str, typer.Option(metavar="WHAT", help="day, model, key, label=KEY, or several of these with commas.")
     ] = "day,model",
@@ -48,6 +50,7 @@ def usage(
     --format json.
     """
     names, label_key = _groups(by)
+    is_json = context.meta[JSON_KEY] = as_json or form == "json"
     with options.connect(target, api_key_env) as client:
         report = client.accounts.usage_report(
             full_name(account),
@@ -56,7 +59,7 @@ def usage(
             group_by=[_GROUPS[name][0] if name in _GROUPS else "label" for name in names],
             label_key=label_key,
         )
-    if as_json or form == "json":
+    if is_json:
         print_json(report)
     elif form == "csv":
         typer.echo(csv_text(_CSV_COLUMNS, map(_csv_row, report.rows)), nl=False)

@@ -26,7 +26,8 @@ from tidemill import (
     write_receipt,
 )
 from tidemill.cli.app import app
-from tidemill.results import Bill, ModelPrices
+from tidemill.results import ModelPrices
+from tidemill.session_results import Bill
 
 NUM_CUSTOMERS = 7
 

@@ -471,7 +471,7 @@ def test_the_commands_of_the_manual_exist(tidemill) -> None:
     assert len(lines) >= 10
     for line in lines:
         words = shlex.split(line)[1:]
-        command = words[:2] if words[0] in {"session", "model", "account", "key"} else words[:1]
+        command = words[:2] if words[0] in {"session", "model", "account", "key", "prices", "receipt"} else words[:1]
         help_text = tidemill(*command, "--help").stdout
         assert f"tidemill {' '.join(command)}" in help_text
         assert all(option in help_text for option in words if option.startswith("--"))

@@ -5,13 +5,15 @@ import io
 import json
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from tests.unit.client.mill import Mill
+from tests.unit.client.mill import Mill, Refusal
 from tests.unit.client.sealed_ledger import ACCOUNT, PRICE, SESSION, hashed
 from tidemill.cli.csv_text import csv_text
 from tidemill.cli.output import credits_of
-from tidemill.v1 import billing_pb2
+from tidemill.v1 import billing_pb2, session_pb2
 
 MODEL = "models/tide-nano"
 
@@ -161,6 +163,13 @@ def test_usage_is_one_json_object(tidemill, mill: Mill) -> None:
         assert found["start_time"] == "2026-11-01T00:00:00Z"
 
 
+def test_a_refused_report_is_said_in_the_form_that_was_asked_for(tidemill, mill: Mill) -> None:
+    refusal = Refusal(grpc.StatusCode.NOT_FOUND, "ACCOUNT_NOT_FOUND", "There is no such account.")
+    mill.fail_next("GetUsageReport", refusal, refusal)
+    assert json.loads(tidemill("usage", "--format", "json").stderr)["error"]["reason"] == "ACCOUNT_NOT_FOUND"
+    assert tidemill("usage", "--format", "csv").stderr == "Error: There is no such account.\n"
+
+
 def test_usage_is_csv_that_a_spreadsheet_does_not_run(tidemill, mill: Mill) -> None:
     mill.usage = report(label_value='=HYPERLINK("http://x","y")')
     shown = tidemill("usage", "--format", "csv", "--by", "label=team").stdout_bytes.decode()
@@ -249,10 +258,6 @@ def test_what_is_no_receipt_is_refused_in_a_sentence(tidemill, tmp_path: Path, c
 
 
 def test_a_watch_warns_of_the_accounts_credits(tidemill, mill: Mill) -> None:
-    from google.protobuf.duration_pb2 import Duration
-
-    from tidemill.v1 import session_pb2
-
     tidemill("session", "start")
     budget = session_pb2.Session.END_REASON_BUDGET
     mill.meter = [

@@ -11,7 +11,7 @@ from tests.unit.client.mill import PRICE, Mill
 from tidemill.cli.amounts import parse_credits
 from tidemill.cli.meter import MeterDisplay, meter_line
 from tidemill.cli.session_options import duration_text, parse_duration
-from tidemill.results import meter_of
+from tidemill.session_results import meter_of
 from tidemill.v1 import inference_pb2, session_pb2
 
 Session = session_pb2.Session

@@ -64,7 +64,10 @@ def test_a_receipt_holds_and_its_blocks_are_the_servers(client: Client) -> None:
         client.accounts.ledger_block(99)
 
 
-def test_a_receipt_is_waited_for_until_its_last_rows_are_sealed(client: Client, mill: Mill) -> None:
+def test_a_receipt_is_waited_for_until_its_last_rows_are_sealed(
+    client: Client, mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(billing, "_SEALING_PAUSE", timedelta(milliseconds=1))
     mill.fail_next("GetReceipt", NOT_READY, NOT_READY)
     assert client.accounts.receipt(SESSION).final
     assert len(mill.requests["GetReceipt"]) == 3
