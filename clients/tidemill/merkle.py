@@ -14,13 +14,14 @@ def leaf_hash(row: bytes) -> bytes:
 def root_of_path(leaf: bytes, index: int, num_leaves: int, path: Sequence[bytes]) -> bytes | None:
     """The root to which an audit path leads from the leaf at `index`, 0 for the first.
 
-    None when a tree of so many leaves has no path of that length there. The steps are those of RFC 9162, 2.1.3.2.
+    None when a tree of so many leaves has no path of that length there, or something in it is no hash. The steps are
+    those of RFC 9162, 2.1.3.2.
     """
     if not 0 <= index < num_leaves:
         return None
     node, last = leaf, num_leaves - 1
     for other in path:
-        if last == 0:
+        if last == 0 or len(other) != HASH_BYTES:
             return None
         if index % 2 or index == last:
             node = _node_hash(other, node)

@@ -14,7 +14,7 @@ from tidemill.session_results import Bill
 
 
 def plain(found: Any) -> Any:
-    """A result as JSON has it: durations become `*_seconds`, times RFC 3339 text, hashes hexadecimal text."""
+    """A result as JSON has it: durations become `*_seconds`, times RFC 3339 text."""
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
         return dict(_pair(field.name, getattr(found, field.name)) for field in dataclasses.fields(found))
     if isinstance(found, dict):
@@ -23,8 +23,6 @@ def plain(found: Any) -> Any:
         return [plain(value) for value in found]
     if isinstance(found, datetime):
         return found.isoformat().replace("+00:00", "Z")
-    if isinstance(found, bytes):
-        return found.hex()
     return found
 
 

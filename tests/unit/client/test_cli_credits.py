@@ -8,11 +8,14 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.client.mill import Mill, Refusal
 from tests.unit.client.sealed_ledger import ACCOUNT, PRICE, SESSION, hashed
+from tidemill.cli.amounts import parse_change
 from tidemill.cli.csv_text import csv_text
-from tidemill.cli.output import credits_of
+from tidemill.cli.output import amount_text, credits_of
 from tidemill.v1 import billing_pb2, session_pb2
 
 MODEL = "models/tide-nano"
@@ -24,6 +27,11 @@ MODEL = "models/tide-nano"
 )
 def test_amounts_are_shown_exactly_also_below_zero(microcredits: int, shown: str) -> None:
     assert credits_of(microcredits) == f"{shown} credits"
+
+
+@given(st.integers(-(10**18), 10**18))
+def test_what_is_shown_is_read_as_the_same_amount(microcredits: int) -> None:
+    assert parse_change(amount_text(microcredits)) == microcredits
 
 
 def test_credits_are_granted_and_put_right(tidemill, mill: Mill) -> None:

@@ -85,6 +85,7 @@ def test_a_path_leads_from_each_leaf_to_the_root_and_from_no_other_place(size: i
         assert root_of_path(leaf_hash(leaf), index, size, [*path, root]) is None
         if path:
             assert root_of_path(leaf_hash(leaf), index, size, path[:-1]) is None
+            assert root_of_path(leaf_hash(leaf), index, size, [*path[:-1], path[-1] + b"x"]) is None
 
 
 @settings(max_examples=count(200, full=5_000), deadline=None)
