@@ -17,6 +17,7 @@ from tidemill.account_results import Account, ApiKey, AuditChange, AuditEvent, N
 from tidemill.accounts import Accounts
 from tidemill.async_accounts import AsyncAccounts
 from tidemill.async_client import AsyncClient
+from tidemill.billing_results import LedgerBlock, LedgerEntry, Price, UsageReport, UsageRow
 from tidemill.client import Client
 from tidemill.errors import (
     AccountExistsError,
@@ -58,6 +59,7 @@ from tidemill.errors import (
     QueueFullError,
     ReaderTooSlowError,
     ReceiptNotReadyError,
+    ReceiptUnreadableError,
     RefundExceedsChargeError,
     ReplicaLostError,
     RequestIdReusedError,
@@ -80,18 +82,11 @@ from tidemill.face import MoreOptions, SessionOptions
 from tidemill.one_line import OneLine
 from tidemill.open_session import AsyncOpenSession, OpenSession
 from tidemill.printing import PrintedAnswer
-from tidemill.results import (
-    Bill,
-    Completion,
-    Limits,
-    Meter,
-    Model,
-    ModelPrices,
-    Progress,
-    Session,
-    SessionWarning,
-    Usage,
-)
+from tidemill.receipt import Receipt, ReceiptEntry
+from tidemill.receipt_file import read_receipt, write_receipt
+from tidemill.receipt_proof import Verification, verify_receipt
+from tidemill.results import Completion, Model, ModelPrices, Progress, Usage
+from tidemill.session_results import Bill, Limits, Meter, Session, SessionWarning
 from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 
 __version__ = "0.1.0"  # as in pyproject.toml, which a test compares; asking the installation takes longer than all else
@@ -134,7 +129,9 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "LastAdminKeyError",
+    "LedgerBlock",
     "LedgerBlockNotFoundError",
+    "LedgerEntry",
     "LimitReachedError",
     "Limits",
     "Meter",
@@ -152,13 +149,17 @@ __all__ = [
     "OneLine",
     "OpenSession",
     "PermissionDeniedError",
+    "Price",
     "PrintedAnswer",
     "Progress",
     "PromptEmptyError",
     "ProtocolError",
     "QueueFullError",
     "ReaderTooSlowError",
+    "Receipt",
+    "ReceiptEntry",
     "ReceiptNotReadyError",
+    "ReceiptUnreadableError",
     "RefundExceedsChargeError",
     "ReplicaLostError",
     "RequestIdReusedError",
@@ -183,7 +184,13 @@ __all__ = [
     "UnreachableError",
     "Usage",
     "UsageLimits",
+    "UsageReport",
+    "UsageRow",
+    "Verification",
     "__version__",
+    "read_receipt",
+    "verify_receipt",
+    "write_receipt",
 ]
 
 

@@ -23,6 +23,10 @@ class Account:
     name: str
     """accounts/{account}."""
     display_name: str
+    balance_microcredits: int
+    """Credits that are there, those that are held among them. 1 credit = 1,000,000 microcredits."""
+    held_microcredits: int
+    """Credits of these that are set aside for work under way, such as the next minutes of a session."""
     use_cache: bool
     """Whether jobs read the cache."""
     limits: UsageLimits
@@ -93,6 +97,8 @@ def account_of(message: account_pb2.Account) -> Account:
     return Account(
         name=message.name,
         display_name=message.display_name,
+        balance_microcredits=message.balance_microcredits,
+        held_microcredits=message.held_microcredits,
         use_cache=message.use_cache,
         limits=_limits_of(message.limits),
         create_time=time_of(message, "create_time"),

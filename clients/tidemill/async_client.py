@@ -14,7 +14,8 @@ from tidemill.plans import batches, generations, models, sessions
 from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
 from tidemill.printing import PrintedAnswer, print_async_stream
-from tidemill.results import Bill, Completion, Meter, Model, Session
+from tidemill.results import Completion, Model
+from tidemill.session_results import Bill, Meter, Session
 from tidemill.steps import Line
 from tidemill.streams import AsyncStream, AsyncTextStream
 from tidemill.v1 import inference_pb2
@@ -53,7 +54,7 @@ class AsyncClient(Face):
 
     @property
     def accounts(self) -> AsyncAccounts:
-        """Accounts and keys, for whoever manages them."""
+        """Accounts, keys and credits, for whoever manages them."""
         return AsyncAccounts(self._transport, self._deadline)
 
     # Sessions: what pays.

@@ -13,7 +13,8 @@ from tidemill.plans import batches, generations, models, sessions
 from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
 from tidemill.printing import PrintedAnswer, print_stream
-from tidemill.results import Bill, Completion, Meter, Model, Session
+from tidemill.results import Completion, Model
+from tidemill.session_results import Bill, Meter, Session
 from tidemill.steps import Line
 from tidemill.streams import Stream, TextStream
 from tidemill.transport import SyncTransport
@@ -53,7 +54,7 @@ class Client(Face):
 
     @property
     def accounts(self) -> Accounts:
-        """Accounts and keys, for whoever manages them."""
+        """Accounts, keys and credits, for whoever manages them."""
         return Accounts(self._transport, self._deadline)
 
     # Sessions: what pays.

@@ -5,7 +5,7 @@
     ├── UnauthenticatedError     ApiKeyMissing, ApiKeyInvalid
     ├── PermissionDeniedError    RoleRequired, ScopeRequired
     ├── InvalidArgumentError     FieldInvalid, PromptEmpty, ContextExceeded, RoleUnknown, ChatTemplateRefused,
-    │                            ModelRequired
+    │                            ModelRequired, ReceiptUnreadable
     ├── NotFoundError            ModelNotFound, SessionNotFound, AccountNotFound, ApiKeyNotFound, LedgerBlockNotFound
     ├── FailedPreconditionError  NoSession, SessionEnded, SessionDiffers, ModelInUse, ChatUnsupported,
     │                            LastAdminKey, ApiKeyRevoked, InsufficientCredits, RefundExceedsCharge
@@ -399,6 +399,12 @@ class TlsError(UnreachableError):
     reason = "TLS"
 
 
+class ReceiptUnreadableError(InvalidArgumentError):
+    """A file is no receipt, or cannot be read."""
+
+    reason = "RECEIPT_UNREADABLE"
+
+
 class ProtocolError(InternalError):
     """The server's answer breaks the contract."""
 
@@ -428,7 +434,7 @@ def _classes(base: type[TidemillError]) -> list[type[TidemillError]]:
     return [base, *(found for child in base.__subclasses__() for found in _classes(child))]
 
 
-_CLIENT_ONLY = (ConfigError, UnreachableError, TlsError, ProtocolError, BatchError)
+_CLIENT_ONLY = (ConfigError, UnreachableError, TlsError, ReceiptUnreadableError, ProtocolError, BatchError)
 BY_REASON = {found.reason: found for found in _classes(TidemillError) if found.reason and found not in _CLIENT_ONLY}
 """The class of each reason that a server can give."""
 BY_CODE = {found.code: found for found in TidemillError.__subclasses__() if found not in _CLIENT_ONLY}

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
+from tidemill.v1 import account_pb2, billing_pb2, inference_pb2, model_pb2, session_pb2
 
 Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
@@ -65,3 +65,14 @@ REVOKE_API_KEY = Method(_ACCOUNT + "RevokeApiKey", account_pb2.RevokeApiKeyReque
 LIST_AUDIT_EVENTS = Method(
     _ACCOUNT + "ListAuditEvents", account_pb2.ListAuditEventsRequest, account_pb2.ListAuditEventsResponse
 )
+GRANT_CREDITS = Method(_ACCOUNT + "GrantCredits", billing_pb2.GrantCreditsRequest, billing_pb2.LedgerEntry)
+REFUND_CREDITS = Method(_ACCOUNT + "RefundCredits", billing_pb2.RefundCreditsRequest, billing_pb2.LedgerEntry)
+CORRECT_BALANCE = Method(_ACCOUNT + "CorrectBalance", billing_pb2.CorrectBalanceRequest, billing_pb2.LedgerEntry)
+LIST_LEDGER_ENTRIES = Method(
+    _ACCOUNT + "ListLedgerEntries", billing_pb2.ListLedgerEntriesRequest, billing_pb2.ListLedgerEntriesResponse
+)
+GET_RECEIPT = Method(_ACCOUNT + "GetReceipt", billing_pb2.GetReceiptRequest, billing_pb2.Receipt)
+GET_LEDGER_BLOCK = Method(_ACCOUNT + "GetLedgerBlock", billing_pb2.GetLedgerBlockRequest, billing_pb2.LedgerBlock)
+GET_USAGE_REPORT = Method(_ACCOUNT + "GetUsageReport", billing_pb2.GetUsageReportRequest, billing_pb2.UsageReport)
+LIST_PRICES = Method(_ACCOUNT + "ListPrices", billing_pb2.ListPricesRequest, billing_pb2.ListPricesResponse)
+SET_PRICE = Method(_ACCOUNT + "SetPrice", billing_pb2.SetPriceRequest, billing_pb2.Price)

@@ -10,7 +10,7 @@ from tidemill.async_transport import AsyncTransport
 from tidemill.errors import FailedPreconditionError, NotFoundError, TidemillError
 from tidemill.plans import sessions
 from tidemill.plans.sessions import Wanted
-from tidemill.results import Bill, Session
+from tidemill.session_results import Bill, Session
 from tidemill.steps import Deadline, Plan
 from tidemill.transport import SyncTransport
 

@@ -7,95 +7,9 @@ contract's names in lower case without their prefix, such as "ready" or "stop"; 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from google.protobuf.duration_pb2 import Duration
-
 from tidemill.errors import TidemillError
-from tidemill.reading import name_of, time_of
-from tidemill.v1 import inference_pb2, model_pb2, session_pb2, usage_pb2
-
-
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What a session has cost; it grows until `final`."""
-
-    session: str
-    """sessions/{session}."""
-    model: str
-    """models/{model}."""
-    billed_milliseconds: int
-    billed_seconds: int
-    """Whole seconds that are charged: the milliseconds rounded up, once per session."""
-    price_microcredits_per_second: int
-    cost_microcredits: int
-    final: bool
-    """Whether the session ended, so that nothing here changes any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a session ends by itself."""
-
-    idle_timeout: timedelta
-    """From the end of the last stream."""
-    max_duration: timedelta
-    """From when its clock first ran."""
-    max_spend_microcredits: int | None
-    """None: no limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A paid right to use one model for a time."""
-
-    name: str
-    """sessions/{session}."""
-    model: str
-    """models/{model}."""
-    state: str
-    """pending, active, stopping or ended."""
-    end_reason: str
-    """Why it ended: stopped, idle, max_duration, max_spend, budget, lost, revoked or admin; empty while it is open."""
-    create_time: datetime | None
-    start_time: datetime | None
-    """When its clock first ran; None while it is pending."""
-    end_time: datetime | None
-    holders: tuple[str, ...]
-    bill: Bill
-    limits: Limits
-    labels: dict[str, str]
-    already_active: bool = False
-    """Whether `start_session` found it open."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it still pays for new generations."""
-        return self.state in {"pending", "active"}
-
-
-@dataclass(frozen=True, slots=True)
-class SessionWarning:
-    """A limit of which 50, 80 or 95 % are used up, or a holder that has been silent for long."""
-
-    end_reason: str
-    """The stop that it warns of: idle, max_duration, max_spend or lost."""
-    percent: int
-    holder: str
-    """The silent holder; empty for a limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """One reading of a session's live meter."""
-
-    session: Session
-    """With its bill until now."""
-    idle: timedelta | None
-    """Since the end of the last stream; None while one runs."""
-    time_to_end: timedelta | None
-    """Until it ends by itself, if nothing changes; None once it was stopped."""
-    next_end_reason: str
-    """Why it would end then: idle, max_duration, max_spend or lost."""
-    warnings: tuple[SessionWarning, ...]
+from tidemill.reading import duration_of, name_of, time_of
+from tidemill.v1 import inference_pb2, model_pb2, usage_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,55 +101,6 @@ class Completion:
     """What broke it, with finish reason error; the text is what had arrived."""
 
 
-def session_of(message: session_pb2.Session, *, already_active: bool = False) -> Session:
-    """Read a session."""
-    bill = message.bill
-    return Session(
-        name=message.name,
-        model=message.model,
-        state=name_of(session_pb2.Session.State, message.state, "STATE_"),
-        end_reason=_end_reason(message.end_reason),
-        create_time=time_of(message, "create_time"),
-        start_time=time_of(message, "start_time"),
-        end_time=time_of(message, "end_time"),
-        holders=tuple(message.holders),
-        bill=Bill(
-            session=message.name,
-            model=message.model,
-            billed_milliseconds=bill.billed_milliseconds,
-            billed_seconds=bill.billed_seconds,
-            price_microcredits_per_second=bill.price_microcredits_per_second,
-            cost_microcredits=bill.cost_microcredits,
-            final=bill.final,
-        ),
-        limits=_limits_of(message.limits),
-        labels=dict(message.labels),
-        already_active=already_active,
-    )
-
-
-def meter_of(message: session_pb2.SessionMeter) -> Meter:
-    """Read a reading."""
-    return Meter(
-        session=session_of(message.session),
-        idle=_duration(message.idle_duration, present=message.HasField("idle_duration")),
-        time_to_end=_duration(message.time_to_end, present=message.HasField("time_to_end")),
-        next_end_reason=_end_reason(message.end_reason),
-        warnings=tuple(
-            SessionWarning(_end_reason(warning.end_reason), warning.percent, warning.holder)
-            for warning in message.warnings
-        ),
-    )
-
-
-def _limits_of(message: session_pb2.SessionLimits) -> Limits:
-    return Limits(
-        idle_timeout=message.idle_timeout.ToTimedelta(),
-        max_duration=message.max_duration.ToTimedelta(),
-        max_spend_microcredits=message.max_spend_microcredits if message.HasField("max_spend_microcredits") else None,
-    )
-
-
 def model_of(message: model_pb2.Model) -> Model:
     """Read a model."""
     prices = message.prices
@@ -248,7 +113,7 @@ def model_of(message: model_pb2.Model) -> Model:
         state=_model_state(message.state),
         phase=_model_phase(message.phase),
         progress=message.progress,
-        time_to_ready=_duration(message.time_to_ready, present=message.HasField("time_to_ready")),
+        time_to_ready=duration_of(message, "time_to_ready"),
         failure=message.failure,
         retry_time=time_of(message, "retry_time"),
         ready_replicas=message.ready_replicas,
@@ -270,7 +135,7 @@ def progress_of(message: inference_pb2.KeepAlive) -> Progress:
         state=_model_state(message.model_state),
         phase=_model_phase(message.phase),
         fraction=message.progress,
-        time_to_ready=_duration(message.time_to_ready, present=message.HasField("time_to_ready")),
+        time_to_ready=duration_of(message, "time_to_ready"),
         queue_position=message.queue_position,
     )
 
@@ -287,7 +152,7 @@ def usage_of(message: usage_pb2.Usage) -> Usage:
         prompt_tokens=message.prompt_tokens,
         completion_tokens=message.completion_tokens,
         queue_duration=message.queue_duration.ToTimedelta(),
-        time_to_first_token=_duration(message.time_to_first_token, present=message.HasField("time_to_first_token")),
+        time_to_first_token=duration_of(message, "time_to_first_token"),
         total_duration=message.total_duration.ToTimedelta(),
     )
 
@@ -297,17 +162,9 @@ def finish_reason_of(value: inference_pb2.FinishReason) -> str:
     return name_of(inference_pb2.FinishReason, value, "FINISH_REASON_")
 
 
-def _end_reason(value: session_pb2.Session.EndReason) -> str:
-    return name_of(session_pb2.Session.EndReason, value, "END_REASON_")
-
-
 def _model_state(value: model_pb2.Model.State) -> str:
     return name_of(model_pb2.Model.State, value, "STATE_")
 
 
 def _model_phase(value: model_pb2.Model.Phase) -> str:
     return name_of(model_pb2.Model.Phase, value, "PHASE_")
-
-
-def _duration(message: Duration, *, present: bool) -> timedelta | None:
-    return message.ToTimedelta() if present else None

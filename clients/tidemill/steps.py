@@ -10,9 +10,11 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.errors import DrainingError, FieldInvalidError, StoreUnavailableError, UnreachableError
 from tidemill.methods import Method, Reply, Request
@@ -200,6 +202,18 @@ def build(kind: type[Built], path: str = "", /, **fields: Any) -> Built:
             message.MergeFrom(kind(**{name: value}))
         except (AttributeError, TypeError, ValueError) as error:
             raise FieldInvalidError(f"{name} may not be {_short(value)}: {error}", field=f"{path}{name}") from None
+    return message
+
+
+def timestamp(moment: object, field: str) -> Timestamp:
+    """A time as the wire wants it. Raises FieldInvalidError naming the field when it is no aware datetime."""
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise FieldInvalidError(f"{field.rpartition('.')[2]} must be a datetime with a time zone.", field=field)
+    message = Timestamp()
+    try:
+        message.FromDatetime(moment.astimezone(UTC))
+    except OverflowError:
+        raise FieldInvalidError(f"{moment} is not within the years 1 to 9999 of UTC.", field=field) from None
     return message
 
 

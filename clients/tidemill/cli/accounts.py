@@ -6,11 +6,11 @@ import typer
 
 from tidemill.account_results import Account, AuditEvent, UsageLimits
 from tidemill.cli import limits, options
-from tidemill.cli.output import print_facts, print_json, print_table, time_text
+from tidemill.cli.output import amount_text, credits_of, print_facts, print_json, print_table, time_text
 from tidemill.plans.accounts import AccountSettings
 
 accounts = typer.Typer(
-    help="Look at accounts, make and change them, see what was done to them.",
+    help="Look at accounts, make and change them, give them credits, see what was done to them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -25,7 +25,7 @@ def show(
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
 ) -> None:
-    """Show an account with its limits."""
+    """Show an account with its credits and limits."""
     with options.connect(target, api_key_env) as client:
         found = client.accounts.get(full_name(account))
     _print(found, as_json=as_json)
@@ -90,8 +90,17 @@ def list_(
         for account in found:
             print_json(account)
         return
-    rows = [(one.name, time_text(one.create_time), limits.limits_text(one.limits), one.display_name) for one in found]
-    print_table(["account", "made", "limits", "name"], rows)
+    rows = [
+        (
+            one.name,
+            time_text(one.create_time),
+            amount_text(one.balance_microcredits),
+            limits.limits_text(one.limits),
+            one.display_name,
+        )
+        for one in found
+    ]
+    print_table(["account", "made", "credits", "limits", "name"], rows)
 
 
 @accounts.command()
@@ -135,6 +144,8 @@ def _print(found: Account, *, as_json: bool) -> None:
             "account": found.name,
             "name": found.display_name,
             "made": time_text(found.create_time),
+            "balance": credits_of(found.balance_microcredits),
+            "held": credits_of(found.held_microcredits),
             "cache": "on" if found.use_cache else "off",
             "limits": limits.limits_text(found.limits),
         }

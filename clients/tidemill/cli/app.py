@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tidemill.cli import accounts, chat, complete, demo, exits, keys, models, server_commands, sessions
+from tidemill.cli import (
+    account_credits,
+    accounts,
+    chat,
+    complete,
+    demo,
+    exits,
+    keys,
+    models,
+    prices,
+    receipts,
+    server_commands,
+    sessions,
+    usage,
+)
 from tidemill.errors import TidemillError
 
 
@@ -71,8 +85,12 @@ app.command()(complete.complete)
 app.command()(chat.chat)
 app.add_typer(sessions.sessions, name="session")
 app.add_typer(models.models, name="model")
+account_credits.add_to(accounts.accounts)
 app.add_typer(accounts.accounts, name="account")
 app.add_typer(keys.keys, name="key")
+app.command()(usage.usage)
+app.add_typer(prices.prices, name="prices")
+app.add_typer(receipts.receipts, name="receipt")
 app.command()(demo.demo)
 
 

@@ -8,6 +8,7 @@ import typer
 from tidemill.account_results import ApiKey, NewSecret, UsageLimits
 from tidemill.cli import limits, options
 from tidemill.cli.accounts import full_name
+from tidemill.cli.moments import parse_moment
 from tidemill.cli.output import note, print_facts, print_json, print_table, short, time_text
 from tidemill.client import Client
 from tidemill.errors import ApiKeyNotFoundError
@@ -185,19 +186,8 @@ def _settings(
     if auto_session is not None:
         settings["auto_session"] = auto_session
     if expires is not None:
-        settings["expire_time"] = None if expires == "never" else _moment(expires)
+        settings["expire_time"] = None if expires == "never" else parse_moment(expires, "--expires")
     return settings
-
-
-def _moment(text: str) -> datetime:
-    """A time as ISO 8601 has it; without a zone it is UTC."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            "it may be a time such as 2030-01-31T12:00:00Z, or never.", param_hint="--expires"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _print_secret(made: NewSecret, *, as_json: bool) -> None:

@@ -7,13 +7,14 @@ import typer
 
 from tidemill.cli.output import credits_of
 from tidemill.cli.session_options import duration_text
-from tidemill.results import Meter, SessionWarning
+from tidemill.session_results import Meter, SessionWarning
 
 _CLEAR_LINE = "\r\x1b[2K"
 _WHY = {
     "idle": "nothing ran",
     "max_duration": "its longest duration",
     "max_spend": "its spending limit",
+    "budget": "the account's credits",
     "lost": "nobody is there",
 }
 

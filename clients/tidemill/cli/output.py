@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidemill.results import Bill
+from tidemill.session_results import Bill
 
 
 def plain(found: Any) -> Any:
@@ -102,7 +102,13 @@ def aside(text: str) -> None:
 
 def credits_of(microcredits: int) -> str:
     """An amount of money as people read it."""
-    return f"{microcredits // 1_000_000}.{microcredits % 1_000_000:06d} credits"
+    return f"{amount_text(microcredits)} credits"
+
+
+def amount_text(microcredits: int) -> str:
+    """An amount of money in credits, in a column that says so."""
+    whole, part = divmod(abs(microcredits), 1_000_000)
+    return f"{'-' if microcredits < 0 else ''}{whole}.{part:06d}"
 
 
 def bill_sentence(bill: Bill) -> str:

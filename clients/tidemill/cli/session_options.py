@@ -3,15 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, TypeAlias
 
 import typer
 
+from tidemill.cli.amounts import parse_credits
 from tidemill.face import SessionOptions
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.ASCII)
-_MICROCREDITS = 1_000_000  # of a credit
 
 
 def parse_duration(text: str) -> timedelta:
@@ -24,17 +23,6 @@ def parse_duration(text: str) -> timedelta:
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     except OverflowError:
         raise typer.BadParameter(f"{text!r} is too long.") from None
-
-
-def parse_credits(text: str) -> int:
-    """Read credits, such as 5 or 0.25, as microcredits."""
-    try:
-        microcredits = Decimal(text) * _MICROCREDITS
-    except InvalidOperation:
-        raise typer.BadParameter(f"{text!r} is no amount of credits.") from None
-    if not microcredits.is_finite() or microcredits < 0 or microcredits % 1:
-        raise typer.BadParameter(f"{text!r} is no amount of credits: 0 or more, in steps of 0.000001.")
-    return int(microcredits)
 
 
 def parse_labels(texts: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from tidemill.cli.session_options import (
 )
 from tidemill.client import Client
 from tidemill.errors import FieldInvalidError, SessionNotFoundError
-from tidemill.results import Meter, Session
+from tidemill.session_results import Meter, Session
 
 sessions = typer.Typer(
     help="Start, stop and look at sessions: what pays for answers.", no_args_is_help=True, rich_markup_mode=None
@@ -126,7 +126,7 @@ def stop(
 ) -> None:
     """Stop a session, whoever holds it, and show its bill."""
     with options.connect(target, api_key_env, model) as client:
-        found = _full(name) or ("" if model else _only_open(client))
+        found = full_session_name(name) or ("" if model else _only_open(client))
         bill = client.stop_session(name=found, all_holders=not keep_others)
     if as_json:
         print_json(bill)
@@ -136,13 +136,14 @@ def stop(
 
 def _named(client: Client, name: str) -> str:
     """The session of that name, else the only open one."""
-    found = _full(name) or _only_open(client)
+    found = full_session_name(name) or _only_open(client)
     if not found:
         raise SessionNotFoundError("No session is open: name one that has ended, or start one.")
     return found
 
 
-def _full(name: str) -> str:
+def full_session_name(name: str) -> str:
+    """sessions/{session} of either form; an empty one stays empty."""
     return name if not name or name.startswith("sessions/") else f"sessions/{name}"
 
 
@@ -195,7 +196,7 @@ def show(
 ) -> None:
     """Show a session with its bill until now."""
     with options.connect(target, api_key_env) as client:
-        session = client.get_session(_full(name))
+        session = client.get_session(full_session_name(name))
     if as_json:
         print_json(session)
         return

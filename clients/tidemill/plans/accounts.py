@@ -1,13 +1,12 @@
 """Accounts and keys: make, look, change, rotate, revoke; and what was done to them."""
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypedDict, TypeVar
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill import methods
 from tidemill.account_results import (
@@ -22,12 +21,9 @@ from tidemill.account_results import (
     new_secret_of,
 )
 from tidemill.errors import FieldInvalidError
-from tidemill.methods import Method
-from tidemill.steps import Deadline, Plan, build, check_count, request_id, unary
+from tidemill.plans.paging import pages
+from tidemill.steps import Deadline, Plan, build, request_id, timestamp, unary
 from tidemill.v1 import account_pb2
-
-_PAGE = 1_000
-Item = TypeVar("Item")
 
 
 class AccountSettings(TypedDict, total=False):
@@ -54,11 +50,6 @@ class KeySettings(TypedDict, total=False):
     expire_time: datetime | None
     """When it stops working; None means never."""
     limits: UsageLimits
-
-
-class _Page(Protocol):
-    @property
-    def next_page_token(self) -> str: ...
 
 
 def get(account: str, *, deadline: Deadline) -> Plan[Account]:
@@ -92,7 +83,7 @@ def list_all(*, limit: int, deadline: Deadline) -> Plan[list[Account]]:
     def of_page(page: account_pb2.ListAccountsResponse) -> list[Account]:
         return [account_of(message) for message in page.accounts]
 
-    return _pages(methods.LIST_ACCOUNTS, of_page, limit, deadline)
+    return pages(methods.LIST_ACCOUNTS, of_page, limit, deadline)
 
 
 def create_key(account: str, settings: KeySettings, *, deadline: Deadline) -> Plan[NewSecret]:
@@ -113,7 +104,7 @@ def list_keys(account: str, *, limit: int, deadline: Deadline) -> Plan[list[ApiK
     def of_page(page: account_pb2.ListApiKeysResponse) -> list[ApiKey]:
         return [api_key_of(message) for message in page.api_keys]
 
-    return _pages(methods.LIST_API_KEYS, of_page, limit, deadline, account=account)
+    return pages(methods.LIST_API_KEYS, of_page, limit, deadline, account=account)
 
 
 def update_key(name: str, settings: KeySettings, *, deadline: Deadline) -> Plan[ApiKey]:
@@ -146,29 +137,7 @@ def list_events(account: str, *, limit: int, deadline: Deadline) -> Plan[list[Au
     def of_page(page: account_pb2.ListAuditEventsResponse) -> list[AuditEvent]:
         return [audit_event_of(message) for message in page.audit_events]
 
-    return _pages(methods.LIST_AUDIT_EVENTS, of_page, limit, deadline, account=account)
-
-
-def _pages(
-    method: Method[Any, Any],
-    of_page: Callable[[Any], list[Item]],
-    limit: int,
-    deadline: Deadline,
-    **fields: str,
-) -> Plan[list[Item]]:
-    """Fetch a list page by page. Raises FieldInvalidError."""
-    check_count(limit, "limit")
-    found: list[Item] = []
-    token = ""
-    while len(found) < limit:
-        size = min(limit - len(found), _PAGE)
-        request = build(method.request, page_size=size, page_token=token, **fields)
-        page: _Page = yield from unary(method, request, deadline)
-        found += of_page(page)
-        token = page.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    return pages(methods.LIST_AUDIT_EVENTS, of_page, limit, deadline, account=account)
 
 
 def _account(settings: AccountSettings, name: str = "") -> account_pb2.Account:
@@ -187,7 +156,7 @@ def _key(settings: KeySettings, name: str = "") -> account_pb2.ApiKey:
     if "scopes" in fields:
         fields["scopes"] = [f"SCOPE_{str(scope).upper()}" for scope in fields["scopes"]]
     if fields.get("expire_time") is not None:
-        fields["expire_time"] = _timestamp(fields["expire_time"])
+        fields["expire_time"] = timestamp(fields["expire_time"], "api_key.expire_time")
     if "limits" in fields:
         fields["limits"] = _limits(settings["limits"], "api_key.limits")
     return build(account_pb2.ApiKey, "api_key.", **fields)
@@ -203,14 +172,6 @@ def _limits(limits: UsageLimits, path: str) -> Message:
         concurrent_generations=limits.concurrent_generations,
         concurrent_sessions=limits.concurrent_sessions,
     )
-
-
-def _timestamp(moment: object) -> Timestamp:
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise FieldInvalidError("expire_time must be a datetime with a time zone.", field="api_key.expire_time")
-    message = Timestamp()
-    message.FromDatetime(moment.astimezone(UTC))
-    return message
 
 
 def _check_known(settings: AccountSettings | KeySettings, kind: type) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tidemill import methods
-from tidemill.results import Session, meter_of, session_of
+from tidemill.session_results import Session, meter_of, session_of
 from tidemill.steps import Deadline, Emit, Line, Plan, Read, build, check_count, opened, request_id, unary
 from tidemill.v1 import session_pb2
 

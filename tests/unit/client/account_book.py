@@ -1,5 +1,6 @@
 """The accounts and keys of a mill in memory."""
 
+from tests.unit.client.paging import page_of
 from tidemill.v1 import account_pb2, account_pb2_grpc
 
 ACCOUNT = "accounts/mine"
@@ -55,7 +56,7 @@ class AccountBook(account_pb2_grpc.AccountServiceServicer):
     def ListAccounts(self, request, context):  # noqa: N802
         self._enter("ListAccounts", request, context)
         found = sorted(self.accounts.values(), key=lambda account: account.name)
-        page, token = _page(found, request)
+        page, token = page_of(found, request)
         return account_pb2.ListAccountsResponse(accounts=page, next_page_token=token)
 
     def CreateApiKey(self, request, context):  # noqa: N802
@@ -75,7 +76,7 @@ class AccountBook(account_pb2_grpc.AccountServiceServicer):
     def ListApiKeys(self, request, context):  # noqa: N802
         self._enter("ListApiKeys", request, context)
         account = request.account or ACCOUNT
-        page, token = _page([key for key in reversed(self.keys.values()) if key.name.startswith(account)], request)
+        page, token = page_of([key for key in reversed(self.keys.values()) if key.name.startswith(account)], request)
         return account_pb2.ListApiKeysResponse(api_keys=page, next_page_token=token)
 
     def UpdateApiKey(self, request, context):  # noqa: N802
@@ -102,7 +103,7 @@ class AccountBook(account_pb2_grpc.AccountServiceServicer):
 
     def ListAuditEvents(self, request, context):  # noqa: N802
         self._enter("ListAuditEvents", request, context)
-        page, token = _page(self.events, request)
+        page, token = page_of(self.events, request)
         return account_pb2.ListAuditEventsResponse(audit_events=page, next_page_token=token)
 
 
@@ -118,9 +119,3 @@ def _merge(found, given, paths) -> None:
                 getattr(found, path).CopyFrom(value)
         else:
             setattr(found, path, value)
-
-
-def _page(found, request):
-    first = int(request.page_token or 0)
-    size = min(request.page_size or 50, 2)  # small pages, so that paging is seen
-    return found[first : first + size], str(first + size) if first + size < len(found) else ""

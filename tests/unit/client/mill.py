@@ -11,12 +11,11 @@ from concurrent import futures
 from dataclasses import dataclass
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from tests.unit.client.account_book import AccountBook
+from tests.unit.client.credit_book import CreditBook
+from tests.unit.client.refusal import Refusal
 from tidemill.v1 import (
     account_pb2_grpc,
     errors_pb2,
@@ -26,41 +25,11 @@ from tidemill.v1 import (
     model_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
-    usage_pb2,
 )
 
 KEY = "tm_test_key"
 MODEL = "models/tide-nano"
 PRICE = 700
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A refusal as a server words it."""
-
-    code: grpc.StatusCode
-    reason: str
-    message: str = "It is refused."
-    field: str = ""
-    retry_seconds: int = 0
-    domain: str = "tidemill.v1"
-    usage: usage_pb2.Usage | None = None
-
-    def status(self) -> grpc.Status:
-        status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        details = [error_details_pb2.ErrorInfo(reason=self.reason, domain=self.domain)]
-        if self.field:
-            violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
-            details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-        if self.retry_seconds:
-            details.append(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=self.retry_seconds)))
-        if self.usage is not None:
-            details.append(self.usage)
-        for detail in details:
-            packed = AnyMessage()
-            packed.Pack(detail)
-            status.details.append(packed)
-        return rpc_status.to_status(status)
 
 
 class Hold:
@@ -99,6 +68,7 @@ Event = str | Refusal | Hold | Skip | Cut | inference_pb2.KeepAlive | inference_
 
 
 class Mill(
+    CreditBook,
     AccountBook,
     session_pb2_grpc.SessionServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
@@ -108,6 +78,7 @@ class Mill(
 
     def __init__(self) -> None:
         AccountBook.__init__(self)
+        CreditBook.__init__(self)
         self.requests: dict[str, list] = defaultdict(list)
         self.metadata: list[dict[str, str]] = []
         self.sessions: dict[str, session_pb2.Session] = {}

@@ -20,7 +20,8 @@ COMMANDS = [
     ["model", "list"], ["model", "show"], ["model", "start"], ["model", "stop"],
     ["model", "status"], ["model", "watch"], ["account", "show"], ["account", "create"], ["account", "update"],
     ["account", "list"], ["account", "audit"], ["key", "create"], ["key", "list"], ["key", "show"], ["key", "update"],
-    ["key", "rotate"], ["key", "revoke"],
+    ["key", "rotate"], ["key", "revoke"], ["account", "grant"], ["account", "refund"], ["account", "correct"],
+    ["account", "ledger"], ["usage"], ["prices"], ["prices", "set"], ["receipt", "get"], ["receipt", "verify"],
 ]  # fmt: skip
 
 
@@ -470,7 +471,7 @@ def test_the_commands_of_the_manual_exist(tidemill) -> None:
     assert len(lines) >= 10
     for line in lines:
         words = shlex.split(line)[1:]
-        command = words[:2] if words[0] in {"session", "model", "account", "key"} else words[:1]
+        command = words[:2] if words[0] in {"session", "model", "account", "key", "prices", "receipt"} else words[:1]
         help_text = tidemill(*command, "--help").stdout
         assert f"tidemill {' '.join(command)}" in help_text
         assert all(option in help_text for option in words if option.startswith("--"))

@@ -8,9 +8,10 @@ import typer
 from google.protobuf.duration_pb2 import Duration
 
 from tests.unit.client.mill import PRICE, Mill
+from tidemill.cli.amounts import parse_credits
 from tidemill.cli.meter import MeterDisplay, meter_line
-from tidemill.cli.session_options import duration_text, parse_credits, parse_duration
-from tidemill.results import meter_of
+from tidemill.cli.session_options import duration_text, parse_duration
+from tidemill.session_results import meter_of
 from tidemill.v1 import inference_pb2, session_pb2
 
 Session = session_pb2.Session

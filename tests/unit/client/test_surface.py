@@ -13,11 +13,13 @@ CLASSES = {
     "Account", "Accounts", "ApiKey", "AsyncAccounts", "AuditChange", "AuditEvent", "NewSecret", "UsageLimits",
     "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Client", "Completion", "Limits",
     "Meter", "Model", "ModelPrices", "MoreOptions", "OneLine", "OpenSession", "PrintedAnswer", "Progress", "Session",
-    "SessionOptions", "SessionWarning", "Stream", "TextStream", "Usage", "__version__",
+    "SessionOptions", "SessionWarning", "Stream", "TextStream", "Usage", "__version__", "LedgerBlock", "LedgerEntry",
+    "Price", "Receipt", "ReceiptEntry", "UsageReport", "UsageRow", "Verification", "read_receipt", "verify_receipt",
+    "write_receipt",
 }  # fmt: skip
 ERRORS = {
     "AccountExistsError", "InsufficientCreditsError", "RefundExceedsChargeError", "ReceiptNotReadyError",
-    "LedgerBlockNotFoundError",
+    "LedgerBlockNotFoundError", "ReceiptUnreadableError",
     "AccountNotFoundError", "ApiKeyNotFoundError", "ApiKeyRevokedError", "LastAdminKeyError",
     "LimitReachedError", "ScopeRequiredError",
     "AlreadyExistsError", "ApiKeyInvalidError", "ApiKeyMissingError", "BatchError", "CallCancelledError",
@@ -63,6 +65,6 @@ def test_every_method_is_in_the_contract_with_its_messages() -> None:
         for method in service.methods
     }
     called = [found for found in vars(methods).values() if isinstance(found, Method)]
-    assert len(called) == 26
+    assert len(called) == 35
     for found in called:
         assert served[found.path] == (found.request.DESCRIPTOR, found.reply.DESCRIPTOR, found.streams)
