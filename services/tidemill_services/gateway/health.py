@@ -1,9 +1,8 @@
 """The small HTTP pages that machines read: liveness, readiness and metrics."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -19,11 +18,11 @@ def health_routes() -> list[BaseRoute]:
     return [Route("/healthz", healthz)]
 
 
-def admin_application(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Starlette:
+def admin_application(read_metrics: Callable[[], Awaitable[bytes]], is_ready: Callable[[], bool]) -> Starlette:
     """What the admin port serves: `/metrics` of this process, and `/readyz`, 503 unless it takes calls."""
 
-    async def metrics(_request: Request) -> Response:  # in the event loop, which alone changes what is counted
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(_request: Request) -> Response:
+        return Response(await read_metrics(), media_type=CONTENT_TYPE_LATEST)
 
     def readyz(_request: Request) -> Response:
         ready = is_ready()
