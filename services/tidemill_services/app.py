@@ -118,7 +118,7 @@ class Application:
         calls = Calls(tracing, access_log=settings.access_log)
         secrets_of_platform = read_or_create_secrets(settings.data_dir / "secret")
         secret = secrets_of_platform.current
-        database = MeasuredDatabase(open_database(settings.database_url), metrics.store)
+        database = MeasuredDatabase(open_database(settings.database_url), metrics)
         await database.open()
         parts.push_async_callback(database.close)
         identities = Identities(database, secrets_of_platform)

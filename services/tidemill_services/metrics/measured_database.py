@@ -1,9 +1,10 @@
-"""A database whose units of work are measured."""
+"""A database whose units of work are measured, and what they made true of sessions counted."""
 
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from tidemill_services.metrics.store import StoreMetrics
+from tidemill_services.domain.session_facts import SessionFact
+from tidemill_services.metrics.process import Metrics
 from tidemill_services.store.database import Changes, Database, Transaction
 
 P = ParamSpec("P")
@@ -13,7 +14,7 @@ T = TypeVar("T")
 class MeasuredDatabase:
     """The port `Database` around another one; see there."""
 
-    def __init__(self, database: Database, metrics: StoreMetrics) -> None:
+    def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
 
@@ -23,12 +24,19 @@ class MeasuredDatabase:
 
     async def write(self, unit: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See the port."""
-        with self._metrics.unit("write"):
-            return await self._database.write(unit, *args, **kwargs)
+
+        def with_facts(tx: Transaction) -> tuple[T, list[SessionFact]]:
+            return unit(tx, *args, **kwargs), tx.facts
+
+        with self._metrics.store.unit("write"):
+            result, facts = await self._database.write(with_facts)
+        for fact in facts:
+            self._metrics.sessions.count(fact)
+        return result
 
     async def read(self, unit: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See the port."""
-        with self._metrics.unit("read"):
+        with self._metrics.store.unit("read"):
             return await self._database.read(unit, *args, **kwargs)
 
     def changes(self, topic: str, *, poll_seconds: float = 1.0) -> Changes:

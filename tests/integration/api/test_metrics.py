@@ -4,15 +4,16 @@ from collections.abc import Iterable
 import grpc
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
 from tests.metrics_page import Series, read_page, series_of, value_of, values_of
 from tests.server_process import ServerProcess
-from tidemill.v1 import model_pb2
+from tidemill.v1 import model_pb2, session_pb2
 from tidemill_services.access import METHODS, PAGES
 from tidemill_services.domain import errors
 from tidemill_services.domain.generation import FinishReason
-from tidemill_services.domain.session import SessionState
+from tidemill_services.domain.session import EndReason, SessionState
 
 FLOOD = 25
 OUTSIDE = {"/healthz", ""}  # routes that need no key, and what is no page
@@ -34,7 +35,7 @@ def test_what_callers_write_makes_no_series(server: ServerProcess, wire: Wire) -
     assert values_of(found, "method") <= set(METHODS)
     assert values_of(found, "route") <= set(PAGES) | OUTSIDE
     assert values_of(found, "code") <= {code.name for code in grpc.StatusCode}
-    assert values_of(found, "reason") <= {"", "CLIENT_GONE", *_reasons(errors.TidemillError)}
+    assert values_of(found, "reason") <= {"", "CLIENT_GONE", *_reasons(errors.TidemillError), *EndReason}
     assert values_of(found, "status") <= {str(status) for status in (0, *range(100, 600))}
     assert values_of(found, "finish_reason") == set(FinishReason)
     assert values_of(found, "state") == {SessionState.PENDING, SessionState.ACTIVE}
@@ -106,6 +107,23 @@ def test_a_generations_tokens_and_times_are_counted_by_model(server: ServerProce
     # All tokens but those of each generation's first message, of which there is one at least.
     assert 0 < grown("tidemill_inter_token_seconds_count") <= completion_tokens - 3
     assert grown("tidemill_inter_token_seconds_sum") < grown("tidemill_generation_seconds_sum")
+
+
+def test_sessions_are_counted_as_they_start_and_stop_by_why(server: ServerProcess, neighbour: Wire) -> None:
+    def counted(name: str, **labels: str) -> float:
+        return value_of(series_of(read_page(server.admin)), f"tidemill_sessions_{name}_total", model=MODEL, **labels)
+
+    num_started, num_stopped = counted("started"), counted("stopped", reason="STOPPED")
+    num_ended = counted("stopped", reason="MAX_DURATION")
+    neighbour.start(holder="one")
+    neighbour.start(holder="two")  # joins
+    neighbour.stop()
+    neighbour.stop()  # again
+    limits = session_pb2.SessionLimits(max_duration=Duration(seconds=1))
+    neighbour.start(limits=limits)
+    wait_until(lambda: counted("stopped", reason="MAX_DURATION") == num_ended + 1, "the session's longest duration")
+    assert counted("started") == num_started + 2
+    assert counted("stopped", reason="STOPPED") == num_stopped + 1
 
 
 def test_open_sessions_are_shown_by_model_and_state(server: ServerProcess, neighbour: Wire) -> None:

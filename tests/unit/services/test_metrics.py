@@ -42,8 +42,10 @@ async def test_every_series_and_nothing_else_stands_in_the_documents_with_its_ty
 async def test_counters_are_there_at_0_before_anything_happens() -> None:
     metrics = Metrics()
     metrics.generations.of("tiny")
+    metrics.sessions.show_open({("tiny", SessionState.PENDING): 0})
     found = {(sample.name, *sample.labels.values()): sample.value for sample in _samples(metrics)}
     assert found["tidemill_requests_total", METHOD, "OK", ""] == 0
+    assert found["tidemill_sessions_stopped_total", "tiny", "IDLE"] == 0
     assert found["tidemill_generations_total", "tiny", "length"] == 0
     assert found["tidemill_completion_tokens_total", "tiny"] == 0
     assert found["tidemill_inter_token_seconds_count", "tiny"] == 0
