@@ -3,7 +3,7 @@
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PATIENCE_SECONDS = 10.0
@@ -41,10 +41,11 @@ def front(*targets: str) -> Iterator[Front]:
     class Handler(BaseHTTPRequestHandler):  # HTTP/1.0: a connection for each request, so that each may go elsewhere
         def do_GET(self) -> None:
             page = found.get(self.path)
-            self.send_response(502 if page is None else 200)
-            self.send_header("content-type", "text/plain; version=0.0.4; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page or b"")
+            with suppress(ConnectionError):  # who asked has no patience left
+                self.send_response(502 if page is None else 200)
+                self.send_header("content-type", "text/plain; version=0.0.4; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(page or b"")
 
         def log_message(self, *_: object) -> None:
             pass

@@ -37,7 +37,7 @@ from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
 from tidemill_services.key_sessions import KeySessions
 from tidemill_services.ledger_sealer import LedgerSealer
-from tidemill_services.metrics import MeasuredDatabase, Metrics, ProcessPage
+from tidemill_services.metrics import BillingPage, MeasuredDatabase, Metrics, ProcessPage
 from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.scaler.host import Host, HostSettings
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
@@ -164,8 +164,7 @@ class Application:
             limits,
         )
         door = Door(public_routes(database, generations), identities, guard, metrics, calls)
-        pages = admin_application(ProcessPage(metrics, database).read, lambda: self._is_ready)
-        http, admin = await self._start_http(parts, door, pages, tls)
+        http, admin = await self._start_http(parts, door, self._admin_pages(database), tls)
         grpc_address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
@@ -187,6 +186,14 @@ class Application:
         self._keep_running(parts, SessionGuard(database, process_id, self._streams, signs).run(), "session-guard")
         self._keep_running(parts, KeySessions(database).run(), "key-sessions")
         return signs
+
+    def _admin_pages(self, database: Database) -> Starlette:
+        """What the administrator's port serves."""
+        scraped = {
+            "/metrics": ProcessPage(self._metrics, database).read,
+            "/metrics/billing": BillingPage(database).read,
+        }
+        return admin_application(scraped, lambda: self._is_ready)
 
     async def _start_http(
         self, parts: AsyncExitStack, door: Door, pages: Starlette, tls: ServerTls | None

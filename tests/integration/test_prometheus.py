@@ -1,157 +1,181 @@
 """A real Prometheus scrapes two control processes on one Postgres, through a restart of one of them."""
 
-import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 
-import grpc
+import psycopg
 import pytest
 
 from tests.databases import PostgresServer, postgres_server
-from tests.integration.api.conftest import MODEL, Wire, wire_to
+from tests.integration.api.conftest import MODEL
+from tests.integration.two_mills import BILLING, CUSTOMER, CUSTOMERS_MODEL, Payer, Story, story
+from tests.metrics_document import EXPRESSIONS
 from tests.metrics_page import read_page
-from tests.prometheus_server import Job, Prometheus, Samples, prometheus_programs, prometheus_server
-from tests.scrape_front import Front, front
-from tests.server_process import ServerProcess, server_process
+from tests.prometheus_server import Labels, Samples, prometheus_programs
 
 __all__ = ["postgres_server", "prometheus_programs"]
 
+pytestmark = pytest.mark.timeout(600)  # of which the story takes most
+
 METHOD = "/tidemill.v1.InferenceService/Generate"
-
-
-@dataclass
-class Process:
-    """One control process, in all its lives, and what the test itself knows of what it did."""
-
-    front: Front
-    truth: Counter[str] = field(default_factory=Counter)
-
-    def serve(self, wire: Wire, num_generations: int) -> None:
-        """Have it answer."""
-        for _ in range(num_generations):
-            usage = list(wire.generate(max_tokens=8))[-1].end.usage
-            self.truth["tidemill_prompt_tokens_total"] += usage.prompt_tokens
-            self.truth["tidemill_completion_tokens_total"] += usage.completion_tokens
-            self.truth["tidemill_generation_seconds_count"] += 1
-            self.truth["tidemill_requests_total"] += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What was done, and who watched."""
-
-    prometheus: Prometheus
-    processes: dict[str, Process]
-    num_refused: int
-
-
-@pytest.fixture(scope="module")
-def scene(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, prometheus_programs: None
-) -> Iterator[Scene]:
-    """Two processes serve, one is stopped and comes again, both serve again."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    url = postgres_server.create_database()
-    with ExitStack() as parts:
-        wire, server = _begin(parts, folder / "a", url)
-        (folder / "b").mkdir()
-        shutil.copy2(folder / "a" / "secret", folder / "b" / "secret")  # one platform, one secret
-        processes = {name: Process(parts.enter_context(front())) for name in ("a", "b")}
-        processes["a"].front.targets = [server.admin]
-        jobs = [Job(process.front.address, name) for name, process in processes.items()]
-        prometheus = parts.enter_context(prometheus_server(folder / "prometheus", *jobs))
-        with ExitStack() as first_life:
-            other_wire, other = _begin(first_life, folder / "b", url)
-            processes["b"].front.targets = [other.admin]
-            prometheus.wait_for_scrapes()
-            processes["a"].serve(wire, 3)
-            processes["b"].serve(other_wire, 2)
-            num_refused = _be_refused(wire)
-            prometheus.wait_for_scrapes()
-        other_wire, other = _begin(parts, folder / "b", url)
-        processes["b"].front.targets = [other.admin]
-        prometheus.wait_for_scrapes()
-        processes["b"].serve(other_wire, 1)
-        processes["a"].serve(wire, 1)
-        prometheus.wait_for_scrapes()
-        yield Scene(prometheus, processes, num_refused)
-    postgres_server.drop_database(url)
-
-
-def _begin(parts: ExitStack, data_dir: Path, url: str) -> tuple[Wire, ServerProcess]:
-    """Start a process; its own key has a session of the model."""
-    server = parts.enter_context(server_process(data_dir, "--database", url, "--replica-threads", "1"))
-    wire = parts.enter_context(wire_to(server))
-    wire.start()
-    return wire, server
-
-
-def _be_refused(wire: Wire) -> int:
-    for number in range(2):
-        with pytest.raises(grpc.RpcError):
-            list(wire.generate(model=f"none-{number}"))
-    return 2
-
-
-def grown(samples: Samples) -> float:
-    """How much a counter grew, its new beginnings told apart, as `increase()` does before it extrapolates."""
-    return sum(value - before if value >= before else value for (_, before), (_, value) in pairwise(samples))
-
-
-SELECTORS = {
-    "tidemill_prompt_tokens_total": f'{{model="{MODEL}"}}',
-    "tidemill_completion_tokens_total": f'{{model="{MODEL}"}}',
-    "tidemill_generation_seconds_count": f'{{model="{MODEL}"}}',
-    "tidemill_requests_total": f'{{method="{METHOD}",code="OK"}}',
+COUNTERS = {  # with the labels of what the story counts
+    "tidemill_prompt_tokens_total": f'model="{MODEL}"',
+    "tidemill_completion_tokens_total": f'model="{MODEL}"',
+    "tidemill_generation_seconds_count": f'model="{MODEL}"',
+    "tidemill_requests_total": f'method="{METHOD}",code="OK"',
+    "tidemill_sessions_started_total": f'model="{MODEL}"',
+    "tidemill_sessions_stopped_total": f'model="{MODEL}",reason="STOPPED"',
+}
+# What the page of the ledger says, as sums over its rows until the end of a block.
+TOTALS = {
+    "tidemill_session_billed_seconds_total": ("billed_seconds", "SESSION_CHARGE"),
+    "tidemill_charged_microcredits_total": ("-amount_microcredits", "SESSION_CHARGE"),
+    "tidemill_refunded_microcredits_total": ("amount_microcredits", "REFUND"),
 }
 
 
-def test_the_counters_of_each_process_grew_by_what_it_did_through_a_restart(scene: Scene) -> None:
-    for name, process in scene.processes.items():
-        for metric, selector in SELECTORS.items():
-            (samples,) = scene.prometheus.samples(metric + selector.replace("}", f',instance="{name}"}}')).values()
-            assert samples[0][1] == 0, metric
-            assert grown(samples) == process.truth[metric], (name, metric)
+@pytest.fixture(scope="module")
+def told(
+    prometheus_programs: None, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Story]:
+    url = postgres_server.create_database()
+    with story(tmp_path_factory.mktemp("prometheus"), url) as told:
+        yield told
+    postgres_server.drop_database(url)
 
 
-def test_a_restart_is_one_reset_of_the_process_that_was_restarted(scene: Scene) -> None:
-    for metric, selector in SELECTORS.items():
-        resets = scene.prometheus.query(f"sum by (instance) (resets({metric}{selector}[1h]))")
-        assert {dict(labels)["instance"]: value for labels, value in resets.items()} == {"a": 0, "b": 1}
+def growth(samples: Samples) -> float:
+    """How much a counter grew, with its new beginnings told apart, as `increase()` does before it extrapolates."""
+    return sum(value - before if value >= before else value for (_, before), (_, value) in pairwise(samples))
 
 
-def test_increase_is_what_was_done_but_for_its_extrapolation_of_one_scrape(scene: Scene) -> None:
-    for name, process in scene.processes.items():
-        for metric, selector in SELECTORS.items():
-            series = metric + selector.replace("}", f',instance="{name}"}}')
-            (samples,) = scene.prometheus.samples(series).values()
-            (increase,) = scene.prometheus.query(f"increase({series}[1h])").values()
-            truth = process.truth[metric]
-            assert truth <= increase + 1e-6 <= truth * (1 + 1.1 / (len(samples) - 1)) + 1e-3, (name, metric)
+def by(labels: Labels, *names: str) -> tuple[str, ...]:
+    return tuple(dict(labels)[name] for name in names)
 
 
-def test_refusals_are_counted_by_their_reason(scene: Scene) -> None:
-    refused = scene.prometheus.query(f'tidemill_requests_total{{method="{METHOD}",code!="OK"}}')
-    found = {(dict(labels)["instance"], dict(labels)["reason"]): value for labels, value in refused.items()}
-    assert found == {("a", "MODEL_NOT_FOUND"): scene.num_refused}
+def test_the_counters_of_each_process_grew_by_what_it_did_through_a_restart(told: Story) -> None:
+    for name, mill in (("a", told.a), ("b", told.b)):
+        for counter, labels in COUNTERS.items():
+            (samples,) = told.prometheus.samples(f'{counter}{{{labels},instance="{name}"}}').values()
+            assert samples[0][1] == 0, (name, counter)
+            assert growth(samples) == mill.did[counter] > 0, (name, counter)
 
 
-def test_both_processes_show_the_same_open_sessions(scene: Scene) -> None:
-    selector = f'tidemill_open_sessions{{model="{MODEL}",state="ACTIVE"}}'
-    shown = scene.prometheus.query(selector)
-    assert {dict(labels)["instance"]: value for labels, value in shown.items()} == {"a": 2, "b": 2}
-    (number,) = scene.prometheus.query(f"max({selector})").values()
-    assert number == 2
+def test_a_restart_is_one_reset_of_the_process_that_was_restarted(told: Story) -> None:
+    for counter, labels in COUNTERS.items():
+        resets = told.prometheus.query(f"sum by (instance) (resets({counter}{{{labels}}}[1h]))")
+        assert {by(series, "instance"): number for series, number in resets.items()} == {("a",): 0, ("b",): 1}
 
 
-def test_promtool_finds_nothing_to_say_of_the_page(scene: Scene) -> None:
-    page = read_page(scene.processes["a"].front.targets[0])
+def test_increase_is_what_was_done_but_for_its_extrapolation_of_one_scrape(told: Story) -> None:
+    for name, mill in (("a", told.a), ("b", told.b)):
+        for counter, labels in COUNTERS.items():
+            series = f'{counter}{{{labels},instance="{name}"}}'
+            (samples,) = told.prometheus.samples(series).values()
+            (increase,) = told.prometheus.query(f"increase({series}[1h])").values()
+            assert_increase(increase, mill.did[counter], samples)
+
+
+def assert_increase(increase: float, truth: float, samples: Samples) -> None:
+    """Prometheus takes it that a counter went on growing until its next scrape, which did not come."""
+    assert truth <= increase + 1e-6 * truth
+    assert increase <= truth * (1 + 1.1 / (len(samples) - 1)) * (1 + 1e-6)
+
+
+def test_refusals_are_counted_by_their_reason(told: Story) -> None:
+    refused = told.prometheus.query(f'tidemill_requests_total{{method="{METHOD}",code!="OK"}} > 0')
+    assert {by(series, "instance", "reason"): number for series, number in refused.items()} == {
+        ("a", "MODEL_NOT_FOUND"): told.num_refused
+    }
+
+
+def test_both_processes_show_the_same_open_sessions(told: Story) -> None:
+    is_open = f'tidemill_open_sessions{{model="{MODEL}",state="ACTIVE"}}'
+    most = told.prometheus.query(f"max_over_time({is_open}[1h])")
+    assert {by(series, "instance"): number for series, number in most.items()} == {("a",): 2, ("b",): 2}
+    assert set(told.prometheus.query(is_open).values()) == {0}
+
+
+def test_every_page_of_the_ledger_is_the_sum_of_its_rows_until_the_block_that_it_names(told: Story) -> None:
+    pages = pages_of(told)
+    numbers = [page.pop("tidemill_ledger_block")["", ""] for page in pages]
+    assert numbers == sorted(numbers)
+    assert numbers[0] < numbers[-1]
+    totals = {number: totals_at(told, number) for number in set(numbers)}
+    for number, page in zip(numbers, pages, strict=True):
+        for counter in TOTALS:
+            counted = {payer: value for payer, value in page.get(counter, {}).items() if value}
+            assert counted == totals[number][counter], (number, counter)
+
+
+def pages_of(told: Story) -> list[dict[str, dict[Payer, float]]]:
+    """What each scrape of the page of the ledger found, by name and payer, oldest first."""
+    selector = f'{{instance="{BILLING}",__name__=~"tidemill_ledger_block|{"|".join(TOTALS)}"}}'
+    pages: defaultdict[float, dict[str, dict[Payer, float]]] = defaultdict(dict)
+    for series, samples in told.prometheus.samples(selector).items():
+        labels = dict(series)
+        for at, value in samples:  # of one scrape, all have the same time
+            payer = labels.get("account", ""), labels.get("model", "")
+            pages[at].setdefault(labels["__name__"], {})[payer] = value
+    return [pages[at] for at in sorted(pages)]
+
+
+def totals_at(told: Story, block: float) -> Mapping[str, Mapping[Payer, int]]:
+    """The sums over the rows themselves, by SQL."""
+    found: dict[str, dict[Payer, int]] = {}
+    with psycopg.connect(told.database_url) as connection:
+        for counter, (summed, kind) in TOTALS.items():
+            rows = connection.execute(
+                f"SELECT account_id, model, sum({summed}) FROM ledger_entries WHERE kind = %s AND ledger_sequence <= "
+                "(SELECT last_sequence FROM ledger_blocks WHERE number = %s) GROUP BY account_id, model",
+                (kind, int(block)),
+            )
+            found[counter] = {(account, model): int(total) for account, model, total in rows}
+    return found
+
+
+def test_what_prometheus_saw_is_what_the_bills_said_and_is_not_doubled(told: Story) -> None:
+    bills = zip(TOTALS, (told.billed_seconds, told.charged, told.refunded), strict=True)
+    for counter, billed in bills:
+        seen = {by(series, "account", "model"): samples for series, samples in told.prometheus.samples(counter).items()}
+        assert {payer: growth(samples) for payer, samples in seen.items() if growth(samples)} == billed
+        increases = told.prometheus.query(f"increase({counter}[1h])")
+        for series, increase in increases.items():
+            payer = by(series, "account", "model")
+            assert_increase(increase, billed[payer], seen[payer])
+        assert set(told.prometheus.query(f"resets({counter}[1h])").values()) == {0}
+    assert set(told.charged) == {("local", MODEL), (CUSTOMER, CUSTOMERS_MODEL)}
+    assert told.refunded[CUSTOMER, CUSTOMERS_MODEL] == told.charged[CUSTOMER, CUSTOMERS_MODEL] > 0
+
+
+def test_the_page_of_the_ledger_came_from_both_processes_in_turn_and_from_one_while_the_other_was_away(
+    told: Story,
+) -> None:
+    answered = told.a.service.answered_by
+    first_b, second_b = dict.fromkeys(told.a.service.targets[1:])
+    a = told.a.server.admin
+    assert {a, first_b, second_b} == set(answered)
+    assert sum(one != other for one, other in pairwise(answered)) >= 4
+    away = answered[last(answered, first_b) + 1 : answered.index(second_b)]
+    assert set(away) == {a}
+    assert len(away) >= 2
+
+
+def last(items: list[str], item: str) -> int:
+    return len(items) - 1 - items[::-1].index(item)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_prometheus_takes_every_expression_of_the_documents(told: Story, expression: str) -> None:
+    told.prometheus.query(expression)
+
+
+@pytest.mark.parametrize("page", ["/metrics", "/metrics/billing"])
+def test_promtool_finds_nothing_to_say_of_a_page(told: Story, page: str) -> None:
+    text = read_page(told.a.server.admin, page)
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=60, check=False
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

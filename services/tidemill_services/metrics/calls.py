@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tidemill_services.access import METHODS, PAGES
+from tidemill_services.domain.errors import FaultError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
 
@@ -29,6 +30,7 @@ class CallMetrics:
         )
         for method in METHODS:  # from 0, so that the first increase is seen
             self._ended.labels(method, "OK", "")
+            self._ended.labels(method, "INTERNAL", FaultError.reason)
 
     def begin(self, method: str) -> None:
         """A call has arrived."""

@@ -9,10 +9,11 @@ from google.protobuf.duration_pb2 import Duration
 from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
 from tests.metrics_page import Series, read_page, series_of, value_of, values_of
 from tests.server_process import ServerProcess
-from tidemill.v1 import model_pb2, session_pb2
+from tidemill.v1 import account_pb2, model_pb2, session_pb2
 from tidemill_services.access import METHODS, PAGES
 from tidemill_services.domain import errors
 from tidemill_services.domain.generation import FinishReason
+from tidemill_services.domain.ledger import EntryKind
 from tidemill_services.domain.session import EndReason, SessionState
 
 FLOOD = 25
@@ -40,6 +41,13 @@ def test_what_callers_write_makes_no_series(server: ServerProcess, wire: Wire) -
     assert values_of(found, "finish_reason") == set(FinishReason)
     assert values_of(found, "state") == {SessionState.PENDING, SessionState.ACTIVE}
     assert values_of(found, "kind") == {"read", "write"}
+    billing = series_of(read_page(server.admin, "/metrics/billing"))
+    accounts = wire.accounts.ListAccounts(
+        account_pb2.ListAccountsRequest(page_size=1_000), metadata=wire.metadata
+    ).accounts
+    assert values_of(billing, "account") <= {account.name.removeprefix("accounts/") for account in accounts}
+    assert values_of(billing, "model") <= models
+    assert values_of(billing, "kind") <= set(EntryKind)
     known = {"model", "method", "route", "code", "reason", "status", "finish_reason", "state", "kind", "le"}
     assert {name for series in found for name, _ in series.labels if series.name.startswith("tidemill_")} <= known
 

@@ -1,42 +1,15 @@
-import re
-from pathlib import Path
-
+import httpx
 import pytest
 
 from tidemill_services.domain.errors import FieldInvalidError, StoreUnavailableError
 from tidemill_services.domain.generation import FinishReason
 from tidemill_services.domain.session import SessionState
+from tidemill_services.gateway.health import admin_application
 from tidemill_services.metrics import Metrics
-from tidemill_services.scaler.replicas import PoolCounts
+from tidemill_services.metrics.billing import LedgerTotals
+from tidemill_services.store.ledger_seal import Totals
 
-DOCS = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text()
 METHOD = "/tidemill.v1.InferenceService/Generate"
-
-
-def filled() -> Metrics:
-    """All series, with every label."""
-    metrics = Metrics()
-    metrics.calls.begin(METHOD)
-    metrics.calls.end(METHOD, "OK", "", 0.1)
-    metrics.http.begin()
-    metrics.http.end("/v1/models", 200, "", 0.1)
-    metrics.generations.of("tiny").begin()
-    metrics.pools.watch(lambda: {"tiny": PoolCounts(1, 2, 3, 4, 5, 6)})
-    metrics.sessions.show_open({("tiny", SessionState.ACTIVE): 1})
-    return metrics
-
-
-async def test_every_series_and_nothing_else_stands_in_the_documents_with_its_type_and_labels() -> None:
-    ours = {}
-    for family in filled().registry.collect():
-        if family.name.startswith("tidemill_"):
-            name = f"{family.name}_total" if family.type == "counter" else family.name
-            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-            ours[name] = (family.type, labels)
-    rows = re.findall(
-        r"^\| `(tidemill_\w+)` \| (\w+) \| ([\w, ]*)\|", DOCS.partition("## What one process did")[2], re.MULTILINE
-    )
-    assert {name: (kind, set(labels.replace(",", " ").split())) for name, kind, labels in rows} == ours
 
 
 async def test_counters_are_there_at_0_before_anything_happens() -> None:
@@ -101,3 +74,56 @@ def _samples(metrics: Metrics):
 def _value(metrics: Metrics, name: str, kind: str) -> float:
     (value,) = (s.value for s in _samples(metrics) if s.name == name and s.labels == {"kind": kind})
     return value
+
+
+@pytest.fixture
+def totals() -> LedgerTotals:
+    return LedgerTotals(
+        7,
+        {
+            ("herons", "", "GRANT"): Totals(amount_microcredits=5_000),
+            ("herons", "tiny", "HOLD"): Totals(hold_microcredits=900),
+            ("herons", "tiny", "SESSION_CHARGE"): Totals(-300, -300, billed_seconds=3),
+            ("herons", "tiny", "REFUND"): Totals(100, billed_seconds=-1),
+            ("herons", "tiny", "TOKEN_CHARGE"): Totals(-20),
+            ("herons", "", "CORRECTION"): Totals(-1),
+            ("newcomer", "tiny", "HOLD"): Totals(hold_microcredits=10),
+        },
+        2,
+    )
+
+
+def test_the_page_of_the_ledger_shows_charges_refunds_and_what_accounts_have(totals: LedgerTotals) -> None:
+    found = {
+        (s.name.removeprefix("tidemill_"), *s.labels.values()): s.value for f in totals.collect() for s in f.samples
+    }
+    assert found == {
+        ("ledger_block",): 7,
+        ("ledger_unsealed_entries",): 2,
+        ("session_billed_seconds_total", "herons", "tiny"): 3,
+        ("session_billed_seconds_total", "newcomer", "tiny"): 0,
+        ("charged_microcredits_total", "herons", "tiny", "SESSION_CHARGE"): 300,
+        ("charged_microcredits_total", "herons", "tiny", "TOKEN_CHARGE"): 20,
+        ("charged_microcredits_total", "newcomer", "tiny", "SESSION_CHARGE"): 0,
+        ("refunded_microcredits_total", "herons", "tiny"): 100,
+        ("refunded_microcredits_total", "newcomer", "tiny"): 0,
+        ("session_refunded_seconds_total", "herons", "tiny"): 1,
+        ("session_refunded_seconds_total", "newcomer", "tiny"): 0,
+        ("granted_microcredits_total", "herons"): 5_000,
+        ("granted_microcredits_total", "newcomer"): 0,
+        ("balance_microcredits", "herons"): 5_000 - 300 + 100 - 20 - 1,
+        ("balance_microcredits", "newcomer"): 0,
+        ("held_microcredits", "herons"): 600,
+        ("held_microcredits", "newcomer"): 10,
+    }
+
+
+async def test_without_the_store_there_is_no_page_of_the_ledger_rather_than_an_old_one() -> None:
+    async def read() -> bytes:
+        raise StoreUnavailableError
+
+    pages = admin_application({"/metrics/billing": read}, lambda: True)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=pages), base_url="http://mill") as client:
+        response = await client.get("/metrics/billing")
+    assert response.status_code == 503
+    assert "tidemill_" not in response.text
