@@ -15,16 +15,17 @@ import grpc
 import psycopg
 import pytest
 
-from tests.integration.api.conftest import MODEL, Wire, wire_to
+from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
 from tests.prometheus_server import Job, Prometheus, prometheus_server
 from tests.scrape_front import Front, front
 from tests.server_process import ServerProcess, server_process
-from tidemill.v1 import account_pb2, billing_pb2, session_pb2, usage_pb2
+from tidemill.v1 import account_pb2, billing_pb2, model_pb2, session_pb2, usage_pb2
 
 CUSTOMER = "herons"
 CUSTOMERS_MODEL = "tiny-llama-positions"
 BILLING = "billing"  # the name of its target
 SEAL_SECONDS = 60.0
+WAKE_SECONDS = 240.0
 
 Payer = tuple[str, str]
 """An account, and the model that it used."""
@@ -46,12 +47,15 @@ class Mill:
         arguments = ("--database", self.database_url, "--replica-device", "fake")
         with server_process(self.data_dir, *arguments) as server, wire_to(server) as wire:
             self.server: ServerProcess = server
-            self.front.targets = [server.admin]
+            self.front.targets.append(server.admin)
             self.service.targets.append(server.admin)
             yield wire
+        self.front.targets.remove(server.admin)  # somebody else may get its port
+        self.service.targets.remove(server.admin)
 
     def serve(self, wire: Wire, num_generations: int) -> None:
         """Have it answer."""
+        wait_until(lambda: wire.model().state == model_pb2.Model.STATE_READY, "a ready model", WAKE_SECONDS)
         for _ in range(num_generations):
             usage = list(wire.generate(max_tokens=8))[-1].end.usage
             self.did["tidemill_prompt_tokens_total"] += usage.prompt_tokens
@@ -79,6 +83,7 @@ class Story:
     a: Mill
     b: Mill
     num_refused: int = 0
+    alone: tuple[int, int] = (0, 0)  # the places among the service's answers between which b was away
     billed_seconds: Counter[Payer] = field(default_factory=Counter)  # as final bills said
     charged: Counter[Payer] = field(default_factory=Counter)
     refunded: Counter[Payer] = field(default_factory=Counter)
@@ -94,16 +99,19 @@ class Story:
             with pytest.raises(grpc.RpcError):
                 list(wire.generate(model=f"none-{number}"))
             self.num_refused += 1
-        self.prometheus.wait_for_scrapes()
+        self._wait_for_last_block()
+        self.prometheus.wait_for_scrapes()  # all that will be charged is there, at 0
         self._take_bill(self.b.stop(others))
         self.prometheus.wait_for_scrapes()  # what is counted after the last page is lost with the process
 
     def between_the_chapters(self, customer: Wire, session: str) -> None:
         """b is not there; a customer's session that it started is stopped all the same."""
+        begin = len(self.a.service.answered_by)
         request = session_pb2.StopSessionRequest(name=session, all_holders=True)
         stopped = customer.sessions.StopSession(request, metadata=customer.metadata).session
         self._take_bill(stopped.bill, (CUSTOMER, CUSTOMERS_MODEL))
         self.prometheus.wait_for_scrapes("a", BILLING)
+        self.alone = (begin, len(self.a.service.answered_by))
 
     def last_chapter(self, wire: Wire, others: Wire, session: str) -> None:
         """b is there again; both serve, the customer gets a refund, and all sessions end."""
@@ -148,10 +156,21 @@ def story(folder: Path, database_url: str) -> Iterator[Story]:
         with b.life() as others, wire_to(b.server, customers_key) as customer:
             session = customer.start(model=CUSTOMERS_MODEL).session.name
             told.first_chapter(wire, others)
+            _wait_for_clock(customer, session)
         with wire_to(a.server, customers_key) as customer:
             told.between_the_chapters(customer, session)
         told.last_chapter(wire, parts.enter_context(b.life()), session)
         yield told
+
+
+def _wait_for_clock(wire: Wire, session: str) -> None:
+    """Wait until a session costs something."""
+    request = session_pb2.GetSessionRequest(name=session)
+
+    def is_billed() -> bool:
+        return wire.sessions.GetSession(request, metadata=wire.metadata).bill.billed_seconds > 0
+
+    wait_until(is_billed, "a second that is billed", WAKE_SECONDS)
 
 
 def _new_customer(wire: Wire) -> str:
