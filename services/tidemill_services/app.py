@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
+
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_services import installation, local_user
@@ -35,7 +37,7 @@ from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
 from tidemill_services.key_sessions import KeySessions
 from tidemill_services.ledger_sealer import LedgerSealer
-from tidemill_services.metrics import Metrics
+from tidemill_services.metrics import BillingPage, MeasuredDatabase, Metrics, ProcessPage
 from tidemill_services.resumable import ResumableGenerations
 from tidemill_services.scaler.host import Host, HostSettings
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
@@ -116,7 +118,7 @@ class Application:
         calls = Calls(tracing, access_log=settings.access_log)
         secrets_of_platform = read_or_create_secrets(settings.data_dir / "secret")
         secret = secrets_of_platform.current
-        database = open_database(settings.database_url)
+        database = MeasuredDatabase(open_database(settings.database_url), metrics)
         await database.open()
         parts.push_async_callback(database.close)
         identities = Identities(database, secrets_of_platform)
@@ -130,7 +132,7 @@ class Application:
         host_id = installation.host_id_of(settings.data_dir)
         process_id = f"{host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         replicas = await self._start_scaling(parts, database, secret, host_id, process_id)
-        metrics.watch_pools(replicas.counts)
+        metrics.pools.watch(replicas.counts)
         self._keep_running(parts, LedgerSealer(database, process_id).run(), "ledger-sealer")
         catalogue = Catalogue(database, renderer)
         signs = self._start_session_watches(parts, database, process_id)
@@ -162,7 +164,7 @@ class Application:
             limits,
         )
         door = Door(public_routes(database, generations), identities, guard, metrics, calls)
-        http, admin = await self._start_http(parts, door, tls)
+        http, admin = await self._start_http(parts, door, self._admin_pages(database), tls)
         grpc_address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
@@ -185,14 +187,21 @@ class Application:
         self._keep_running(parts, KeySessions(database).run(), "key-sessions")
         return signs
 
+    def _admin_pages(self, database: Database) -> Starlette:
+        """What the administrator's port serves."""
+        scraped = {
+            "/metrics": ProcessPage(self._metrics, database).read,
+            "/metrics/billing": BillingPage(database).read,
+        }
+        return admin_application(scraped, lambda: self._is_ready)
+
     async def _start_http(
-        self, parts: AsyncExitStack, door: Door, tls: ServerTls | None
+        self, parts: AsyncExitStack, door: Door, pages: Starlette, tls: ServerTls | None
     ) -> tuple[HttpServer, HttpServer]:
         """Open the public HTTP port and the administrator's."""
         settings = self._settings
         http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
         http = HttpServer(door, settings.host, settings.http_port, http_settings)
-        pages = admin_application(self._metrics.registry, lambda: self._is_ready)
         admin = HttpServer(pages, settings.admin_host, settings.admin_port, http_settings)
         for http_server in (admin, http):
             await http_server.start()

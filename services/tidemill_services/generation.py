@@ -28,6 +28,7 @@ from tidemill_services.generation_run import Admitted, Event, GenerationRun, Wai
 from tidemill_services.generation_trace import GenerationTrace
 from tidemill_services.identity import Caller
 from tidemill_services.metrics import Metrics
+from tidemill_services.metrics.generations import ModelMetrics
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.session_streams import RunningStream, SessionStreams
 from tidemill_services.store import prices, sessions
@@ -84,7 +85,7 @@ class Generations:
         self._catalogue = catalogue
         self._replicas = replicas
         self._streams = streams
-        self._metrics = metrics
+        self._metrics = metrics.generations
         self._tracing = tracing
         self._sessions = Memory[tuple[str, str, str], Session](database, _topic_of)
         self._guard = guard
@@ -152,10 +153,10 @@ class Generations:
         """
         trace = GenerationTrace(self._tracing, admitted)
         admitted = replace(admitted, request=replace(admitted.request, origin=trace.origin))
-        run = GenerationRun(admitted, self._replicas, deadline)
+        metrics = self._metrics.of(admitted.model)
+        run = GenerationRun(admitted, self._replicas, deadline, metrics.token_gaps)
         failure = ""
-        running_gauge = self._metrics.running_generations.labels(admitted.model)
-        running_gauge.inc()
+        metrics.begin()
         try:
             with self._streams.running(admitted.session_id, running or RunningStream()) as stoppable:
                 async with admitted.places.one(), aclosing(run.events(stoppable)) as events:
@@ -169,19 +170,16 @@ class Generations:
                 raise refusal from error
             yield end
         finally:
-            running_gauge.dec()
-            self._measure(run)
+            _measure(run, metrics)
             trace.end(run, failure)
 
-    def _measure(self, run: GenerationRun) -> None:
-        model = run.admitted.model
-        self._metrics.generations.labels(model, run.finish_reason).inc()
-        if run.taken is not None:
-            self._metrics.queue_seconds.labels(model).observe(run.taken - run.arrived)
-            self._metrics.prompt_tokens.labels(model).inc(len(run.admitted.request.prompt_tokens))
-        if run.first_text is not None:
-            self._metrics.time_to_first_token_seconds.labels(model).observe(run.first_text - run.arrived)
-        self._metrics.completion_tokens.labels(model).inc(run.num_tokens)
+
+def _measure(run: GenerationRun, metrics: ModelMetrics) -> None:
+    if run.taken is not None:
+        metrics.taken(run.taken - run.arrived, len(run.admitted.request.prompt_tokens))
+    if run.first_text is not None:
+        metrics.said_first(run.first_text - run.arrived)
+    metrics.end(run.finish_reason, run.num_tokens, time.monotonic() - run.arrived)
 
 
 def _name_in_logs(paying: Session) -> None:

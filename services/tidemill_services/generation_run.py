@@ -25,6 +25,7 @@ from tidemill_services.engine_client import (
     ReplicaRejectedError,
 )
 from tidemill_services.faults import log_fault
+from tidemill_services.metrics import TokenGaps
 from tidemill_services.scaler.replicas import Lease, Replicas, WaitStatus
 from tidemill_services.session_streams import RunningStream, StopReason
 from tidemill_services.usage_limits import CallPlaces
@@ -107,7 +108,7 @@ class _SilenceWatch:
 class GenerationRun:
     """One generation under way, and its stopwatch. Times are on the clock of `time.monotonic`."""
 
-    def __init__(self, admitted: Admitted, replicas: Replicas, deadline: float | None) -> None:
+    def __init__(self, admitted: Admitted, replicas: Replicas, deadline: float | None, token_gaps: TokenGaps) -> None:
         self.admitted = admitted
         self.arrived = admitted.arrived
         self.taken: float | None = None
@@ -117,6 +118,8 @@ class GenerationRun:
         self.finish_reason = FinishReason.CANCELLED  # unless it ends in another way
         self._replicas = replicas
         self._deadline = deadline
+        self._token_gaps = token_gaps
+        self._last_tokens: float | None = None  # when they came
         self._wait_until = time.monotonic() + admitted.wait.max_wait_seconds
 
     async def events(self, running: RunningStream) -> AsyncGenerator[Event]:
@@ -188,10 +191,15 @@ class GenerationRun:
         on_text(text, num_tokens)
 
     def _count(self, text: str, num_tokens: int) -> None:
+        now = time.monotonic()
         if text and self.first_text is None:
-            self.first_text = time.monotonic()
+            self.first_text = now
         self.has_shown = True
-        self.num_tokens += num_tokens
+        if num_tokens:
+            self.num_tokens += num_tokens
+            if self._last_tokens is not None:
+                self._token_gaps.add(now - self._last_tokens, num_tokens)
+            self._last_tokens = now
 
     def _engine_end(self, output: EngineOutput, running: RunningStream) -> End:
         self.num_tokens = output.num_completion_tokens

@@ -93,8 +93,8 @@ class ResumableGenerations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._is_closing = asyncio.Event()
-        self._attached_calls = metrics.attached_calls
-        metrics.resumable_generations.set_function(lambda: len(self._generations))
+        self._metrics = metrics.generations
+        self._metrics.watch_resumable(lambda: len(self._generations))
 
     @asynccontextmanager
     async def attach(
@@ -114,7 +114,7 @@ class ResumableGenerations:
         else:
             if generation.key.body_hash != key.body_hash:
                 raise RequestIdReusedError(field="request_id")
-            self._attached_calls.inc()
+            self._metrics.attached()
         last = generation.recording.last_taken
         if resume_after > last:
             raise FieldInvalidError(

@@ -27,6 +27,7 @@ from tidemill_services.domain.errors import (
 from tidemill_services.faults import log_fault
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
+from tidemill_services.metrics.calls import CallMetrics
 from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.call_record import CallRecord
 from tidemill_telemetry.tracing import Attributes
@@ -67,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._identities = identities
         self._guard = guard
         self._connection_calls = ConnectionCalls(max_streams)
-        self._metrics = metrics
+        self._metrics = metrics.calls
         self._calls = calls
         self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
         self._reader_patience_seconds = reader_patience_seconds
@@ -174,13 +175,13 @@ def _api_key(context: Context) -> str:
 class _Outcome:
     """How one call ended; told once."""
 
-    def __init__(self, metrics: Metrics, method: str, call: Call) -> None:
+    def __init__(self, metrics: CallMetrics, method: str, call: Call) -> None:
         self._metrics = metrics
         self._method = method
         self._call = call
         self._code = "OK"
         self._reason = ""
-        metrics.open_calls.labels(method).inc()
+        metrics.begin(method)
 
     @property
     def record(self) -> CallRecord:
@@ -203,9 +204,7 @@ class _Outcome:
         self._code = "CANCELLED"
 
     def count(self) -> None:
-        self._metrics.open_calls.labels(self._method).dec()
-        self._metrics.requests.labels(self._method, self._code, self._reason).inc()
-        self._metrics.request_seconds.labels(self._method).observe(self._call.seconds)
+        self._metrics.end(self._method, self._code, self._reason, self._call.seconds)
         self._call.end(self._code, self._reason, self._describe, is_fault=self._code in _FAULTS)
 
     def _own_metadata(self) -> tuple[tuple[str, str], ...]:

@@ -39,7 +39,7 @@ class Door:
         self._router = Router(routes, redirect_slashes=False)
         self._identities = identities
         self._guard = guard
-        self._metrics = metrics
+        self._metrics = metrics.http
         self._calls = calls
         self._draining = False
 
@@ -54,7 +54,7 @@ class Door:
         call = self._calls.begin(scope["method"], headers, is_told=not is_open)
         answer = _Answer(send, call)
         reason = ""
-        self._metrics.open_http_requests.inc()
+        self._metrics.begin()
         scope["app"] = self  # has the router raise what it does not find, instead of answering in its own shape
         try:
             if not is_open:
@@ -70,13 +70,11 @@ class Door:
             if not answer.status:
                 await error_response(refusal)(scope, receive, answer.send)
         finally:
-            self._metrics.open_http_requests.dec()
             self._count(call, scope, answer.status, reason)
 
     def _count(self, call: Call, scope: Scope, status: int, reason: str) -> None:
         route = getattr(scope.get("route"), "path", "")
-        self._metrics.http_requests.labels(route, str(status), reason).inc()
-        self._metrics.http_request_seconds.labels(route).observe(call.seconds)
+        self._metrics.end(route, status, reason, call.seconds)
         if route:  # not the path, which is the caller's
             call.record.method = f"{scope['method']} {route}"
 

@@ -1,13 +1,18 @@
 """The small HTTP pages that machines read: liveness, readiness and metrics."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+
+from tidemill_services.domain.errors import StoreUnavailableError
+
+ReadPage = Callable[[], Awaitable[bytes]]
+"""Makes a page in Prometheus' format. Raises StoreUnavailableError."""
 
 
 def health_routes() -> list[BaseRoute]:
@@ -19,14 +24,23 @@ def health_routes() -> list[BaseRoute]:
     return [Route("/healthz", healthz)]
 
 
-def admin_application(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Starlette:
-    """What the admin port serves: `/metrics` of this process, and `/readyz`, 503 unless it takes calls."""
-
-    async def metrics(_request: Request) -> Response:  # in the event loop, which alone changes what is counted
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+def admin_application(scraped: Mapping[str, ReadPage], is_ready: Callable[[], bool]) -> Starlette:
+    """What the admin port serves: the pages that Prometheus scrapes, and `/readyz`, 503 unless it takes calls."""
 
     def readyz(_request: Request) -> Response:
         ready = is_ready()
         return PlainTextResponse("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/readyz", readyz)])
+    return Starlette(
+        routes=[
+            *(Route(path, partial(_scraped_page, read)) for path, read in scraped.items()),
+            Route("/readyz", readyz),
+        ]
+    )
+
+
+async def _scraped_page(read: ReadPage, _request: Request) -> Response:
+    try:
+        return Response(await read(), media_type=CONTENT_TYPE_LATEST)
+    except StoreUnavailableError as error:
+        return PlainTextResponse(f"{error}\n", status_code=503)

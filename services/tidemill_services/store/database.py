@@ -12,6 +12,8 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from tidemill_services.domain.session_facts import SessionFact
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,6 +25,7 @@ class Transaction:
     connection: Connection
     now_ms: int  # the one clock that intervals open and close by; never goes back
     topics: set[str] = field(default_factory=set)
+    facts: list[SessionFact] = field(default_factory=list)  # that are true once it is committed
 
     def notify(self, topic: str) -> None:
         """Wake whoever watches `topic`, after the commit."""

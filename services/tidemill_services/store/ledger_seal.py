@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, insert, select, update
+from sqlalchemy import Row, Select, and_, func, insert, select, update
 
 from tidemill_services.domain import merkle
 from tidemill_services.domain.errors import LedgerBlockNotFoundError
@@ -68,6 +68,13 @@ def has_unsealed(tx: Transaction) -> bool:
         ledger_entries.c.ledger_sequence > (0 if last is None else last.last_sequence)
     )
     return tx.connection.execute(query.limit(1)).first() is not None
+
+
+def count_unsealed(tx: Transaction) -> int:
+    """Return how many rows wait for their block; their numbers have no gaps."""
+    newest = tx.connection.execute(select(func.max(ledger_entries.c.ledger_sequence))).scalar() or 0
+    last = last_block(tx)
+    return newest - (0 if last is None else last.last_sequence)
 
 
 def last_block(tx: Transaction) -> LedgerBlock | None:

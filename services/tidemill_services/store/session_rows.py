@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
 
 from tidemill_services.domain.session import Activity, EndReason, Session, SessionState
+from tidemill_services.domain.session_facts import SessionStarted, SessionStopped
 from tidemill_services.domain.session_limits import SessionLimits
 from tidemill_services.domain.session_stops import next_look_ms
 from tidemill_services.store import session_funds
@@ -50,6 +51,7 @@ def add(tx: Transaction, session: Session) -> Session:
     )
     _add_holders(tx, funded, funded.holders)
     _notify(tx, [funded])
+    tx.facts.append(SessionStarted(session.model))
     return funded
 
 
@@ -67,6 +69,9 @@ def save(tx: Transaction, before: Sequence[Session], after: Sequence[Session]) -
         _remove_holders(tx, new.session_id, [holder for holder in old.holders if not _is_kept(old, new, holder)])
         _add_holders(tx, new, [holder for holder in new.holders if not _is_kept(old, new, holder)])
     _notify(tx, [new for _, new in changed])
+    tx.facts += [
+        SessionStopped(new.model, new.end_reason) for old, new in changed if old.is_open and new.end_reason is not None
+    ]
     return settled
 
 

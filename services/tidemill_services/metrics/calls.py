@@ -1,0 +1,75 @@
+"""What is counted at the doors: calls by method, HTTP requests by route."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tidemill_services.access import METHODS, PAGES
+from tidemill_services.domain.errors import FaultError
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
+
+
+class CallMetrics:
+    """gRPC calls. Only methods of the contract come here: others are refused before."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ended = Counter(
+            "tidemill_requests",
+            "Calls that ended, by method, gRPC code and reason.",
+            ["method", "code", "reason"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tidemill_request_seconds",
+            "Time from a call's arrival to its end.",
+            ["method"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._open = Gauge(
+            "tidemill_open_calls", "Calls that have not ended, by method.", ["method"], registry=registry
+        )
+        for method in METHODS:  # from 0, so that the first increase is seen
+            self._ended.labels(method, "OK", "")
+            self._ended.labels(method, "INTERNAL", FaultError.reason)
+
+    def begin(self, method: str) -> None:
+        """A call has arrived."""
+        self._open.labels(method).inc()
+
+    def end(self, method: str, code: str, reason: str, seconds: float) -> None:
+        """It is over; `reason` is the catalogue's, empty when it went well."""
+        self._open.labels(method).dec()
+        self._ended.labels(method, code, reason).inc()
+        self._seconds.labels(method).observe(seconds)
+
+
+class HttpMetrics:
+    """Requests at the public HTTP port."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ended = Counter(
+            "tidemill_http_requests",
+            "HTTP requests that ended, by route, status (0: none was sent) and reason.",
+            ["route", "status", "reason"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tidemill_http_request_seconds",
+            "Time from an HTTP request's arrival to its end.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._open = Gauge("tidemill_open_http_requests", "HTTP requests that have not ended.", registry=registry)
+        for route in PAGES:
+            self._ended.labels(route, "200", "")
+
+    def begin(self) -> None:
+        """A request has arrived."""
+        self._open.inc()
+
+    def end(self, route: str, status: int, reason: str, seconds: float) -> None:
+        """It is over; `route` is the page's pattern, empty when there is no such page."""
+        self._open.dec()
+        self._ended.labels(route, str(status), reason).inc()
+        self._seconds.labels(route).observe(seconds)
