@@ -1,5 +1,6 @@
 """The schema's history, and how a database is brought to any point of it. Written with Alembic; see `versions/`."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def history() -> tuple[Revision, ...]:
     return tuple(reversed(newest_first))
 
 
+@functools.cache
 def schema_at(revision: str | None) -> Schema:
     """Return the schema of a revision, as the migrations themselves make it: there is no second list of tables."""
     if revision is None:
