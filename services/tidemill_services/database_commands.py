@@ -143,8 +143,8 @@ def _refuse_to_go_down_below_servers(backend: Backend, connection: Connection, p
     num_servers = backend.num_servers(connection) if plan.down and not force else 0
     if num_servers:
         raise CannotStartError(
-            f"{num_servers} servers gave a sign of life within the last 10 seconds, and would break: stop them, wait "
-            "for 10 seconds after a kill, or say --force."
+            f"Servers that gave a sign of life within the last 10 seconds, and would break: {num_servers}. Stop them, "
+            "wait for 10 seconds after a kill, or say --force."
         )
 
 
@@ -172,8 +172,8 @@ def _tell_of_secret(path: Path, connection: Connection) -> None:
     num_others = api_keys.count_under_other_secrets(Transaction(connection, 0), read_or_create_secret(path))
     if num_others:
         typer.echo(
-            f"{num_others:,} API keys are not under the secret in {path}: copy the one of the server that was backed "
-            "up, and secret.old while it is rotated."
+            f"API keys that are not under the secret in {path}: {num_others:,}. Copy the one of the server that was "
+            "backed up, and secret.old while it is rotated."
         )
 
 
