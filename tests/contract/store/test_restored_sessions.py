@@ -10,8 +10,9 @@ from sqlalchemy import select
 from tests.backups import LIVING, Places, backed_up, places, restored
 from tests.contract.store.conftest import add_models, new_customer
 from tests.contract.store.test_sessions import add_ready_replica
+from tidemill_services.domain.ledger import Balance, LedgerEntry
 from tidemill_services.domain.session import EndReason, SessionState
-from tidemill_services.store import hosts, session_activity, sessions
+from tidemill_services.store import hosts, ledger, session_activity, sessions
 from tidemill_services.store.backups.dump import LEFT_OUT
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
@@ -65,6 +66,10 @@ async def test_open_sessions_are_ended_as_of_the_backup_and_nothing_lives(
     assert (running.end_reason, waiting.end_reason) == (EndReason.ADMIN, EndReason.ADMIN)
     assert running.end_ms == backup.header.time_ms
     assert running.billed_ms == last_sign_ms - before.clock_since_ms
+    entries_before, _ = await platform.database.read(ledger_of, platform.account_id)
+    entries, balance = await database.read(ledger_of, platform.account_id)
+    assert entries[: len(entries_before)] == entries_before
+    assert (balance.held_microcredits, balance.balance_microcredits) == (0, entries[-1].balance_microcredits)
     for table in metadata.sorted_tables:
         if table.name in LIVING | LEFT_OUT.keys() - {"clock"}:
             assert await database.read(lambda tx, t=table: tx.connection.execute(select(t)).all()) == [], table.name
@@ -88,10 +93,14 @@ async def test_sessions_that_are_kept_go_on_as_after_a_crash_and_the_time_betwee
     assert after.holders == before.holders
     assert after.activity.last_ms == before.activity.last_ms  # what ran has ended when it was last told of
     assert not after.activity.is_busy(last_sign_ms)
-    assert await database.write(sessions.model_became_ready, "small") == 1
+    await database.write(sessions.model_became_ready, "small")
     again = await database.read(sessions.get_session, platform.account_id, platform.running)
     assert again.clock_since_ms >= last_sign_ms
     await database.close()
+
+
+def ledger_of(tx: Transaction, account_id: str) -> tuple[tuple[LedgerEntry, ...], Balance]:
+    return ledger.list_entries(tx, account_id).entries, ledger.balance_of(tx, account_id)
 
 
 def renewed_host(tx: Transaction) -> int:
