@@ -135,15 +135,16 @@ class BackupReader:
         return self._found_whole(last)
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row, then find the file whole."""
-        found = dict.fromkeys(self.header.tables, 0)
+        """Yield every row, then find the file whole. Once, and not after `check`."""
+        tables = self.header.tables
+        found = dict.fromkeys(tables, 0)
         while (line := self._line()).startswith(b"["):
             self._take(line)
             table, *values = _json(line)
-            if table not in found or len(values) != len(self.header.tables[table]):
+            if table not in found or len(values) != len(tables[table]):
                 raise BackupDamagedError(f"The backup has a row that fits none of its tables ({str(table)[:64]}).")
             found[table] += 1
-            yield Row(table, tuple(_to_bytes(value) for value in values), len(line))
+            yield Row(table, tuple(_to_bytes(value) if type(value) is dict else value for value in values), len(line))
         if self._line() or self._found_whole(line).rows != found:
             raise BackupDamagedError("The backup has other rows than its last line says.")
 
@@ -173,7 +174,7 @@ class BackupReader:
 
 def _json(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode())
     except ValueError as error:  # also what is no UTF-8
         raise BackupDamagedError("The backup was changed: a line of it is no JSON.") from error
 
@@ -184,9 +185,7 @@ def _from_bytes(value: object) -> dict[str, str]:
     return {"base64": base64.b64encode(value).decode("ascii")}
 
 
-def _to_bytes(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
+def _to_bytes(value: dict[str, str]) -> bytes:
     try:
         return base64.b64decode(value["base64"], validate=True)
     except (KeyError, TypeError, binascii.Error) as error:
