@@ -1,25 +1,26 @@
-"""`tidemill admin`: what an operator does to the files of a server, on its machine."""
+"""`tidemill admin`: what an operator does to a server's files and its database, on its machine."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tidemill_services import database_commands
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.settings import Settings
 from tidemill_services.store import secret_file
 
 admin = typer.Typer(
-    help="Look after a server's files, on its machine.",
+    help="Look after a server's files and its database, on its machine.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
 
-@admin.callback()
-def _commands() -> None:
-    """Have `rotate-secret` be a command's name, though it is the only one."""
+admin.command()(database_commands.migrate)
+admin.command()(database_commands.backup)
+admin.command()(database_commands.restore)
 
 
 @admin.command("rotate-secret")

@@ -92,6 +92,8 @@ def test_a_postgres_that_answers_is_right_and_its_version_is_told(
     assert (code, found["wrong"]) == (0, [])
     (said,) = [finding["sentence"] for finding in found["ok"] if finding["subject"] == "database"]
     assert "answers: PostgreSQL " in said
+    (schema,) = [finding["sentence"] for finding in found["ok"] if finding["subject"] == "schema"]
+    assert "no tables yet" in schema
 
 
 def test_a_wrong_setting_is_named_as_serve_names_it(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from tidemill_services.doctor.finding import Finding, ok, warning, wrong
+from tidemill_services.doctor.finding import Finding, Level, ok, warning, wrong
+from tidemill_services.doctor.schema import check_schema
 
 _CHECK_SECONDS = 1.0
 _CONNECT_SECONDS = 2
@@ -63,35 +64,50 @@ def examine_file(database: Path) -> FileFacts:
         return FileFacts(None, [wrong("database", f"{database} cannot be read ({error}): restore it from the backup.")])
 
 
-def check_postgres(url: str) -> Finding:
-    """Connect, and ask which server it is. Its answers may hold the password: they are not shown whole."""
+def check_postgres(url: str) -> list[Finding]:
+    """Connect, ask which server it is and which schema it has. Its answers may hold the password: not shown whole."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - may be what is missing
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
     try:
         import psycopg  # noqa: PLC0415 - in an extra
     except ImportError:
-        return wrong("database", "Postgres needs an extra: run `pip install 'tidemill[postgres]'`.")
+        return [wrong("database", "Postgres needs an extra: run `pip install 'tidemill[postgres]'`.")]
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        return wrong("database", "--database is no URL: it may be postgresql://USER:PASSWORD@HOST:PORT/NAME.")
+        return [wrong("database", "--database is no URL: it may be postgresql://USER:PASSWORD@HOST:PORT/NAME.")]
     shown = parsed.render_as_string(hide_password=True)
     conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         with psycopg.connect(conninfo, connect_timeout=_CONNECT_SECONDS) as connection:
             version = connection.info.server_version
+            is_there = connection.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone() == (True,)
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if is_there else None
     except psycopg.Error as error:
         said = " ".join(str(error).split())
         if parsed.password:
             said = said.replace(str(parsed.password), "***")
-        return wrong("database", f"{shown} cannot be reached ({said[:300]}): check the URL and that the server runs.")
-    return ok("database", f"{shown} answers: PostgreSQL {version // 10_000}.{version % 10_000}.")
+        return [wrong("database", f"{shown} cannot be reached ({said[:300]}): check the URL and that the server runs.")]
+    answers = ok("database", f"{shown} answers: PostgreSQL {version // 10_000}.{version % 10_000}.")
+    return [answers, check_schema(shown, str(row[0]) if row else None)]
 
 
 def _look_into(opened: sqlite3.Connection, database: Path) -> FileFacts:
     opened.execute("PRAGMA query_only = 1")
-    high_water_ms = _high_water_ms(opened)
+    has_mark, mark = _only_value(opened, "clock", "high_water_ms")
+    has_schema, revision = _only_value(opened, "alembic_version", "version_num")
+    high_water_ms = None if mark is None else int(mark)
+    whole = _quick_check(opened, database)
+    if whole.level is Level.WRONG:
+        return FileFacts(high_water_ms, [whole])
+    if not has_mark and (revision is not None or not has_schema):
+        sentence = f"{database} is whole, and is no database of Tidemill: choose another --database or --data-dir."
+        return FileFacts(None, [wrong("database", sentence)])
+    return FileFacts(high_water_ms, [whole, check_schema(str(database), revision)])
+
+
+def _quick_check(opened: sqlite3.Connection, database: Path) -> Finding:
     deadline = time.monotonic() + _CHECK_SECONDS
     opened.set_progress_handler(lambda: int(time.monotonic() > deadline), _INSTRUCTIONS_BETWEEN_LOOKS)
     try:
@@ -100,20 +116,16 @@ def _look_into(opened: sqlite3.Connection, database: Path) -> FileFacts:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
         sentence = f"{database} is too large to check within a second: run `sqlite3 {database} 'PRAGMA quick_check'`."
-        return FileFacts(high_water_ms, [warning("database", sentence)])
+        return warning("database", sentence)
     if said != ["ok"]:
         told = "; ".join(" ".join(line.split()) for line in said)
-        sentence = f"{database} is damaged ({told}): stop the server and restore it from the backup."
-        return FileFacts(high_water_ms, [wrong("database", sentence)])
-    if high_water_ms is None:
-        sentence = f"{database} is whole, and is no database of Tidemill: choose another --database or --data-dir."
-        return FileFacts(None, [wrong("database", sentence)])
-    return FileFacts(high_water_ms, [ok("database", f"{database} is whole.")])
+        return wrong("database", f"{database} is damaged ({told}): stop the server and restore it from the backup.")
+    return ok("database", f"{database} is whole.")
 
 
-def _high_water_ms(opened: sqlite3.Connection) -> int | None:
-    """The mark behind which time never goes back; None in a file that has none."""
-    if opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'clock'").fetchone() is None:
-        return None
-    row = opened.execute("SELECT high_water_ms FROM clock").fetchone()
-    return int(row[0]) if row else None
+def _only_value(opened: sqlite3.Connection, table: str, column: str) -> tuple[bool, str | None]:
+    """Whether the table is there, and what its only row has, as text."""
+    if opened.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is None:
+        return False, None
+    row = opened.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608 - our own names
+    return True, str(row[0]) if row else None

@@ -67,7 +67,7 @@ def _storage(settings: Settings) -> Iterable[Finding]:
         yield check_free_space(folder)
     high_water_ms = None
     if on_postgres:
-        yield check_postgres(settings.database_url)
+        yield from check_postgres(settings.database_url)
     elif settings.database_url.startswith("sqlite:///"):
         database = _sqlite_path(settings)
         yield check_lock(database, lock_holder(database))

@@ -1,6 +1,7 @@
 """The port between the database's common half and what differs between SQLite and Postgres."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol
 
@@ -33,7 +34,25 @@ class Backend(Protocol):
         """How many of those there are at once."""
 
     def prepare(self) -> None:
-        """Bring the schema up to date. Raises CannotStartError."""
+        """Take the database and bring the schema up to date. Raises CannotStartError."""
+
+    def take(self) -> None:
+        """Have the database for this process, where only one can; `dispose` gives it back. Raises CannotStartError."""
+
+    def whole_change(self) -> AbstractContextManager[Connection]:
+        """A transaction for who changes all of the database, for as long as it takes; no other one migrates meanwhile.
+
+        After `take`. Raises CannotStartError for what the database itself says.
+        """
+
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """A read-only transaction that may last, beside servers that go on. Raises CannotStartError, as above."""
+
+    def num_servers(self, connection: Connection) -> int:
+        """How many other processes serve from the database, as far as it knows. Not before the first migration."""
+
+    def mark_ms(self, connection: Connection) -> int:
+        """A time that nothing which the transaction reads was written after. Not before the first migration."""
 
     def take_turn(self, connection: Connection) -> None:
         """Wait, as the first thing in a writing transaction, until no other process writes."""

@@ -6,7 +6,8 @@ make them meet even where they share nothing. So the writers of all processes ta
 first statement of each transaction, and all units of a process that wait have one turn.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -25,6 +26,11 @@ _READ_SECONDS = 30  # the same of one that reads, which stops nobody
 # LOCK TABLE comes before the snapshot; this mode excludes only itself, so not the listener's marks.
 _TAKE_TURN = text("LOCK TABLE clock IN SHARE UPDATE EXCLUSIVE MODE")
 _NOW = text("SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000)::bigint, high_water_ms) FROM clock")
+_NO_TIME_LIMITS = (
+    text("SET LOCAL statement_timeout = 0"),
+    text("SET LOCAL idle_in_transaction_session_timeout = 0"),
+)
+_NUM_HOSTS = text("SELECT count(*) FROM hosts WHERE expire_ms > :now_ms")
 _NOTIFY = text("SELECT pg_notify(:channel, :topic)")
 
 
@@ -35,7 +41,7 @@ class PostgresDatabase(SqlDatabase):
         """`url` is `postgresql://USER:PASSWORD@HOST/NAME`."""
         parsed = make_url(url)
         self._conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._postgres = _PostgresBackend(parsed.set(drivername="postgresql+psycopg"))
+        self._postgres = PostgresBackend(url)
         self._listener: Listener | None = None
         super().__init__(self._postgres)
 
@@ -52,31 +58,54 @@ class PostgresDatabase(SqlDatabase):
         await super().close()
 
 
-class _PostgresBackend:
+class PostgresBackend:
     """The port `Backend`."""
 
     num_readers = 4
 
-    def __init__(self, url: URL) -> None:
-        self.write_engine = _engine(url, "SERIALIZABLE", pool_size=1, idle_seconds=_TURN_SECONDS)
+    def __init__(self, url: str) -> None:
+        """`url` is as for the database."""
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        self.write_engine = _engine(parsed, "SERIALIZABLE", pool_size=1, idle_seconds=_TURN_SECONDS)
         self.read_engine = _engine(
-            url, "REPEATABLE READ", pool_size=self.num_readers, idle_seconds=_READ_SECONDS
+            parsed, "REPEATABLE READ", pool_size=self.num_readers, idle_seconds=_READ_SECONDS
         ).execution_options(postgresql_readonly=True)
         event.listen(self.write_engine, "handle_error", _leave_a_server_that_takes_no_writes)
         self.newest_ms = 0  # the latest time that a unit of this process was given
 
     def prepare(self) -> None:
         """Migrate, one process at a time."""
-        try:
-            migrating = self.write_engine.execution_options(isolation_level="READ COMMITTED")
-            with migrating.begin() as connection:
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-                migrations.upgrade(connection)
-        except DBAPIError as error:
-            raise CannotStartError(
-                f"The database cannot be opened. The server or its driver says: {error.orig}"
-            ) from error
+        with self.whole_change() as connection:
+            migrations.upgrade(connection)
+
+    def take(self) -> None:
+        """Nothing to take: any number of processes may have the database."""
+
+    @contextmanager
+    def whole_change(self) -> Iterator[Connection]:
+        """Wait for other processes that migrate, then have a transaction without time limits."""
+        with _told(), self.write_engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+            for statement in _NO_TIME_LIMITS:
+                connection.execute(statement)
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Read on one snapshot without time limits; nobody waits for it but who changes tables."""
+        with _told(), self.read_engine.begin() as connection:
+            for statement in _NO_TIME_LIMITS:
+                connection.execute(statement)
+            yield connection
+
+    def num_servers(self, connection: Connection) -> int:
+        """Count the hosts that gave a sign of life lately; one that was killed counts for ten seconds."""
+        num_hosts: int = connection.execute(_NUM_HOSTS, {"now_ms": self.now_ms(connection)}).scalar_one()
+        return num_hosts
+
+    def mark_ms(self, connection: Connection) -> int:
+        """Return the database's time: all of its processes go by it."""
+        return self.now_ms(connection)
 
     def take_turn(self, connection: Connection) -> None:
         """Wait until no other process writes."""
@@ -104,6 +133,14 @@ class _PostgresBackend:
         """Disconnect."""
         self.read_engine.dispose()
         self.write_engine.dispose()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise CannotStartError(f"The database cannot be opened. The server or its driver says: {error.orig}") from error
 
 
 def _leave_a_server_that_takes_no_writes(context: ExceptionContext) -> None:

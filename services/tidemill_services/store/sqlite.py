@@ -1,7 +1,8 @@
 """The database as one SQLite file, for one process."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +25,59 @@ class SqliteDatabase(SqlDatabase):
     """The port `Database` on one file. Every write is synced to disk before its caller hears of it."""
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
-        super().__init__(_SqliteBackend(path, clock or Clock()))
+        super().__init__(SqliteBackend(path, clock))
 
 
-class _SqliteBackend:
+class SqliteBackend:
     """The port `Backend`."""
 
     num_readers = 4
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self._path = path
-        self._clock = clock
+        self._clock = clock or Clock()
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self.write_engine = _engine(path, begin="BEGIN IMMEDIATE", query_only=False, pool_size=1)
         self.read_engine = _engine(path, begin="BEGIN", query_only=True, pool_size=self.num_readers)
 
     def prepare(self) -> None:
         """Take the file for this process and migrate it."""
+        self.take()
+        with self.whole_change() as connection:
+            migrations.upgrade(connection)
+            self._clock.start_from(self.mark_ms(connection))
+
+    def take(self) -> None:
+        """Lock the file, and make it when there is none."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with self.write_engine.begin() as connection:
-                migrations.upgrade(connection)
-                self._clock.start_from(connection.execute(select(clock.c.high_water_ms)).scalar_one())
-        except (OSError, DBAPIError) as error:
-            reason = store_error(error, Moment.WRITING) or (
-                error.orig if isinstance(error, DBAPIError) else error.strerror
-            )
-            raise CannotStartError(f"The database {self._path} cannot be opened. {reason}") from error
+        except OSError as error:
+            raise self._refusal(error.strerror) from error
+
+    @contextmanager
+    def whole_change(self) -> Iterator[Connection]:
+        """A transaction like any other one: the file is ours alone."""
+        with self._told(), self.write_engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Read beside a server that writes; its log grows for as long as this lasts."""
+        if not self._path.is_file():
+            raise CannotStartError(f"There is no database {self._path}: say --data-dir or --database.")
+        with self._told(), self.read_engine.begin() as connection:
+            yield connection
+
+    def num_servers(self, connection: Connection) -> int:
+        """None: the file is ours alone."""
+        return 0
+
+    def mark_ms(self, connection: Connection) -> int:
+        """Return the time of the last commit; wall time may be another one than that of a server that runs."""
+        mark_ms: int = connection.execute(select(clock.c.high_water_ms)).scalar_one()
+        return mark_ms
 
     def take_turn(self, connection: Connection) -> None:
         """Nothing to wait for: the file is ours alone."""
@@ -78,6 +103,16 @@ class _SqliteBackend:
         self.read_engine.dispose()
         self.write_engine.dispose()
         self._lock.release()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise self._refusal(store_error(error, Moment.WRITING) or error.orig) from error
+
+    def _refusal(self, reason: object) -> CannotStartError:
+        return CannotStartError(f"The database {self._path} cannot be opened. {reason}")
 
 
 def _engine(path: Path, *, begin: str, query_only: bool, pool_size: int) -> Engine:

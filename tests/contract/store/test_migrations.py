@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, inspect, select, text
 
+from tests.rows import engine_of
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.store import migrations
 from tidemill_services.store.opening import open_database
@@ -16,9 +16,7 @@ from tidemill_services.store.tables import accounts, api_keys, metadata
 
 @pytest.fixture
 def engine(database_url: str):
-    url = make_url(database_url)
-    driver = "postgresql+psycopg" if url.drivername == "postgresql" else url.drivername
-    engine = create_engine(url.set(drivername=driver))
+    engine = engine_of(database_url)
     yield engine
     engine.dispose()
 

@@ -12,8 +12,11 @@ from tidemill_services.doctor.data_directory import check_data_directory
 from tidemill_services.doctor.database import check_postgres, examine_file, lock_holder
 from tidemill_services.doctor.disk import check_filesystem, filesystem_of, judge_free_space
 from tidemill_services.doctor.finding import Level
+from tidemill_services.doctor.schema import check_schema, known_revisions
+from tidemill_services.store import migrations
 from tidemill_services.store.file_lock import FileLock
 
+NEWEST = migrations.newest_revision()
 MOUNTS = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 30 22 0:40 / {home} rw,relatime shared:5 - nfs4 server:/home rw
@@ -33,6 +36,8 @@ def folder(tmp_path: Path) -> Path:
         opened.execute("PRAGMA journal_mode = WAL")
         opened.execute("CREATE TABLE clock (high_water_ms INTEGER NOT NULL)")
         opened.execute("INSERT INTO clock VALUES (1234567)")
+        opened.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        opened.execute("INSERT INTO alembic_version VALUES (?)", (NEWEST,))
         opened.execute("CREATE TABLE padding (text TEXT)")
         opened.executemany("INSERT INTO padding VALUES (?)", [("x" * 4000,)] * 40)
         opened.commit()
@@ -97,7 +102,7 @@ def test_a_folder_that_is_not_there_is_right_where_it_can_be_made(tmp_path: Path
 def test_a_whole_database_is_read_without_changing_anything(folder: Path) -> None:
     before = listing(folder)
     facts = examine_file(folder / "tidemill.db")
-    assert [found.level for found in facts.findings] == [Level.OK]
+    assert [found.level for found in facts.findings] == [Level.OK, Level.OK]
     assert facts.high_water_ms == 1_234_567
     assert listing(folder) == before
 
@@ -107,7 +112,7 @@ def test_a_database_that_is_in_use_can_be_checked(folder: Path) -> None:
         server.execute("UPDATE clock SET high_water_ms = 7654321")
         server.commit()
         facts = examine_file(folder / "tidemill.db")
-    assert [found.level for found in facts.findings] == [Level.OK]
+    assert [found.level for found in facts.findings] == [Level.OK, Level.OK]
     assert facts.high_water_ms == 7_654_321
 
 
@@ -136,6 +141,30 @@ def test_a_log_without_its_index_is_left_alone(folder: Path) -> None:
     assert not (folder / "tidemill.db-shm").exists()
 
 
+@pytest.mark.parametrize(
+    ("revision", "level", "told"),
+    [
+        (NEWEST, Level.OK, "the one of this version"),
+        ("0001", Level.WARNING, f"the next start migrates it to {NEWEST}"),
+        ("9999", Level.WRONG, "a newer Tidemill wrote it"),
+        (None, Level.OK, "no tables yet"),
+    ],
+)
+def test_the_schema_is_right_older_or_newer(folder: Path, revision: str | None, level: Level, told: str) -> None:
+    with closing(sqlite3.connect(folder / "tidemill.db")) as opened:
+        opened.execute("DELETE FROM alembic_version")
+        opened.executemany("INSERT INTO alembic_version VALUES (?)", [(revision,)] if revision else [])
+        opened.commit()
+    (_, found) = examine_file(folder / "tidemill.db").findings
+    assert (found.level, found.subject) == (level, "schema")
+    assert told in found.sentence
+
+
+def test_the_doctor_knows_the_revisions_without_the_packages_that_migrate() -> None:
+    assert known_revisions() == tuple(revision.name for revision in migrations.history())
+    assert check_schema("db", NEWEST).level is Level.OK
+
+
 def test_who_has_the_lock_is_named_and_asking_takes_it_from_nobody(tmp_path: Path) -> None:
     database = tmp_path / "tidemill.db"
     assert lock_holder(database) is None
@@ -150,11 +179,11 @@ def test_who_has_the_lock_is_named_and_asking_takes_it_from_nobody(tmp_path: Pat
 
 
 def test_a_postgres_that_does_not_answer_is_wrong_and_its_password_is_not_shown() -> None:
-    found = check_postgres("postgresql://me:hunter2@127.0.0.1:1/tidemill")
+    (found,) = check_postgres("postgresql://me:hunter2@127.0.0.1:1/tidemill")
     assert found.level is Level.WRONG
     assert "cannot be reached" in found.sentence
     assert "hunter2" not in found.sentence
-    assert check_postgres("postgresql://me@host:port/x").level is Level.WRONG
+    assert [found.level for found in check_postgres("postgresql://me@host:port/x")] == [Level.WRONG]
 
 
 def test_the_deepest_mount_says_what_kind_of_disk_it_is(tmp_path: Path) -> None:
