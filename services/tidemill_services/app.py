@@ -29,6 +29,7 @@ from tidemill_services.calls import Calls
 from tidemill_services.catalogue import Catalogue
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
 from tidemill_services.engine_client import ReplicaClient
+from tidemill_services.expired_answers import ExpiredAnswers
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
 from tidemill_services.gateway.http_server import HttpServer, HttpSettings
@@ -123,6 +124,7 @@ class Application:
         parts.push_async_callback(database.close)
         identities = Identities(database, secrets_of_platform)
         self._keep_running(parts, identities.run(), "identities")
+        self._keep_running(parts, ExpiredAnswers(database).run(), "expired-answers")
         await installation.tell_of_rotation(database, secrets_of_platform)
         api_key = await installation.local_api_key(database, identities, secret, settings)
         await installation.register_packages(database, (settings.data_dir / "models", *settings.models))

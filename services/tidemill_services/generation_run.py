@@ -145,6 +145,8 @@ class GenerationRun:
         async with AsyncExitStack() as held:
             lease = None if running.stopped else self._replicas.lease_now(self.admitted.model)
             if lease is None:
+                if running.before_wait is not None:
+                    await running.before_wait()
                 leasing = asyncio.create_task(held.enter_async_context(self._lease()), name="lease")
                 running.on_stop(leasing.cancel)
                 try:
@@ -159,7 +161,8 @@ class GenerationRun:
                 lease = leasing.result()
             held.callback(lease.give_back)
             self.taken = time.monotonic()
-            running.on_taken()
+            if running.before_start is not None:
+                await running.before_start()
             stream = lease.client.generate(self._request_now())
             stream.on_end(lease.give_back)  # however slowly the answer is read
             held.push_async_callback(stream.aclose)

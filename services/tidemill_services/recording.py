@@ -30,7 +30,6 @@ class Recording:
         self._token_ends = array("I")  # and tokens until its end
         self._dropped_token_end = 0
         self._num_tokens = 0
-        self._is_shown = False
         self._end: End | None = None
         self._failure: TidemillError | None = None
         self._sign: Waiting | None = None
@@ -64,11 +63,6 @@ class Recording:
             self._drop_oldest()
         return not is_full
 
-    def show(self) -> None:
-        """Let readers have the text from now on."""
-        self._is_shown = True
-        self._wake()
-
     def sign(self, waiting: Waiting) -> None:
         """Tell those who are attached now that it lives; a sign is not kept."""
         self._sign = waiting
@@ -92,14 +86,14 @@ class Recording:
         """
         number, num_signs = after, self._num_signs
         while True:
-            event = self._take(number + 1) if self._is_shown else None
+            event = self._take(number + 1)
             if event is not None:
                 number += 1
                 self.last_taken = max(self.last_taken, number)
                 yield number, event
             elif self._failure is not None:
                 raise self._failure
-            elif self._is_shown and self._end is not None:
+            elif self._end is not None:
                 return
             elif self._sign is not None and num_signs != self._num_signs:
                 num_signs = self._num_signs

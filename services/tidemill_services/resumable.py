@@ -13,12 +13,11 @@ from tidemill_services.domain.errors import (
     TidemillError,
 )
 from tidemill_services.faults import log_fault
-from tidemill_services.generation_note import GenerationNote
+from tidemill_services.generation_notes import GenerationNotes
 from tidemill_services.generation_run import End, Event, Waiting
 from tidemill_services.metrics import Metrics
 from tidemill_services.recording import Recording
 from tidemill_services.session_streams import RunningStream, SessionStreams, StopReason
-from tidemill_services.store import generation_notes
 from tidemill_services.store.database import Database
 from tidemill_services.store.requests import RequestKey
 
@@ -41,11 +40,15 @@ class Patience:
 class _Generation:
     """One that runs, or ended a short while ago."""
 
-    def __init__(self, key: RequestKey, database: Database) -> None:
+    def __init__(self, key: RequestKey, notes: GenerationNotes) -> None:
         self.key = key
-        self.note = GenerationNote(database, key, self._noted)
         self.recording = Recording()
-        self.running = RunningStream(on_taken=self.note.begin, on_text=self._add)
+        self.running = RunningStream(
+            before_wait=self._require_unknown, before_start=self._note_begin, on_text=self._add
+        )
+        self._notes = notes
+        self._is_new = False  # as far as the store was asked
+        self._begun: asyncio.Future[None] | None = None  # its note, once a replica has a place for it
         self.num_calls = 0
         self.num_kept_bytes = 0  # once it has ended
         self.timer: asyncio.TimerHandle | None = None  # to its end when nobody is attached; then, until it is forgotten
@@ -55,16 +58,32 @@ class _Generation:
         """What it is found by."""
         return self.key.account_id, self.key.request_id
 
+    async def end(self, end: End) -> None:
+        """Show its end and have it noted. Raises as `check_unknown` does, of one that ended before it could start."""
+        await self._note_begin()
+        self.recording.finish(end)
+        self._notes.end(self.key, end.usage)
+
+    async def take_back(self) -> None:
+        """Let the same request begin anew, since nothing was shown. Raises as `check_unknown` does."""
+        if self._begun is not None:
+            await self._notes.take_back(self.key, self._begun)
+        elif not self._is_new:
+            await self._require_unknown()
+
+    async def _require_unknown(self) -> None:
+        """Have a repeat told so before it waits, and wakes a model. One that need not wait is told by its note."""
+        await self._notes.require_unknown(self.key)
+        self._is_new = True
+
+    def _note_begin(self) -> "asyncio.Future[None]":
+        if self._begun is None:
+            self._begun = self._notes.begin(self.key)
+        return self._begun
+
     def _add(self, text: str, num_tokens: int) -> None:
         if not self.recording.add(text, num_tokens) and self.running.stopped is None:
             self.running.stop(StopReason.READER_TOO_SLOW)
-
-    def _noted(self, written: asyncio.Task[None]) -> None:
-        """Show the text now that no other process, and no later life of this one, makes another."""
-        if not written.cancelled() and written.exception() is None:
-            self.recording.show()
-        else:
-            self.running.stop(StopReason.CANCELLED)
 
     def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call this after a while, instead of what was set before."""
@@ -84,7 +103,7 @@ class ResumableGenerations:
     def __init__(
         self, database: Database, streams: SessionStreams, metrics: Metrics, patience: Patience | None = None
     ) -> None:
-        self._database = database
+        self._notes = GenerationNotes(database)
         self._patience = patience or Patience()
         self._streams = streams
         self._generations: dict[_Name, _Generation] = {}
@@ -92,7 +111,6 @@ class ResumableGenerations:
         self._num_ended_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
-        self._is_closing = asyncio.Event()
         self._metrics = metrics.generations
         self._metrics.watch_resumable(lambda: len(self._generations))
 
@@ -103,11 +121,11 @@ class ResumableGenerations:
         """Have the numbered events of the key's generation above a number; begin it with `start` if it is new.
 
         Raises RequestIdReusedError, and FieldInvalidError for a number that was never sent. The events raise what
-        `start` does before its first text, ReaderTooSlowError, and what `generation_notes.check_unknown` does.
+        `start` does before its first text, ReaderTooSlowError, and what `check_unknown` of the notes does.
         """
         generation = self._generations.get((key.account_id, key.request_id))
         if generation is None and resume_after:
-            await self._database.read(generation_notes.check_unknown, key)
+            await self._notes.require_unknown(key)
             raise GenerationLostError
         if generation is None:
             generation = self._begin(key, start)
@@ -145,7 +163,6 @@ class ResumableGenerations:
 
     async def close(self) -> None:
         """End what is still there, wait a little for the last notes, and forget all."""
-        self._is_closing.set()
         for generation in self._generations.values():
             generation.running.stop(StopReason.DRAINING)
         if self._tasks:
@@ -154,12 +171,13 @@ class ResumableGenerations:
                 task.cancel()
             if left:
                 await asyncio.wait(left)
+        await self._notes.close(CLOSE_SECONDS)
         for generation in self._generations.values():
             generation.clear_timer()
         self._generations.clear()
 
     def _begin(self, key: RequestKey, start: Start) -> _Generation:
-        generation = _Generation(key, self._database)
+        generation = _Generation(key, self._notes)
         self._generations[generation.name] = generation
         task = asyncio.create_task(self._run(generation, start), name="generation")
         self._tasks.add(task)
@@ -168,33 +186,31 @@ class ResumableGenerations:
 
     async def _run(self, generation: _Generation, start: Start) -> None:
         try:
-            end = await self._record(generation, start)
+            await self._record(generation, start)
         except asyncio.CancelledError:
             generation.recording.fail(DrainingError(retry_after_seconds=1))
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is what its callers are told
             refusal = error if isinstance(error, TidemillError) else log_fault(error, "a generation")
             try:
-                await generation.note.take_back()
+                await generation.take_back()
+            except TidemillError as known:
+                refusal = known
             finally:
                 del self._generations[generation.name]
                 generation.clear_timer()
                 generation.recording.fail(refusal)
         else:
             self._keep(generation)
-            await generation.note.end(end.usage, self._is_closing)
 
-    async def _record(self, generation: _Generation, start: Start) -> End:
-        recording = generation.recording
-        await self._database.read(generation_notes.check_unknown, generation.key)
+    async def _record(self, generation: _Generation, start: Start) -> None:
         async with aclosing(start(generation.running)) as events:
             async for event in events:
                 if isinstance(event, Waiting):
-                    recording.sign(event)
+                    generation.recording.sign(event)
                 elif isinstance(event, End):
-                    await generation.note.begin()
-                    recording.finish(event)
-                    return event
+                    await generation.end(event)
+                    return
         raise AssertionError("a generation's events end with its End")
 
     def _keep(self, generation: _Generation) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 
@@ -21,14 +21,20 @@ class StopReason(Enum):
 class RunningStream:
     """One generation that waits or runs; `stop` ends it early, with its text kept.
 
-    `on_taken` is called when a replica takes it, which is more than once when the first one refuses it. With `on_text`
-    its text and number of tokens go there as they come, and no Delta is among its events.
+    `before_wait` is awaited when no replica has a place for it, `before_start` when one has, once more when that did
+    not take it; both may refuse it. With `on_text` its text and number of tokens go there as they come, and no Delta
+    is among its events.
     """
 
     def __init__(
-        self, on_taken: Callable[[], object] = lambda: None, on_text: Callable[[str, int], None] | None = None
+        self,
+        *,
+        before_wait: Callable[[], Awaitable[None]] | None = None,
+        before_start: Callable[[], Awaitable[None]] | None = None,
+        on_text: Callable[[str, int], None] | None = None,
     ) -> None:
-        self.on_taken = on_taken
+        self.before_wait = before_wait
+        self.before_start = before_start
         self.on_text = on_text
         self.stopped: StopReason | None = None
         self._end: Callable[[], object] | None = None

@@ -27,5 +27,8 @@ def test_the_bench_measures_the_platform_the_engine_and_each_process(tmp_path: P
         assert values["whole", "throughput", subject] > 0
     for process in ("client", "control", "replica", "engine"):
         assert values["wire", "processor time of a token, saturated", process] > 0
-    assert values["wire", "unary calls", "platform"] > 0
+    for subject in ("platform", "bare gRPC"):
+        assert values["wire", "unary calls", subject] > 0
+    for metric in ("control plane's time of a token by the floor's, paced", "unary calls by the floor's"):
+        assert values["wire", metric, "platform"] > 0
     assert values["wire", "processor time of an admission", "control"] > 0

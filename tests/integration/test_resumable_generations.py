@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,9 @@ class Script:
         self.stopped: StopReason | None = None
 
     async def __call__(self, running: RunningStream) -> AsyncGenerator[Event]:
+        assert running.before_start is not None
+        await running.before_start()
         self.num_runs += 1
-        running.on_taken()
-        await asyncio.sleep(0)
         if self.refusal is not None:
             raise self.refusal
         running.on_stop(self.hold.set)
@@ -175,6 +176,63 @@ async def test_what_was_running_in_a_process_that_died_is_lost(database: Databas
         await read(restarted, script)
     assert script.num_runs == 1
     await dead.close()
+
+
+async def test_nothing_runs_before_its_note_is_durable(
+    resumable: ResumableGenerations, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, is_there = database.write, asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        await is_there.wait()
+        return await write(*arguments)
+
+    monkeypatch.setattr(database, "write", slow)
+    script = Script("a")
+    reader = asyncio.create_task(read(resumable, script))
+    await asyncio.sleep(0.02)
+    assert script.num_runs == 0
+    is_there.set()
+    assert text_of(await reader) == "a"
+
+
+async def test_a_repeat_is_told_so_before_it_waits_and_whatever_else_is_wrong_with_it(
+    resumable: ResumableGenerations, database: Database, streams: SessionStreams
+) -> None:
+    await read(resumable, Script("a"))
+    await resumable.close()
+    restarted = impatient(database, streams)
+
+    async def waiting(running: RunningStream) -> AsyncGenerator[Event]:
+        assert running.before_wait is not None
+        await running.before_wait()
+        yield END
+
+    async def refusing(_: RunningStream) -> AsyncGenerator[Event]:
+        raise NoSessionError
+        yield END
+
+    for start in (waiting, refusing):
+        with pytest.raises(GenerationEndedError):
+            async with restarted.attach(KEY, 0, start) as events:
+                await anext(events)
+
+
+async def test_notes_that_come_while_others_are_written_are_one_unit_of_work(
+    resumable: ResumableGenerations, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, batches = database.write, []
+
+    async def counted(unit: Any, begins: Any, ends: Any) -> Any:
+        batches.append((len(begins), len(ends)))
+        return await write(unit, begins, ends)
+
+    monkeypatch.setattr(database, "write", counted)
+    script = Script("a")
+    await asyncio.gather(*(read(resumable, script, of=key(f"r{number}")) for number in range(50)))
+    await resumable.close()
+    assert [sum(sizes) for sizes in zip(*batches, strict=True)] == [50, 50]
+    assert len(batches) < 25
 
 
 async def test_a_number_that_was_never_sent_is_refused(resumable: ResumableGenerations) -> None:

@@ -1,12 +1,13 @@
 """Units of work that let a generation with a request id run once: a note before its first text, then its usage."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from tidemill_services.domain.errors import GenerationEndedError, GenerationLostError
+from tidemill_services.domain.errors import GenerationEndedError, GenerationLostError, TidemillError
 from tidemill_services.domain.generation import Usage
 from tidemill_services.store.database import Transaction
-from tidemill_services.store.requests import RequestKey, find_response, save_response
+from tidemill_services.store.requests import RequestKey, find_response, replace_responses, save_response
 
 _RUNS = b""
 
@@ -24,12 +25,22 @@ def check_unknown(tx: Transaction, key: RequestKey) -> None:
     raise GenerationEndedError(usage=Usage(**json.loads(response)))
 
 
-def note_begin(tx: Transaction, key: RequestKey) -> None:
-    """Note that it runs. Raises as `check_unknown` does."""
-    check_unknown(tx, key)
-    save_response(tx, key, _RUNS)
+def write_notes(
+    tx: Transaction, begins: Sequence[RequestKey], ends: Sequence[tuple[RequestKey, Usage]]
+) -> list[TidemillError | None]:
+    """Note what generations used, and that others run; return for each of these why it must not, or None.
+
+    The reasons are those that `check_unknown` raises.
+    """
+    replace_responses(tx, ((key, json.dumps(asdict(usage)).encode()) for key, usage in ends))
+    return [_note_begin(tx, key) for key in begins]
 
 
-def note_end(tx: Transaction, key: RequestKey, usage: Usage) -> None:
-    """Note what it used."""
-    save_response(tx, key, json.dumps(asdict(usage)).encode())
+def _note_begin(tx: Transaction, key: RequestKey) -> TidemillError | None:
+    if save_response(tx, key, _RUNS):
+        return None
+    try:
+        check_unknown(tx, key)
+    except TidemillError as refusal:
+        return refusal
+    raise AssertionError("what could not be saved is known")

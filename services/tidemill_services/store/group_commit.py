@@ -30,7 +30,7 @@ class _Handed:
 
 
 class GroupCommit:
-    """Runs units in the order in which they came, each in its savepoint, and commits all that wait together."""
+    """Runs units in the order in which they came, and commits all that wait together, each in its savepoint."""
 
     def __init__(self, backend: Backend, on_commit: Callable[[set[str]], None]) -> None:
         """`on_commit` takes the notified topics in the event loop, after their commit."""
@@ -83,7 +83,7 @@ class GroupCommit:
                 if attempt + 1 < MAX_ATTEMPTS and self._backend.lost_race(error):
                     time.sleep(random.uniform(0, min(0.2, 0.002 * 2**attempt)))  # noqa: S311 - parts the rivals
                     continue
-                lost = self._backend.store_error(error, moment) or error
+                lost = self._backend.store_error(error, moment) or _for_a_future(error)
                 for handed in batch:
                     handed.error = handed.error or lost
                 return set()
@@ -95,9 +95,11 @@ class GroupCommit:
         self._backend.take_turn(connection)
         now_ms = self._backend.now_ms(connection)
         topics: set[str] = set()
+        run = self._run_unit if len(batch) > 1 else _run_alone
         for handed in batch:
             tx = Transaction(connection, now_ms)
-            self._run_unit(tx, handed)
+            handed.result = handed.error = None
+            run(tx, handed)
             if handed.error is None:
                 topics |= tx.topics
         self._backend.before_commit(connection, now_ms, topics)
@@ -107,7 +109,6 @@ class GroupCommit:
         """Run one unit in its savepoint. Raises only when the whole transaction is gone."""
         # By hand: SQLAlchemy's nested transactions cost more than most units.
         savepoint = tx.connection.exec_driver_sql
-        handed.result = handed.error = None
         savepoint("SAVEPOINT unit")
         try:
             handed.result = handed.unit(tx)
@@ -131,6 +132,11 @@ class GroupCommit:
                 handed.future.set_result(handed.result)
             else:
                 handed.future.set_exception(handed.error)
+
+
+def _run_alone(tx: Transaction, handed: _Handed) -> None:
+    """Run the only unit of its transaction, which needs no savepoint: what it raises ends the transaction."""
+    handed.result = handed.unit(tx)
 
 
 def _for_a_future(error: Exception) -> Exception:

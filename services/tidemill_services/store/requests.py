@@ -1,8 +1,10 @@
 """Units of work that make a repeated request answer as the first one did. They run in the transaction of its effect."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, delete, insert, select, tuple_
+from sqlalchemy import and_, bindparam, delete, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert  # SQLite writes ON CONFLICT alike
 
 from tidemill_services.domain.errors import FieldInvalidError, RequestIdReusedError
 from tidemill_services.store.database import Transaction
@@ -10,7 +12,7 @@ from tidemill_services.store.tables import requests
 
 MAX_REQUEST_ID_LENGTH = 128
 KEPT_MS = 24 * 3_600_000
-_NUM_FORGOTTEN_AT_ONCE = 32
+NUM_FORGOTTEN_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,21 @@ _IS_KEY = and_(
     requests.c.request_id == bindparam("key_request_id"),
 )
 _FIND = select(requests.c.body_hash, requests.c.response, requests.c.create_ms).where(_IS_KEY)
-_FORGET = delete(requests).where(_IS_KEY)
-_SAVE = insert(requests)
 _PRIMARY_KEY = (requests.c.account_id, requests.c.rpc, requests.c.request_id)
+_INSERT = insert(requests)
+_SAVE = _INSERT.on_conflict_do_update(
+    index_elements=_PRIMARY_KEY,
+    set_={name: _INSERT.excluded[name] for name in ("body_hash", "response", "create_ms")},
+    where=requests.c.create_ms <= bindparam("expired_ms"),
+).execution_options(preserve_rowcount=True)  # of an INSERT it is not kept else
+_REPLACE = update(requests).where(_IS_KEY).values(response=bindparam("new_response"))
+_FORGET = delete(requests).where(_IS_KEY)
 _FORGET_EXPIRED = delete(requests).where(
     tuple_(*_PRIMARY_KEY).in_(
         select(*_PRIMARY_KEY)
         .where(requests.c.create_ms <= bindparam("expired_ms"))
         .order_by(requests.c.create_ms)
-        .limit(_NUM_FORGOTTEN_AT_ONCE)
+        .limit(NUM_FORGOTTEN_AT_ONCE)
     )
 )
 
@@ -63,9 +71,8 @@ def find_response(tx: Transaction, key: RequestKey) -> bytes | None:
     return bytes(row.response)
 
 
-def save_response(tx: Transaction, key: RequestKey, response: bytes) -> None:
-    """Keep an answer for its repeats, in place of an older one; forget a few that have expired."""
-    forget_response(tx, key)
+def save_response(tx: Transaction, key: RequestKey, response: bytes) -> bool:
+    """Keep an answer for its repeats; False, and nothing is done, when the request has one that has not expired."""
     row = {
         "account_id": key.account_id,
         "rpc": key.rpc,
@@ -73,9 +80,21 @@ def save_response(tx: Transaction, key: RequestKey, response: bytes) -> None:
         "body_hash": key.body_hash,
         "response": response,
         "create_ms": tx.now_ms,
+        "expired_ms": tx.now_ms - KEPT_MS,
     }
-    tx.connection.execute(_SAVE, row)
-    tx.connection.execute(_FORGET_EXPIRED, {"expired_ms": tx.now_ms - KEPT_MS})
+    return tx.connection.execute(_SAVE, row).rowcount > 0
+
+
+def replace_responses(tx: Transaction, responses: Iterable[tuple[RequestKey, bytes]]) -> None:
+    """Give requests other answers than those that are kept, for as long as those."""
+    rows = [{**_named(key), "new_response": response} for key, response in responses]
+    if rows:
+        tx.connection.execute(_REPLACE, rows)
+
+
+def forget_expired(tx: Transaction) -> int:
+    """Forget some of the answers that nobody is told any more; return how many. There may be more when it is many."""
+    return tx.connection.execute(_FORGET_EXPIRED, {"expired_ms": tx.now_ms - KEPT_MS}).rowcount
 
 
 def forget_response(tx: Transaction, key: RequestKey) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError
 
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
@@ -18,6 +18,7 @@ from tidemill_services.store.sql_database import SqlDatabase
 from tidemill_services.store.sqlite_errors import store_error
 from tidemill_services.store.tables import clock
 
+_RAISE_MARK = "UPDATE clock SET high_water_ms = ?"  # the driver's own: it is a part of every commit
 _BUSY_TIMEOUT_MS = 5_000  # only foreign programs ever lock us out
 
 
@@ -88,7 +89,7 @@ class SqliteBackend:
 
     def before_commit(self, connection: Connection, now_ms: int, topics: Iterable[str]) -> None:
         """Raise the mark behind which time never goes back, whatever the wall clock says after a restart."""
-        connection.execute(update(clock).values(high_water_ms=now_ms))
+        connection.exec_driver_sql(_RAISE_MARK, (now_ms,))
 
     def lost_race(self, error: Exception) -> bool:
         """Never: there is one writer."""

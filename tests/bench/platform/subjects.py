@@ -83,6 +83,32 @@ def platform(package: Path, *, device: str, tick_ms: int = 0, kinds: tuple[str, 
 
 
 @dataclass(frozen=True, slots=True)
+class Floor:
+    """A bare gRPC server with a client of the contract's stubs."""
+
+    client: Child
+    server: Child
+
+    def measure(self, load: Load) -> Sample:
+        """One turn."""
+        spent: dict[str, float] = {}
+        with cpu_of(spent, server=[self.server.pid]):
+            found = self.client.ask(**load.as_json())
+        spent["client"] = found["cpu"]
+        return {**found, **_shared_out(spent, found)}
+
+
+@contextmanager
+def bare_grpc(*, tick_ms: int = 0) -> Iterator[Floor]:
+    """The same messages as the platform's, and nothing behind them."""
+    with child("floor_process", "--tick-ms", str(tick_ms)) as server:
+        os.environ.setdefault("TIDEMILL_BENCH_KEY", "")  # it asks for none
+        arguments = ("--target", server.said["target"], "--model", "none", "--kind", "stubs")
+        with child("client_process", *arguments) as client:
+            yield Floor(client, server)
+
+
+@dataclass(frozen=True, slots=True)
 class LitServe:
     """LitServe with its own client."""
 

@@ -3,9 +3,12 @@ from the same engine and device.
 
 *Paced*, a tick takes 10 ms. *Saturated*, it takes no time, and every process is as fast as two processors let it.
 The processor time that the platform adds is that of the control plane and of the replica, less what the engine alone
-spends on the same load. A unary call is a generation of one token by 16 callers, each with one call at a time.
+spends on the same load. A unary call is a generation of one token by 16 callers, each with one call at a time. Beside
+both stands the *floor*: a bare grpc.aio server and client that pass the same messages, one token each, over one hop
+where the platform has two.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -15,9 +18,10 @@ from tests.bench.platform import admission
 from tests.bench.platform.figures import Figure, Sample, Target, in_turns, median, ratio
 from tests.bench.platform.load import Load
 from tests.bench.platform.plan import Plan
-from tests.bench.platform.subjects import Platform, engine, has_litserve, litserve, platform
+from tests.bench.platform.subjects import Platform, bare_grpc, engine, has_litserve, litserve, platform
 
 _BENCH = "wire"
+_FLOOR = "bare gRPC"
 TICK_MS = 10
 NUM_SATURATED = 16  # streams
 NUM_CALLERS = 16
@@ -40,13 +44,24 @@ def measure_paced(plan: Plan, package: Path, tell: Tell) -> list[Figure]:
     """One token every 10 ms."""
     figures: list[Figure] = []
     device = {"device": "fake", "tick_ms": TICK_MS}
-    with engine(package, **device) as alone, platform(package, kinds=("library",), **device) as (whole,):
+    with (
+        engine(package, **device) as alone,
+        bare_grpc(tick_ms=TICK_MS) as floor,
+        platform(package, kinds=("library",), **device) as (whole,),
+    ):
         for streams in plan.wire_streams:
             tell(f"wire: paced, {streams} streams")
             load = Load(streams, plan.paced_tokens)
-            subjects = {"platform": partial(whole.measure, load), "engine": partial(alone.measure, load)}
+            subjects = {
+                "platform": partial(whole.measure, load),
+                "engine": partial(alone.measure, load),
+                _FLOOR: partial(floor.measure, load),
+            }
             samples = in_turns(plan.wire_turns, subjects)
             figures += _cpu_figures("paced", streams, samples, _PACED_TARGETS.get(streams))
+            figures += _parts_of_a_token("paced", streams, samples[_FLOOR], ("client", "server"), f"{_FLOOR}: ")
+            share = _by_the_floor(samples, "cpu")
+            figures.append(_figure("control plane's time of a token by the floor's, paced", streams, share, "ratio"))
     return figures
 
 
@@ -82,7 +97,7 @@ def _unary(plan: Plan, package: Path, ours: Sequence[Platform], tell: Tell) -> l
     tell(f"wire: unary calls, {NUM_CALLERS} callers")
     load = Load(NUM_CALLERS, 1, plan.unary_rounds, prompt_letters=16)
     with ExitStack() as parts:
-        subjects = _by_client(ours, load)
+        subjects = _by_client(ours, load) | {_FLOOR: partial(parts.enter_context(bare_grpc()).measure, load)}
         if plan.with_peers and has_litserve():
             peer = parts.enter_context(litserve(package, "unary"))
             subjects["litserve"] = partial(peer.measure, load)
@@ -94,6 +109,13 @@ def _unary(plan: Plan, package: Path, ours: Sequence[Platform], tell: Tell) -> l
     if "litserve" in samples:
         share = ratio(samples["platform"], samples["litserve"], "throughput")
         figures.append(_figure("unary calls by LitServe's", NUM_CALLERS, share, "ratio", target=_UNARY_TARGET))
+    share = ratio(samples["platform"], samples[_FLOOR], "throughput")
+    figures.append(_figure("unary calls by the floor's", NUM_CALLERS, share, "ratio"))
+    share = _by_the_floor(samples, "call")
+    figures.append(_figure("control plane's time of a unary call by the floor's", NUM_CALLERS, share, "ratio"))
+    for part in ("client", "server"):
+        value = median(samples[_FLOOR], f"call {part}")
+        figures.append(_figure("processor time of a unary call", NUM_CALLERS, value, "µs", f"{_FLOOR}: {part}"))
     spent = {part: median(samples["platform"], f"call {part}") for part in ("client", "control", "replica")}
     for part, value in spent.items():
         figures.append(_figure("processor time of a unary call", NUM_CALLERS, value, "µs", part))
@@ -104,6 +126,12 @@ def _unary(plan: Plan, package: Path, ours: Sequence[Platform], tell: Tell) -> l
         _figure("admission's share of a unary call's processor time", NUM_CALLERS, share, "%", target=_ADMISSION_TARGET)
     )
     return figures
+
+
+def _by_the_floor(samples: dict[str, list[Sample]], unit: str) -> float:
+    """The control plane's processor time by a bare server's: `cpu` of a token, `call` of a call."""
+    turns = zip(samples["platform"], samples[_FLOOR], strict=True)
+    return statistics.median(ours[f"{unit} control"] / bare[f"{unit} server"] for ours, bare in turns)
 
 
 def _cpu_figures(pace: str, streams: int, samples: dict[str, list[Sample]], target: Target | None) -> list[Figure]:

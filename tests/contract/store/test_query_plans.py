@@ -77,6 +77,9 @@ UNITS: dict[str, Callable[[Transaction], object]] = {
     ],
     "find response": lambda tx: requests.find_response(tx, REQUEST),
     "save response": lambda tx: requests.save_response(tx, REQUEST, b"done"),
+    "replace response": lambda tx: requests.replace_responses(tx, [(REQUEST, b"done")] * 2),
+    "forget response": lambda tx: requests.forget_response(tx, REQUEST),
+    "forget expired responses": requests.forget_expired,
 }
 
 

@@ -2,15 +2,23 @@
 
 import asyncio
 import hashlib
+from collections.abc import Iterable
 
 import pytest
 from sqlalchemy import func, select, update
 
 from tests.contract.store.conftest import Customer, new_customer
 from tidemill_services.domain.errors import FieldInvalidError, RequestIdReusedError
+from tidemill_services.expired_answers import ExpiredAnswers
 from tidemill_services.store import accounts
 from tidemill_services.store.database import Transaction
-from tidemill_services.store.requests import KEPT_MS, RequestKey, find_response, save_response
+from tidemill_services.store.requests import (
+    KEPT_MS,
+    NUM_FORGOTTEN_AT_ONCE,
+    RequestKey,
+    find_response,
+    save_response,
+)
 from tidemill_services.store.tables import accounts as accounts_table
 from tidemill_services.store.tables import requests
 
@@ -27,6 +35,11 @@ def create_once(tx: Transaction, request: RequestKey) -> bytes:
         response = accounts.create_account(tx, f"made-{count}", "").account_id.encode()
         save_response(tx, request, response)
     return response
+
+
+def save_all(tx: Transaction, keys: Iterable[RequestKey]) -> None:
+    for each in keys:
+        save_response(tx, each, b"done")
 
 
 def age(tx: Transaction, by_ms: int) -> None:
@@ -78,14 +91,28 @@ async def test_an_answer_is_saved_with_its_effect_or_not_at_all(customer: Custom
     assert await customer.database.read(accounts.find_account, "made-1") is None
 
 
-async def test_expired_answers_are_forgotten_as_new_ones_come(customer: Customer):
-    for number in range(40):
-        await customer.database.write(create_once, key(f"old-{number}"))
+async def test_what_is_kept_is_not_replaced_by_another_answer(customer: Customer):
+    first = await customer.database.write(create_once, key())
+    assert not await customer.database.write(save_response, key(), b"another")
+    assert await customer.database.read(find_response, key()) == first
     await customer.database.write(age, KEPT_MS)
-    for number in range(2):
-        await customer.database.write(create_once, key(f"new-{number}"))
+    assert await customer.database.write(save_response, key(), b"another")
+    assert await customer.database.read(find_response, key()) == b"another"
+
+
+async def test_expired_answers_are_forgotten(customer: Customer):
+    old, new = ([key(f"{when}-{number}") for number in range(NUM_FORGOTTEN_AT_ONCE + 1)] for when in ("old", "new"))
+    await customer.database.write(save_all, old)
+    await customer.database.write(age, KEPT_MS)
+    await customer.database.write(save_all, new)
     count = select(func.count()).select_from(requests)
-    assert await customer.database.read(lambda tx: tx.connection.execute(count).scalar_one()) == 2
+    forgetting = asyncio.create_task(ExpiredAnswers(customer.database).run())
+    async with asyncio.timeout(30):
+        async for _ in customer.database.changes("nothing", poll_seconds=0.01):
+            if await customer.database.read(lambda tx: tx.connection.execute(count).scalar_one()) == len(new):
+                break
+    forgetting.cancel()
+    assert await customer.database.read(find_response, new[0]) == b"done"
 
 
 @pytest.mark.parametrize("request_id", ["", "r" * 129, "a\x00b"])

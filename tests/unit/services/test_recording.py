@@ -18,12 +18,6 @@ END = End(FinishReason.STOP, Usage(3, 4))
 SIGN = Waiting(WaitStatus(ModelState.READY, None, 1.0, None, 0))
 
 
-def shown(**settings: int) -> Recording:
-    recording = Recording(**settings)
-    recording.show()
-    return recording
-
-
 def text_of(events: list[tuple[int, Event]]) -> str:
     return "".join(event.text for _, event in events if isinstance(event, Delta))
 
@@ -52,7 +46,7 @@ async def some(recording: Recording, after: int, num_events: int) -> list[tuple[
 
 
 async def test_a_reader_that_keeps_up_gets_every_piece_and_a_later_one_the_same() -> None:
-    recording = shown()
+    recording = Recording()
     seen = []
     for text in ("a", "", "ü", "d"):
         recording.add(text, 1)
@@ -67,20 +61,8 @@ async def test_a_reader_that_keeps_up_gets_every_piece_and_a_later_one_the_same(
     assert recording.last_taken == 5
 
 
-async def test_nothing_is_read_before_it_may_be_shown() -> None:
-    recording = Recording()
-    recording.add("a", 1)
-    assert await some(recording, 0, 1) == []
-    recording.finish(END)
-    assert await some(recording, 0, 1) == []
-    reader = asyncio.create_task(rest(recording))
-    await asyncio.sleep(0)
-    recording.show()
-    assert await reader == [(1, Delta("a", 1)), (2, END)]
-
-
 async def test_what_waits_for_a_reader_is_one_piece() -> None:
-    recording = shown()
+    recording = Recording()
     for text in "abc":
         recording.add(text, 2)
     recording.finish(END)
@@ -88,7 +70,7 @@ async def test_what_waits_for_a_reader_is_one_piece() -> None:
 
 
 async def test_a_sign_of_life_has_the_number_of_the_event_before_it_and_is_not_kept() -> None:
-    recording = shown()
+    recording = Recording()
     recording.add("a", 1)
     async with aclosing(recording.read(0)) as events:
         assert await anext(events) == (1, Delta("a", 1))
@@ -101,7 +83,7 @@ async def test_a_sign_of_life_has_the_number_of_the_event_before_it_and_is_not_k
 
 
 async def test_a_failure_comes_to_every_reader_after_what_is_there() -> None:
-    recording = shown()
+    recording = Recording()
     recording.add("a", 1)
     recording.fail(ReplicaLostError())
     for _ in range(2):
@@ -112,7 +94,7 @@ async def test_a_failure_comes_to_every_reader_after_what_is_there() -> None:
 
 
 async def test_over_its_limit_it_drops_what_was_taken_and_is_full_when_nobody_takes() -> None:
-    recording = shown(max_bytes=2_000)
+    recording = Recording(max_bytes=2_000)
     for number in range(200):
         assert recording.add(f"{number:040}", 1)
         assert await some(recording, number, 1) == [(number + 1, Delta(f"{number:040}", 1))]
@@ -134,7 +116,7 @@ async def test_over_its_limit_it_drops_what_was_taken_and_is_full_when_nobody_ta
 )
 def test_readers_that_come_and_go_get_the_whole_text_once(texts: list[str], steps: list[tuple[int, int, int]]) -> None:
     async def play() -> None:
-        recording = shown()
+        recording = Recording()
         waiting = list(texts)
         readers: list[list[tuple[int, Event]]] = [[], [], [], []]
         for reader, num_added, num_taken in steps:
