@@ -50,6 +50,11 @@ class TracedSessions:
             session_pb2.GetSessionRequest(name=name), metadata=self.wire.metadata, timeout=60
         )
 
+    def listed(self) -> list[Session]:
+        """The newest sessions of the account."""
+        request = session_pb2.ListSessionsRequest(page_size=1_000)
+        return list(self.wire.sessions.ListSessions(request, metadata=self.wire.metadata, timeout=60).sessions)
+
     def ready(self, model: str, since: Moment) -> Moment:
         """Wait until a model is ready, for the clocks of its sessions go on then."""
 

@@ -18,7 +18,7 @@ from tidemill_services.store.sql_database import SqlDatabase
 from tidemill_services.store.sqlite_errors import store_error
 from tidemill_services.store.tables import clock
 
-_BUSY_TIMEOUT_MS = 5_000  # only foreign programs ever lock us out
+_BUSY_TIMEOUT_MS = 2_000  # only foreign programs ever lock us out
 
 
 class SqliteDatabase(SqlDatabase):
