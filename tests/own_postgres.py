@@ -27,7 +27,7 @@ class OwnPostgres:
     folder: Path
     binary: Path
     user: str | None  # of the operating system, where the test's own may not run it
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # from the next start on
     process: subprocess.Popen[bytes] | None = None
 
     @property

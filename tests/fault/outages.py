@@ -96,6 +96,14 @@ class StartsAndStops:
             time.sleep(0.02)
         return self.answered_at - began
 
+    def wait_for_refusal(self, seconds: float = 120.0) -> None:
+        """Wait until a call that is sent from now on is refused; what needs no room may still be answered first."""
+        began, num_before = time.monotonic(), len(self.refusals)
+        while len(self.refusals) == num_before:
+            assert self.failure is None, self.failure
+            assert time.monotonic() - began < seconds, f"nothing is refused for {seconds:g} s"
+            time.sleep(0.02)
+
     def _run(self) -> None:
         try:
             while not self._stop.is_set():

@@ -1,8 +1,9 @@
 """The wall clock is set by two hours, forth and back, while sessions run and while nothing does, in both databases."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.databases import BACKENDS
 from tests.fault.baseline import replicas_of
 from tests.fault.long_answers import LONG_LLAMA, long_server_process
 from tests.fault.running_streams import running_stream
-from tests.fault.trace import Trace, moment
+from tests.fault.trace import ALLOWANCE_MS, Trace, moment
 from tests.fault.traced_sessions import A_DAY, TracedSessions
 from tests.fault.wall_clock import HOUR_SECONDS, WallClock
 from tests.integration.api.conftest import MODEL, Wire, wire_to
@@ -21,11 +22,12 @@ from tests.own_postgres import own_postgres
 from tests.scale import count
 from tests.server_process import ServerProcess
 from tidemill.v1 import account_pb2
+from tidemill_services.store.postgres import PostgresDatabase
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(count(300, full=1_800))]
 
 JUMPS_SECONDS = (2 * HOUR_SECONDS, -2 * HOUR_SECONDS) * count(1, full=25)
-RESTARTS_SECONDS = (-4 * HOUR_SECONDS, 2 * HOUR_SECONDS, -2 * HOUR_SECONDS)[: count(1, full=3)]
+RESTARTS_SECONDS = (-4 * HOUR_SECONDS, 2 * HOUR_SECONDS, -2 * HOUR_SECONDS)
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Platform:
     folder: Path
     clock: WallClock
     database: tuple[str, ...]
+    restarts_seconds: tuple[int, ...]  # what the clock says at each of them
 
     def server(self) -> AbstractContextManager[ServerProcess]:
         """A life of the server."""
@@ -46,7 +49,8 @@ def platform(request: pytest.FixtureRequest, tmp_path: Path, shared_folder: Path
     clock = WallClock(shared_folder)
     postgres = own_postgres(**clock.environment) if request.param == "postgres" else nullcontext()
     with postgres as server:
-        yield Platform(tmp_path, clock, ("--database", server.url) if server else ())
+        restarts_seconds = RESTARTS_SECONDS[: count(0 if server else 1, full=3)]
+        yield Platform(tmp_path, clock, ("--database", server.url) if server else (), restarts_seconds)
 
 
 def key_for_an_hour(wire: Wire) -> str:
@@ -60,26 +64,35 @@ def test_sessions_are_billed_by_the_time_that_passes_and_a_restart_bills_nothing
     platform: Platform, note: Callable[..., None]
 ) -> None:
     trace = Trace()
+    num_restarts = len(platform.restarts_seconds)
     with platform.server() as server, wire_to(server) as wire:
         sessions = TracedSessions(wire, trace)
         name = sessions.start(LONG_LLAMA, limits=A_DAY)
         newest_ms = set_the_clock_while_sessions_run(platform.clock, server, sessions, name)
-        kill(server, trace, name)
-    for num_kills, seconds in enumerate(RESTARTS_SECONDS, 1):
+        kill_or_stop(server, sessions, name, is_last=num_restarts == 0)
+    for num_kills, seconds in enumerate(platform.restarts_seconds, 1):
         platform.clock.set_by(seconds)
         with moment() as restarted, platform.server() as server, wire_to(server) as wire:
             sessions = TracedSessions(wire, trace)
             trace.runs(name, sessions.ready(LONG_LLAMA, restarted))
             time.sleep(1.5)
             sessions.check_open(name, num_crashes=num_kills)
-            started, newest_ms = newest_ms, wire.start(model=MODEL).session.create_time.ToMilliseconds()
-            assert newest_ms >= started, "time went back behind the high-water mark"
-            if num_kills == len(RESTARTS_SECONDS):
-                session = sessions.stop(name, num_crashes=num_kills)
-            else:
-                kill(server, trace, name)
-    off_ms = trace.check(session, num_crashes=num_kills)
-    note(restarts=num_kills, sessions=len(trace.names), bill_of_the_first_is_off_by=f"{off_ms:.0f} ms")
+            before_ms, newest_ms = newest_ms, wire.start(model=MODEL).session.create_time.ToMilliseconds()
+            assert newest_ms >= before_ms, "time went back behind the high-water mark"
+            kill_or_stop(server, sessions, name, is_last=num_kills == num_restarts, num_crashes=num_kills)
+    note(jumps=len(JUMPS_SECONDS), restarts=num_restarts, sessions=f"{len(trace.names)}, all billed by the trace")
+
+
+def kill_or_stop(
+    server: ServerProcess, sessions: TracedSessions, name: str, *, is_last: bool, num_crashes: int = 0
+) -> None:
+    """Kill the server in mid-session; in its last life, stop the session."""
+    if is_last:
+        sessions.stop(name, num_crashes=num_crashes)
+        return
+    with moment() as killed:
+        server.kill()
+    sessions.trace.stands(name, killed)
 
 
 def set_the_clock_while_sessions_run(
@@ -104,7 +117,42 @@ def set_the_clock_while_sessions_run(
     return newest_ms
 
 
-def kill(server: ServerProcess, trace: Trace, name: str) -> None:
-    with moment() as killed:
-        server.kill()
-    trace.stands(name, killed)
+async def test_processes_on_one_postgres_agree_on_the_time_also_one_that_comes_after_the_clock_was_set(
+    shared_folder: Path,
+) -> None:
+    clock = WallClock(shared_folder)
+    with own_postgres(**clock.environment) as postgres:
+        async with AsyncExitStack() as stack:
+            databases = [await opened(stack, postgres.url) for _ in range(2)]
+            began = time.monotonic()
+            began_ms = await now_ms(databases[0])
+            for seconds in JUMPS_SECONDS[:2]:
+                clock.set_by(seconds)
+                databases.append(await opened(stack, postgres.url))
+                times_ms = []
+                for database in databases * 3:
+                    asked = time.monotonic()
+                    times_ms.append(await now_ms(database))
+                    earliest_ms = began_ms + (asked - began) * 1000 - ALLOWANCE_MS
+                    assert earliest_ms <= times_ms[-1] <= began_ms + (time.monotonic() - began) * 1000 + ALLOWANCE_MS
+                assert times_ms == sorted(times_ms)
+
+
+async def opened(stack: AsyncExitStack, url: str) -> PostgresDatabase:
+    """One more process, which is as busy as the quietest control process."""
+    database = PostgresDatabase(url)
+    await database.open()
+    stack.push_async_callback(database.close)
+    ticking = asyncio.create_task(tick(database), name="tick")
+    stack.callback(ticking.cancel)
+    return database
+
+
+async def tick(database: PostgresDatabase) -> None:
+    while True:
+        await now_ms(database)
+        await asyncio.sleep(0.3)
+
+
+async def now_ms(database: PostgresDatabase) -> int:
+    return await database.write(lambda tx: tx.now_ms)
