@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import select
 
 from tests.databases import BACKENDS
 from tests.fault.baseline import replicas_of
@@ -22,7 +23,9 @@ from tests.own_postgres import own_postgres
 from tests.scale import count
 from tests.server_process import ServerProcess
 from tidemill.v1 import account_pb2
+from tidemill_services.store.database import Transaction
 from tidemill_services.store.postgres import PostgresDatabase
+from tidemill_services.store.tables import clock as clock_table
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(count(300, full=1_800))]
 
@@ -127,6 +130,7 @@ async def test_processes_on_one_postgres_agree_on_the_time_also_one_that_comes_a
             began = time.monotonic()
             began_ms = await now_ms(databases[0])
             for seconds in JUMPS_SECONDS[:2]:
+                await marked(databases[-1])
                 clock.set_by(seconds)
                 databases.append(await opened(stack, postgres.url))
                 times_ms = []
@@ -146,6 +150,18 @@ async def opened(stack: AsyncExitStack, url: str) -> PostgresDatabase:
     ticking = asyncio.create_task(tick(database), name="tick")
     stack.callback(ticking.cancel)
     return database
+
+
+async def marked(database: PostgresDatabase) -> None:
+    """Wait until the mark has moved on, so that all can see that somebody runs."""
+    since_ms = await now_ms(database)
+    async for _ in database.changes("none", poll_seconds=0.05):
+        if await database.read(mark_ms) >= since_ms:
+            return
+
+
+def mark_ms(tx: Transaction) -> int:
+    return tx.connection.execute(select(clock_table.c.high_water_ms)).scalar_one()
 
 
 async def tick(database: PostgresDatabase) -> None:

@@ -25,7 +25,7 @@ _MIGRATION_LOCK = 0x7469_6465  # "tide"
 _STATEMENT_SECONDS = 10
 _TURN_SECONDS = 2  # without a word from a process whose turn it is: it is stopped, and must not stop the others
 _READ_SECONDS = 30  # the same of one that reads, which stops nobody
-_WATCHED_MARKS = 2.5  # of a process that runs, before it counts as one that does not
+_WATCHED_MARKS = 5  # of a process that runs, before it counts as one that does not
 _LOOK_SECONDS = 0.1
 # LOCK TABLE comes before the snapshot; this mode excludes only itself, so not the listener's marks.
 _TAKE_TURN = text("LOCK TABLE clock IN SHARE UPDATE EXCLUSIVE MODE")
