@@ -54,7 +54,7 @@ class SqliteBackend:
             self._lock.acquire()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise self._refusal(error.strerror) from error
+            raise self._refusal(store_error(error, Moment.WRITING) or error.strerror) from error
 
     @contextmanager
     def whole_change(self) -> Iterator[Connection]:
