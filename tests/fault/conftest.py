@@ -4,6 +4,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def note(request: pytest.FixtureRequest) -> Callable[..., None]:
         request.node.user_properties.append((_PROPERTY, {name: str(figure) for name, figure in figures.items()}))
 
     return keep
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that processes of other users may read, as those of PostgreSQL are."""
+    with tempfile.TemporaryDirectory(prefix="tidemill-fault-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -290,6 +290,9 @@ class StoreUnavailableError(UnavailableError):
 
     reason = "STORE_UNAVAILABLE"
 
+    def __init__(self, message: str = "", *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
 
 class QueueFullError(ResourceExhaustedError):
     """The model's queue is full: try again."""

@@ -20,6 +20,8 @@ from tidemill_services.store.topics import MODELS
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = HOST_LEASE_MS / 1000 / 4
+# With replicas more often: of a host that died, sessions are billed to its last sign of life.
+RENEW_IN_USE_SECONDS = HOST_LEASE_MS / 1000 / 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Host:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEW_IN_USE_SECONDS if self._keepers else RENEW_SECONDS)
             try:
                 await self._database.write(hosts.renew_host, self._settings.host_id, self._capacity)
             except StoreUnavailableError as error:

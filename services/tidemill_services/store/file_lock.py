@@ -28,9 +28,9 @@ class FileLock:
                 f"The database next to {self._path} is in use by process {owner or 'unknown'}: "
                 "stop that one, or start with another data folder."
             ) from None
+        self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
-        self._descriptor = descriptor
 
     def release(self) -> None:
         """Give the lock back. The file stays, so that nobody locks one that is being removed."""

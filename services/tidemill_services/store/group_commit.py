@@ -7,16 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.store.backend import Backend, Moment
 from tidemill_services.store.database import Transaction
 
 MAX_BATCH = 256  # units; bounds how long the first of a batch waits for the last
 MAX_ATTEMPTS = 20
+ANSWER_SECONDS = 10.0  # then nobody waits any longer for a database that says nothing
+SILENT = "The database does not answer, nothing was saved: try again."
+SILENT_MEANWHILE = (
+    "The database does not answer, so it is unknown whether it was saved: repeat with the same request_id."
+)
 
 
 @dataclass(slots=True)
@@ -27,6 +34,14 @@ class _Handed:
     future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
+    has_begun: bool = False  # set by the writer before it looks at `is_given_up`,
+    is_given_up: bool = False  # and this by the caller's side before it looks at `has_begun`
+
+    def give_up(self) -> None:
+        """Tell the caller that the database is silent; a unit that has not begun will not."""
+        self.is_given_up = True
+        if not self.future.done():
+            self.future.set_exception(StoreUnavailableError(SILENT_MEANWHILE if self.has_begun else SILENT))
 
 
 class GroupCommit:
@@ -42,8 +57,13 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, unit: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
-        """Hand a unit in. The future resolves when the unit is durable, or with its error."""
+        """Hand a unit in. The future resolves when the unit is durable, or with its error.
+
+        It has StoreUnavailableError when the database is silent for `ANSWER_SECONDS`.
+        """
         handed = _Handed(unit, self._loop.create_future())
+        patience = self._loop.call_later(ANSWER_SECONDS, handed.give_up)
+        handed.future.add_done_callback(partial(_cancel, patience))
         self._handed.put(handed)
         return handed.future
 
@@ -97,6 +117,9 @@ class GroupCommit:
         topics: set[str] = set()
         run = self._run_unit if len(batch) > 1 else _run_alone
         for handed in batch:
+            handed.has_begun = True
+            if handed.is_given_up:
+                continue
             tx = Transaction(connection, now_ms)
             handed.result = handed.error = None
             run(tx, handed)
@@ -126,7 +149,7 @@ class GroupCommit:
     def _resolve(self, batch: Sequence[_Handed], topics: set[str]) -> None:
         self._on_commit(topics)  # first, so that nobody acts on a result while what is remembered is older
         for handed in batch:
-            if handed.future.cancelled():
+            if handed.future.done():  # cancelled, or given up
                 continue
             if handed.error is None:
                 handed.future.set_result(handed.result)
@@ -137,6 +160,10 @@ class GroupCommit:
 def _run_alone(tx: Transaction, handed: _Handed) -> None:
     """Run the only unit of its transaction, which needs no savepoint: what it raises ends the transaction."""
     handed.result = handed.unit(tx)
+
+
+def _cancel(timer: asyncio.TimerHandle, _future: asyncio.Future[Any]) -> None:
+    timer.cancel()
 
 
 def _for_a_future(error: Exception) -> Exception:

@@ -12,9 +12,10 @@ from psycopg.conninfo import make_conninfo
 from tidemill_services.store.watchers import Watchers
 
 CHANNEL = "tidemill"
+APPLICATION_NAME = "tidemill-listener"  # by which processes that run are known
 # A server that is gone without a word is noticed within seconds, not by the system's two hours.
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-_MARK_SECONDS = 1.0
+MARK_SECONDS = 1.0  # between two marks, while this process is given new times
 _MAX_BACKOFF_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class Listener:
 
     def __init__(self, conninfo: str, watchers: Watchers, newest_ms: Callable[[], int]) -> None:
         """`newest_ms` tells the latest time that any unit of this process was given."""
-        self._conninfo = make_conninfo(conninfo, **KEEPALIVES)
+        self._conninfo = make_conninfo(conninfo, application_name=APPLICATION_NAME, **KEEPALIVES)
         self._watchers = watchers
         self._newest_ms = newest_ms
         self._task = asyncio.create_task(self._run(), name="store-listener")
@@ -53,7 +54,7 @@ class Listener:
     async def _listen(self, connection: psycopg.AsyncConnection) -> None:
         marked_ms = 0
         while True:
-            async for notification in connection.notifies(timeout=_MARK_SECONDS):
+            async for notification in connection.notifies(timeout=MARK_SECONDS):
                 self._watchers.wake([notification.payload])
             newest_ms = self._newest_ms()
             if newest_ms > marked_ms:

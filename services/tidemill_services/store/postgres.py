@@ -6,6 +6,7 @@ make them meet even where they share nothing. So the writers of all processes ta
 first statement of each transaction, and all units of a process that wait have one turn.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -16,16 +17,23 @@ from sqlalchemy.exc import DBAPIError
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
 from tidemill_services.store import migrations, postgres_errors
 from tidemill_services.store.backend import Moment
-from tidemill_services.store.listener import CHANNEL, KEEPALIVES, Listener
+from tidemill_services.store.listener import APPLICATION_NAME, CHANNEL, KEEPALIVES, MARK_SECONDS, Listener
+from tidemill_services.store.server_clock import JUMP_MS, ServerClock
 from tidemill_services.store.sql_database import SqlDatabase
 
 _MIGRATION_LOCK = 0x7469_6465  # "tide"
 _STATEMENT_SECONDS = 10
 _TURN_SECONDS = 2  # without a word from a process whose turn it is: it is stopped, and must not stop the others
 _READ_SECONDS = 30  # the same of one that reads, which stops nobody
+_WATCHED_MARKS = 5  # of a process that runs, before it counts as one that does not
+_LOOK_SECONDS = 0.1
 # LOCK TABLE comes before the snapshot; this mode excludes only itself, so not the listener's marks.
 _TAKE_TURN = text("LOCK TABLE clock IN SHARE UPDATE EXCLUSIVE MODE")
-_NOW = text("SELECT greatest((extract(epoch FROM clock_timestamp()) * 1000)::bigint, high_water_ms) FROM clock")
+_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, high_water_ms FROM clock")
+_RAISE_MARK = text("UPDATE clock SET high_water_ms = :now_ms WHERE high_water_ms < :now_ms")
+_OTHERS_LISTEN = text(
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = :listener)"
+)
 _NO_TIME_LIMITS = (
     text("SET LOCAL statement_timeout = 0"),
     text("SET LOCAL idle_in_transaction_session_timeout = 0"),
@@ -48,7 +56,7 @@ class PostgresDatabase(SqlDatabase):
     async def open(self) -> None:
         """Connect, migrate, start the writer and listen for the commits of other processes."""
         await super().open()
-        self._listener = Listener(self._conninfo, self._watchers, lambda: self._postgres.newest_ms)
+        self._listener = Listener(self._conninfo, self._watchers, lambda: self._postgres.clock.newest_ms)
 
     async def close(self) -> None:
         """Finish what was handed in, then disconnect."""
@@ -71,11 +79,21 @@ class PostgresBackend:
             parsed, "REPEATABLE READ", pool_size=self.num_readers, idle_seconds=_READ_SECONDS
         ).execution_options(postgresql_readonly=True)
         event.listen(self.write_engine, "handle_error", _leave_a_server_that_takes_no_writes)
-        self.newest_ms = 0  # the latest time that a unit of this process was given
+        self.clock = ServerClock()
 
     def prepare(self) -> None:
         """Migrate, one process at a time."""
-        with self.whole_change() as connection:
+        try:
+            migrating = self.write_engine.execution_options(isolation_level="READ COMMITTED")
+            with migrating.begin() as connection:
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                migrations.upgrade(connection)
+            self._join_clock()
+        except DBAPIError as error:
+            raise CannotStartError(
+                f"The database cannot be opened. The server or its driver says: {error.orig}"
+            ) from error
             migrations.upgrade(connection)
 
     def take(self) -> None:
@@ -107,17 +125,38 @@ class PostgresBackend:
         """Return the database's time: all of its processes go by it."""
         return self.now_ms(connection)
 
+    def _join_clock(self) -> None:
+        """Where the server's clock was set while other processes run, take the platform's time from them.
+
+        The mark tells it, if it moves. If it stands, nobody runs, and the server's time is as good as any.
+        """
+        end = time.monotonic() + _WATCHED_MARKS * MARK_SECONDS
+        first_ms = None
+        while True:
+            with self.read_engine.begin() as connection:
+                server_ms, mark_ms = _server_and_mark_ms(connection)
+                if first_ms is None and not _may_be_set(connection, server_ms, mark_ms):
+                    return
+            first_ms = mark_ms if first_ms is None else first_ms
+            if mark_ms > first_ms:
+                self.clock.join(server_ms, mark_ms)
+                return
+            if time.monotonic() >= end:
+                return
+            time.sleep(_LOOK_SECONDS)
+
     def take_turn(self, connection: Connection) -> None:
         """Wait until no other process writes."""
         connection.execute(_TAKE_TURN)
 
     def now_ms(self, connection: Connection) -> int:
         """Return the database's time."""
-        self.newest_ms = max(self.newest_ms, connection.execute(_NOW).scalar_one())
-        return self.newest_ms
+        return self.clock.now_ms(lambda: _server_and_mark_ms(connection))
 
     def before_commit(self, connection: Connection, now_ms: int, topics: Iterable[str]) -> None:
-        """Notify all processes."""
+        """Notify all processes; where their clocks may differ by a little, order them by the mark."""
+        if self.clock.was_set:
+            connection.execute(_RAISE_MARK, {"now_ms": now_ms})
         for topic in topics:
             connection.execute(_NOTIFY, {"channel": CHANNEL, "topic": topic})
 
@@ -141,6 +180,19 @@ def _told() -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise CannotStartError(f"The database cannot be opened. The server or its driver says: {error.orig}") from error
+
+
+def _server_and_mark_ms(connection: Connection) -> tuple[int, int]:
+    server_ms, mark_ms = connection.execute(_NOW).one()
+    return server_ms, mark_ms
+
+
+def _may_be_set(connection: Connection, server_ms: int, mark_ms: int) -> bool:
+    """Whether the mark lies further back than that of processes that run."""
+    if server_ms <= mark_ms + MARK_SECONDS * 1000 + JUMP_MS:
+        return False
+    others_listen: bool = connection.execute(_OTHERS_LISTEN, {"listener": APPLICATION_NAME}).scalar_one()
+    return others_listen
 
 
 def _leave_a_server_that_takes_no_writes(context: ExceptionContext) -> None:

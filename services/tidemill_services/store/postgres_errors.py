@@ -10,6 +10,7 @@ from tidemill_services.store.backend import Moment
 # serialization_failure, deadlock_detected, and idle_in_transaction_session_timeout: we slept through our turn
 _LOST_RACES = ("40001", "40P01", "25P03")
 _TOO_SLOW = ("55P03", "57014")  # lock_not_available, query_canceled
+_DISK_FULL = "53100"
 _NO_ROOM = "53"  # insufficient_resources
 # read_only_sql_transaction, and feature_not_supported: a standby refuses to be SERIALIZABLE
 _NO_WRITES = ("25006", "0A000")
@@ -38,7 +39,9 @@ def store_error(error: Exception, moment: Moment) -> StoreUnavailableError | Non
         return None
     state = original.sqlstate or ""
     sentence = None
-    if state.startswith(_NO_ROOM):
+    if state == _DISK_FULL:
+        sentence = "The database's disk is full, nothing was saved: free some space, then try again."
+    elif state.startswith(_NO_ROOM):
         sentence = "The database has no room or no connections left: try again later."
     elif state in _TOO_SLOW or lost_race(error):
         sentence = "The database is too busy: try again."

@@ -6,18 +6,36 @@ Units are plain blocking code, so they run in threads, and never hold up the eve
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.store.backend import Backend, Moment
 from tidemill_services.store.database import Changes, Transaction
-from tidemill_services.store.group_commit import GroupCommit
+from tidemill_services.store.group_commit import ANSWER_SECONDS, GroupCommit
 from tidemill_services.store.watchers import Watchers
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SILENT_READING = "The database does not answer: try again."
+
+
+@dataclass(slots=True)
+class _Question(Generic[T]):
+    """A unit that reads."""
+
+    unit: Callable[[Transaction], T]
+    has_answer: bool = False  # the database has said something
+    is_given_up: bool = False
+
+    def give_up(self, answer: asyncio.Future[T]) -> None:
+        """Wait no longer, unless the database has answered."""
+        if not (self.has_answer or answer.done()):
+            self.is_given_up = True
+            answer.cancel()
 
 
 class SqlDatabase:
@@ -49,8 +67,7 @@ class SqlDatabase:
         """Run a unit on a reader's snapshot."""
         if self._writer is None:
             raise StoreUnavailableError("The store is closed.")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read, lambda tx: unit(tx, *args, **kwargs))
+        return await self._ask(_Question(lambda tx: unit(tx, *args, **kwargs)))
 
     def changes(self, topic: str, *, poll_seconds: float = 1.0) -> Changes:
         """Watch a topic."""
@@ -74,9 +91,25 @@ class SqlDatabase:
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._backend.dispose)
 
-    def _read(self, unit: Callable[[Transaction], T]) -> T:
+    async def _ask(self, question: "_Question[T]") -> T:
+        """Have a reader run it. Nobody waits for a database that is silent; one that answered may take its time."""
+        loop = asyncio.get_running_loop()
+        answer = loop.run_in_executor(self._readers, self._read, question)
+        patience = loop.call_later(ANSWER_SECONDS, question.give_up, answer)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if question.is_given_up:
+                raise StoreUnavailableError(SILENT_READING) from None
+            raise
+        finally:
+            patience.cancel()
+
+    def _read(self, question: "_Question[T]") -> T:
         try:
             with self._backend.read_engine.begin() as connection:
-                return unit(Transaction(connection, self._backend.now_ms(connection)))
+                transaction = Transaction(connection, self._backend.now_ms(connection))
+                question.has_answer = True
+                return question.unit(transaction)
         except SQLAlchemyError as error:
             raise self._backend.store_error(error, Moment.READING) or error from error

@@ -19,7 +19,7 @@ from tidemill_services.store.sqlite_errors import store_error
 from tidemill_services.store.tables import clock
 
 _RAISE_MARK = "UPDATE clock SET high_water_ms = ?"  # the driver's own: it is a part of every commit
-_BUSY_TIMEOUT_MS = 5_000  # only foreign programs ever lock us out
+_BUSY_TIMEOUT_MS = 2_000  # only foreign programs ever lock us out
 
 
 class SqliteDatabase(SqlDatabase):
@@ -55,7 +55,7 @@ class SqliteBackend:
             self._lock.acquire()
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise self._refusal(error.strerror) from error
+            raise self._refusal(store_error(error, Moment.WRITING) or error.strerror) from error
 
     @contextmanager
     def whole_change(self) -> Iterator[Connection]:

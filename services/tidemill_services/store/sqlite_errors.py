@@ -1,5 +1,6 @@
-"""What SQLite says when it cannot, in the words of the catalogue."""
+"""What SQLite and the file system say when they cannot, in the words of the catalogue."""
 
+import errno
 import sqlite3
 
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +27,8 @@ _SENTENCES = {
 def store_error(error: Exception, moment: Moment) -> StoreUnavailableError | None:
     """Return the sentence for an error of the database itself; None for a fault of a statement or a unit."""
     original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, OSError) and original.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreUnavailableError(_SENTENCES[sqlite3.SQLITE_FULL])
     if not isinstance(original, sqlite3.Error):
         return None
     code = getattr(original, "sqlite_errorcode", 0)

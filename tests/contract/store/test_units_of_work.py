@@ -9,7 +9,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from tidemill_services.domain.errors import StoreUnavailableError
-from tidemill_services.store import accounts
+from tidemill_services.store import accounts, group_commit, sql_database
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.tables import accounts as accounts_table
@@ -163,6 +163,37 @@ async def test_a_cancelled_caller_does_not_stop_the_writer(database: Database):
     await holding
     assert [isinstance(result, asyncio.CancelledError) for result in results] == [True, False] * 10
     assert {f"a{n}" for n in range(1, 20, 2)} <= set(await database.read(account_ids))
+
+
+async def test_a_silent_database_is_not_waited_for_and_what_was_given_up_never_runs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(group_commit, "ANSWER_SECONDS", 0.2)
+    release, holding = await hold_the_writer(database)
+    given_up = asyncio.create_task(database.write(accounts.create_account, "given-up", ""))
+    with pytest.raises(StoreUnavailableError, match="nothing was saved"):
+        await given_up
+    with pytest.raises(StoreUnavailableError, match="unknown whether it was saved: repeat with the same request_id"):
+        await holding
+    release()
+    monkeypatch.undo()
+    await database.write(accounts.create_account, "after", "")
+    assert await database.read(account_ids) == ["after"]
+
+
+async def test_a_reader_that_has_been_answered_may_take_its_time(database: Database, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sql_database, "ANSWER_SECONDS", 3.0)
+    release = threading.Event()
+
+    def count_slowly(tx: Transaction) -> int:
+        assert release.wait(timeout=20)
+        return count_accounts(tx)
+
+    slow = [asyncio.create_task(database.read(count_slowly)) for _ in range(8)]  # twice as many as there are readers
+    late, _ = await asyncio.wait(slow[4:], timeout=20)
+    assert {str(task.exception()) for task in late} == {"The database does not answer: try again."}
+    release.set()
+    assert await asyncio.gather(*slow[:4]) == [0] * 4
 
 
 async def test_closing_commits_what_was_handed_in(database_url: str):
