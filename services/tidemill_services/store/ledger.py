@@ -87,7 +87,7 @@ def entry_of(row: Row[Any]) -> LedgerEntry:
             amount_microcredits=row.amount_microcredits,
             hold_microcredits=row.hold_microcredits,
             subject=row.subject,
-            used=Used(**{name: row._mapping[name] for name in _USED}),  # noqa: SLF001 -- a row's public mapping
+            used=Used(*(getattr(row, name) for name in _USED)),
             reason=row.reason,
             actor=row.actor,
         ),

@@ -1,41 +1,22 @@
 """Units of work that seal the ledger's rows into blocks, and count the totals of what is sealed."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, func, insert, select, update
 
 from tidemill_services.domain import merkle
 from tidemill_services.domain.errors import LedgerBlockNotFoundError
-from tidemill_services.domain.ledger import LedgerEntry, canonical_row
+from tidemill_services.domain.ledger import canonical_row
 from tidemill_services.domain.ledger_block import NO_BLOCK_HASH, LedgerBlock, block_hash
+from tidemill_services.domain.ledger_totals import Totals, TotalsKey, totals_of
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.leader import leads
 from tidemill_services.store.ledger import entry_of
 from tidemill_services.store.tables import ledger_blocks, ledger_entries, ledger_totals
 
 MAX_BLOCK_ROWS = 4_096  # sealed in one unit, which keeps other writers waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over rows."""
-
-    amount_microcredits: int = 0
-    hold_microcredits: int = 0
-    billed_seconds: int = 0
-    num_generations: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
-
-
-TotalsKey = tuple[str, str, str]
-"""Account id, model (empty: of none) and kind."""
 
 
 def seal(tx: Transaction, process_id: str, epoch: int) -> bool:
@@ -96,23 +77,6 @@ def read_totals(tx: Transaction) -> tuple[int, Mapping[TotalsKey, Totals]]:
     last = last_block(tx)
     rows = tx.connection.execute(select(ledger_totals))
     return 0 if last is None else last.number, {(row.account_id, row.model, row.kind): _totals(row) for row in rows}
-
-
-def totals_of(entries: Sequence[LedgerEntry]) -> Mapping[TotalsKey, Totals]:
-    """Sum up rows."""
-    sums: defaultdict[TotalsKey, Totals] = defaultdict(Totals)
-    for entry in entries:
-        posting = entry.posting
-        key = (entry.account_id, posting.used.model, posting.kind.value)
-        sums[key] += Totals(
-            posting.amount_microcredits,
-            posting.hold_microcredits,
-            posting.used.billed_seconds,
-            posting.used.num_generations,
-            posting.used.prompt_tokens,
-            posting.used.completion_tokens,
-        )
-    return sums
 
 
 def _add_totals(tx: Transaction, sums: Mapping[TotalsKey, Totals]) -> None:
