@@ -16,7 +16,7 @@ from tidemill_services.store.leader import leads
 from tidemill_services.store.ledger import entry_of
 from tidemill_services.store.tables import ledger_blocks, ledger_entries, ledger_totals
 
-MAX_BLOCK_ROWS = 4_096  # sealed in one unit, which keeps other writers waiting
+MAX_BLOCK_ROWS = 1_024  # sealed in one unit, which keeps other writers waiting
 
 
 def seal(tx: Transaction, process_id: str, epoch: int) -> bool:

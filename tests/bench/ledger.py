@@ -1,0 +1,101 @@
+"""How fast the ledger settles, with 64 callers at once: `python -m tests.bench.ledger [--json FILE] [--quick]`.
+
+A *settle* is one charge that is posted: a row of the ledger and its account's balance, durable before its caller hears
+of it.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.bench.store import NUM_CALLERS, Figure, measure, opened, urls
+from tidemill_services.domain.ledger import Contra, EntryKind, Posting, Used
+from tidemill_services.ledger_sealer import LedgerSealer
+from tidemill_services.store import accounts, leader, ledger
+from tidemill_services.store.database import Database, Transaction
+
+PLENTY = 10**15  # microcredits
+PRICE = 1_250
+CHARGES_OF_A_UNIT = 16
+SECONDS, QUICK_SECONDS = 5.0, 1.0
+PROCESS_ID = "bench.1"
+
+
+def fund(tx: Transaction, account_id: str) -> None:
+    """Make an account with credits, most of them held."""
+    accounts.create_account(tx, account_id, "")
+    grant = Posting(EntryKind.GRANT, Contra.GRANTS, PLENTY, reason="a bench")
+    ledger.post(tx, account_id, [grant, Posting(EntryKind.HOLD, Contra.HOLDS, hold_microcredits=PLENTY // 2)])
+
+
+def settle(tx: Transaction, account_id: str, num_charges: int = 1) -> None:
+    """Charge a minute of a session, so many times."""
+    used = Used(model="m", from_ms=tx.now_ms - 60_000, until_ms=tx.now_ms, billed_seconds=60)
+    cost = used.billed_seconds * PRICE
+    charge = Posting(EntryKind.SESSION_CHARGE, Contra.SESSIONS, -cost, -cost, subject="sessions/bench", used=used)
+    ledger.post(tx, account_id, [charge] * num_charges)
+
+
+async def figures(name: str, database: Database, seconds: float) -> AsyncIterator[Figure]:
+    """Measure one database: each caller with an account of its own, all with one, and while rows are sealed."""
+    for caller in range(NUM_CALLERS):
+        await database.write(fund, f"a{caller}")
+
+    async def own_account(caller: int, _number: int) -> None:
+        await database.write(settle, f"a{caller}")
+
+    async def one_account(_caller: int, _number: int) -> None:
+        await database.write(settle, "a0")
+
+    async def many(caller: int, _number: int) -> None:
+        await database.write(settle, f"a{caller}", CHARGES_OF_A_UNIT)
+
+    for work, call, rows in (
+        ("64 accounts", own_account, 1),
+        ("one account", one_account, 1),
+        (f"{CHARGES_OF_A_UNIT} charges a unit", many, CHARGES_OF_A_UNIT),
+    ):
+        yield Figure(name, work, *await measure(call, seconds=seconds, units=1, rows=rows))
+    await database.write(leader.renew_leadership, PROCESS_ID)
+    sealing = asyncio.create_task(LedgerSealer(database, PROCESS_ID).run(), name="sealer")
+    leading = asyncio.create_task(_lead(database), name="leader")
+    yield Figure(name, "64 accounts, sealing", *await measure(own_account, seconds=seconds, units=1, rows=1))
+    for task in (sealing, leading):
+        task.cancel()
+    await asyncio.wait([sealing, leading])
+
+
+async def _lead(database: Database) -> None:
+    while True:
+        await database.write(leader.renew_leadership, PROCESS_ID)
+        await asyncio.sleep(1)
+
+
+async def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a second of each, in place of five")
+    parser.add_argument("--json", type=argparse.FileType("w"), help="file for the figures")
+    options = parser.parse_args()
+    found: list[Figure] = []
+    print(f"{NUM_CALLERS} callers", "settles with".ljust(25), "settles/s", "  p50 ms", "  p99 ms")
+    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder, urls(Path(folder)) as databases:
+        for name, url in databases.items():
+            async with opened(url) as database:
+                async for figure in figures(name, database, QUICK_SECONDS if options.quick else SECONDS):
+                    found.append(figure)
+                    print(
+                        f"{figure.database:10} {figure.work:25} {figure.rows_per_second:9,.0f} "
+                        f"{figure.p50_ms:8.1f} {figure.p99_ms:8.1f}",
+                        flush=True,
+                    )
+    if options.json:
+        json.dump([asdict(figure) for figure in found], options.json, indent=2)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
