@@ -26,10 +26,10 @@ from tidemill_services.store.tables import ledger_entries, models
 
 NUM_BLOCKS = 4
 FIVE_MINUTES = 300
-PRICES = (0, 1, 7, 1_250)
+PRICES = (0, 1, 7, 1_250, 1_250, 1_250)
 LOOK = {"holders_are_heard": True}
 LONG = {"idle_timeout_ms": DAY_MS}
-HAPPENINGS = {"pass": 6, "look": 6, "ready": 3, "lost": 2, "grant": 2, "start": 2, "stop": 1}
+HAPPENINGS = {"pass": 20, "look": 12, "ready": 6, "lost": 4, "grant": 3, "start": 6, "stop": 1}
 
 
 class Story:
@@ -52,9 +52,8 @@ class Story:
 
     def play(self) -> None:
         """Let things happen, then end; hold each time that everything fits."""
-        for happening in self.random.choices(
-            list(HAPPENINGS), list(HAPPENINGS.values()), k=self.random.randrange(5, 30)
-        ):
+        happenings = self.random.choices(list(HAPPENINGS), list(HAPPENINGS.values()), k=self.random.randrange(5, 30))
+        for happening in ["grant", "start", "ready", *happenings]:
             getattr(self, f"_{happening}")()
             self._check_balance()
         self._stop()
@@ -86,20 +85,20 @@ class Story:
                 self._trace.lost(lost_ms)
 
     def _grant(self) -> None:
-        amount = self.random.choice([1, 59, 300, 301, 2_000]) * max(1, self.price) + self.random.choice([0, 0, 3])
+        amount = self.random.choice([1, 59, 300, 301, 450]) * max(1, self.price) + self.random.choice([0, 0, 3])
         self._do(grant, "a", amount)
         self.money += amount
         if self._trace is not None:
             self._trace.money += amount
 
     def _start(self) -> None:
-        max_spend = self.random.choice([None, None, 100 * self.price + 5 if self.price else None])
+        max_spend = self.random.choice([None] * 4 + [400 * self.price + 5 if self.price else None])
         trace = SessionTrace(self.price, max_spend, self.money)
         who = {"account_id": "a", "key_id": self.key_id, "model": "small", "holder": "h"}
         if self.session_id is not None:
             return
         limits = GivenLimits(max_spend_microcredits=max_spend, **LONG)
-        wanted = min(FIVE_MINUTES * self.price, max_spend // self.price * self.price if max_spend else 10**18)
+        wanted = FIVE_MINUTES * self.price
         try:
             session, _ = self._do(
                 sessions.start_session, **who, price_microcredits_per_second=self.price, price_revision=1, limits=limits
