@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, insert, select, update
+from sqlalchemy import Row, Select, func, insert, select, text
 
 from tidemill_services.domain import merkle
 from tidemill_services.domain.errors import LedgerBlockNotFoundError
@@ -14,6 +14,7 @@ from tidemill_services.domain.ledger_totals import Totals, TotalsKey, totals_of
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.leader import leads
 from tidemill_services.store.ledger import entry_of
+from tidemill_services.store.prepared import Prepared
 from tidemill_services.store.tables import ledger_blocks, ledger_entries, ledger_totals
 
 MAX_BLOCK_ROWS = 1_024  # sealed in one unit, which keeps other writers waiting
@@ -80,17 +81,11 @@ def read_totals(tx: Transaction) -> tuple[int, Mapping[TotalsKey, Totals]]:
 
 
 def _add_totals(tx: Transaction, sums: Mapping[TotalsKey, Totals]) -> None:
-    for (account_id, model, kind), more in sums.items():
-        is_row = and_(
-            ledger_totals.c.account_id == account_id, ledger_totals.c.model == model, ledger_totals.c.kind == kind
-        )
-        row = tx.connection.execute(select(ledger_totals).where(is_row)).one_or_none()
-        after = more if row is None else _totals(row) + more
-        values = {each.name: getattr(after, each.name) for each in fields(after)}
-        if row is None:
-            tx.connection.execute(insert(ledger_totals).values(account_id=account_id, model=model, kind=kind, **values))
-        else:
-            tx.connection.execute(update(ledger_totals).where(is_row).values(**values))
+    rows = [
+        {"account_id": account_id, "model": model, "kind": kind, **{name: getattr(more, name) for name in _SUMS}}
+        for (account_id, model, kind), more in sums.items()
+    ]
+    _ADD_TOTALS.run_for_all(tx.connection, rows)
 
 
 def _totals(row: Row[Any]) -> Totals:
@@ -102,3 +97,14 @@ def _find_block(tx: Transaction, query: Select[Any]) -> LedgerBlock | None:
     if row is None:
         return None
     return LedgerBlock(**{each.name: row._mapping[each.name] for each in fields(LedgerBlock)})  # noqa: SLF001
+
+
+_SUMS = tuple(each.name for each in fields(Totals))
+_KEY = ("account_id", "model", "kind")
+_ADD_TOTALS = Prepared(
+    text(
+        f"INSERT INTO ledger_totals ({', '.join((*_KEY, *_SUMS))}) "  # noqa: S608 -- names of columns
+        f"VALUES ({', '.join(f':{name}' for name in (*_KEY, *_SUMS))}) ON CONFLICT ({', '.join(_KEY)}) "
+        f"DO UPDATE SET {', '.join(f'{name} = ledger_totals.{name} + excluded.{name}' for name in _SUMS)}"
+    )
+)

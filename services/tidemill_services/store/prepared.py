@@ -25,6 +25,9 @@ class Prepared:
 
     def run_for_all(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Run it for each row."""
+        if len(rows) == 1:  # which costs less than a list of one
+            self.run(connection, rows[0])
+            return
         compiled = self._compiled_for(connection.dialect)
         connection.exec_driver_sql(compiled.string, [_driver_values(compiled, values) for values in rows])
 
