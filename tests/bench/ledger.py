@@ -84,10 +84,10 @@ async def figures(name: str, database: Database, seconds: float) -> AsyncIterato
     ):
         yield await measured(name, work, call, seconds, rows)
     await database.write(leader.renew_leadership, PROCESS_ID)
+    leading = asyncio.create_task(_lead(database), name="leader")
     sealer = LedgerSealer(database, PROCESS_ID)
     await sealer.seal_all()  # what the measurements before have left
     sealing = asyncio.create_task(sealer.run(), name="sealer")
-    leading = asyncio.create_task(_lead(database), name="leader")
     yield await measured(name, "64 accounts, sealing", own_account, seconds, 1)
     for task in (sealing, leading):
         task.cancel()
