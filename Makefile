@@ -58,6 +58,7 @@ fault: setup  ## the strain tests with their full counts, and a summary: about a
 bench: setup bench-setup  ## measure; prints tables and writes JSON into .build/bench
 	$(BIN)/python -m tests.bench.engine --json .build/bench/engine.json
 	$(BIN)/python -m tests.bench.store --json .build/bench/store.json
+	$(BIN)/python -m tests.bench.ledger --json .build/bench/ledger.json
 	$(BIN)/python -m tests.bench.platform --json .build/bench/platform.json
 
 # What is compared with us, and what builds the bench's model: never in our own environment.

@@ -9,6 +9,7 @@ from tidemill_services import database_commands
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_services.settings import Settings
 from tidemill_services.store import secret_file
+from tidemill_services.verify_billing import verify_billing
 
 admin = typer.Typer(
     help="Look after a server's files and its database, on its machine.",
@@ -21,6 +22,7 @@ admin = typer.Typer(
 admin.command()(database_commands.migrate)
 admin.command()(database_commands.backup)
 admin.command()(database_commands.restore)
+admin.command()(verify_billing)
 
 
 @admin.command("rotate-secret")

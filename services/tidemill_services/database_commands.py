@@ -41,7 +41,7 @@ def migrate(
     A server does the first by itself at its start. Going down loses what the older schema has no place for.
     """
     target = _revision(to)
-    with _opened("migrate", data_dir, database) as (settings, backend):
+    with opened("migrate", data_dir, database) as (settings, backend):
         if dry_run:
             with backend.snapshot() as connection:
                 _show(settings, make_plan(connection, target))
@@ -70,7 +70,7 @@ def backup(
 
     The platform's secret is not in it: keep a copy of that apart. Without it no API key of a backup works.
     """
-    with _opened("backup", data_dir, database) as (settings, backend):
+    with opened("backup", data_dir, database) as (settings, backend):
         made = back_up(backend, file, overwrite=force)
     typer.echo(f"{file} holds {_told(made)}.")
     typer.echo(
@@ -91,7 +91,7 @@ def restore(
 
     Sessions that were open are ended as of the backup, since somebody may have stopped them after it.
     """
-    with _opened("restore", data_dir, database) as (settings, backend):
+    with opened("restore", data_dir, database) as (settings, backend):
         restored = restore_backup(backend, file, keep_sessions=keep_sessions)
         typer.echo(f"{_place(settings)} now holds {_told(restored.backup)}.")
         if restored.backup.header.revision != migrations.newest_revision():
@@ -111,7 +111,7 @@ def _revision(to: str) -> str | None:
 
 
 @contextmanager
-def _opened(command: str, data_dir: Path | None, database: str | None) -> Iterator[tuple[Settings, Backend]]:
+def opened(command: str, data_dir: Path | None, database: str | None) -> Iterator[tuple[Settings, Backend]]:
     """The settings and the database that they name; what cannot be is said, and ends the command."""
     try:
         settings = Settings.read(data_dir=data_dir, database=database)

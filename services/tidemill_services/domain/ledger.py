@@ -12,6 +12,7 @@ from tidemill_services.domain.errors import FieldInvalidError, InsufficientCredi
 from tidemill_services.domain.pricing import credits_text
 
 MAX_AMOUNT_MICROCREDITS = 10**15
+MAX_BALANCE_MICROCREDITS = 10**18  # which both databases can keep
 MAX_REASON_LENGTH = 256
 
 
@@ -101,7 +102,10 @@ class LedgerEntry:
 
 
 def posted(balance: Balance, account_id: str, posting: Posting, ledger_sequence: int, now_ms: int) -> LedgerEntry:
-    """Return the row that a posting makes. Raises InsufficientCreditsError where more would be taken than is there."""
+    """Return the row that a posting makes.
+
+    Raises InsufficientCreditsError where more would be taken than is there, FieldInvalidError where too much would be.
+    """
     entry = LedgerEntry(
         ledger_sequence=ledger_sequence,
         account_id=account_id,
@@ -113,6 +117,9 @@ def posted(balance: Balance, account_id: str, posting: Posting, ledger_sequence:
     )
     if not 0 <= entry.held_microcredits <= entry.balance_microcredits:
         raise InsufficientCreditsError(_shortfall(balance, entry))
+    if entry.balance_microcredits > MAX_BALANCE_MICROCREDITS:
+        most = credits_text(MAX_BALANCE_MICROCREDITS)
+        raise FieldInvalidError(f"No account has more than {most} credits.", field="amount_microcredits")
     return entry
 
 

@@ -100,6 +100,12 @@ def hold_possible(session: Session, wanted: int, available_microcredits: int) ->
     )
 
 
+def returnable(session: Session) -> int:
+    """Return how much of what was charged may be given back by itself, while the clock runs on which it was charged."""
+    seconds = billed_seconds(session.settled_ms) - billed_seconds(session.billed_ms)
+    return max(0, seconds) * session.price_microcredits_per_second
+
+
 def hold_change(session: Session, hold_microcredits: int) -> list[Posting]:
     """Return the row that changes what is held for a session; none where nothing changes."""
     change = hold_microcredits - session.held_microcredits

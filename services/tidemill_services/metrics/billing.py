@@ -14,8 +14,9 @@ from prometheus_client.registry import Collector
 
 from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.domain.ledger import CHARGES, EntryKind
+from tidemill_services.domain.ledger_totals import Totals, TotalsKey
 from tidemill_services.store.database import Database, Transaction
-from tidemill_services.store.ledger_seal import Totals, TotalsKey, count_unsealed, read_totals
+from tidemill_services.store.ledger_seal import count_unsealed, read_totals
 
 STORE_SECONDS = 10.0
 

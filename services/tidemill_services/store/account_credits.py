@@ -2,6 +2,7 @@
 
 from sqlalchemy import func, select
 
+from tidemill_services.domain import session_billing
 from tidemill_services.domain.audit import Change
 from tidemill_services.domain.errors import AccountNotFoundError, RefundExceedsChargeError, SessionNotFoundError
 from tidemill_services.domain.ledger import (
@@ -15,7 +16,7 @@ from tidemill_services.domain.ledger import (
     check_reason,
 )
 from tidemill_services.domain.pricing import credits_text
-from tidemill_services.store import audit, ledger
+from tidemill_services.store import audit, ledger, session_rows
 from tidemill_services.store.accounts import find_account
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import ledger_entries, sessions
@@ -43,32 +44,36 @@ def correct(tx: Transaction, account_id: str, amount_microcredits: int, reason: 
 def refund(tx: Transaction, session_id: str, amount_microcredits: int | None, reason: str, actor: str) -> LedgerEntry:
     """Give back some of what a session of any account cost, or with None all that is left of it.
 
+    What it was charged since its clock runs is left out: some of that may be given back by itself.
+
     Raises FieldInvalidError, SessionNotFoundError, RefundExceedsChargeError.
     """
     check_reason(reason)
     if amount_microcredits is not None:
         check_amount(amount_microcredits)
-    row = tx.connection.execute(select(sessions).where(sessions.c.session_id == session_id)).one_or_none()
-    if row is None:
+    session = session_rows.load_one(tx, select(sessions).where(sessions.c.session_id == session_id))
+    if session is None:
         raise SessionNotFoundError
-    subject = f"sessions/{session_id}"
-    cost = _cost_of(tx, subject)
+    subject = session_billing.subject_of(session)
+    may_come_back = session_billing.returnable(session)
+    cost = _cost_of(tx, subject) - may_come_back
     amount = cost if amount_microcredits is None else amount_microcredits
     if amount > cost or not amount:
         raise RefundExceedsChargeError(
             f"{credits_text(cost)} credits of {subject} are charged and not given back yet"
             + (f", which is less than {credits_text(amount)}." if cost else ".")
+            + (f" {credits_text(may_come_back)} more can be refunded once its clock stands." if may_come_back else "")
         )
     posting = Posting(
         EntryKind.REFUND,
         Contra.SESSIONS,
         amount,
         subject=subject,
-        used=Used(row.model, from_ms=tx.now_ms, until_ms=tx.now_ms, price_revision=row.price_revision),
+        used=Used(session.model, from_ms=tx.now_ms, until_ms=tx.now_ms, price_revision=session.price_revision),
         reason=reason,
         actor=actor,
     )
-    return _post(tx, row.account_id, posting, "RefundCredits")
+    return _post(tx, session.account_id, posting, "RefundCredits")
 
 
 def _cost_of(tx: Transaction, subject: str) -> int:

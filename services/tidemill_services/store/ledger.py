@@ -1,14 +1,15 @@
 """Units of work on the ledger: rows, and the balances that they make. Rows are entered and never changed."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import BindParameter, Row, bindparam, func, insert, select, update
 
 from tidemill_services.domain.ledger import Balance, EntryKind, LedgerEntry, Posting, Used, balance_after, posted
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.paging import page_size_of, sequence_of
+from tidemill_services.store.prepared import Prepared
 from tidemill_services.store.tables import balances, ledger_entries
 from tidemill_services.store.topics import LEDGER
 
@@ -23,31 +24,33 @@ class LedgerPage:
 
 def balance_of(tx: Transaction, account_id: str) -> Balance:
     """Return what an account has."""
-    return _find_balance(tx, select(balances).where(balances.c.account_id == account_id)) or Balance()
+    row = tx.connection.execute(select(*_BALANCE_COLUMNS).where(balances.c.account_id == account_id)).one_or_none()
+    return Balance() if row is None else _balance(row)
 
 
 def post(tx: Transaction, account_id: str, postings: Sequence[Posting]) -> list[LedgerEntry]:
     """Enter rows for an account, in this order. Raises InsufficientCreditsError where credits are missing."""
     if not postings:
         return []
-    before = _find_balance(tx, select(balances).where(balances.c.account_id == account_id).with_for_update())
-    balance = before or Balance()
-    sequence = tx.connection.execute(select(func.max(ledger_entries.c.ledger_sequence))).scalar() or 0
+    before: Row[Any] | None = _FIND_FOR_POST.run(tx.connection, {"of_account": account_id}).one_or_none()
+    if before is None:
+        balance, sequence = Balance(), tx.connection.execute(_LAST_SEQUENCE).scalar() or 0
+    else:
+        balance, sequence = _balance(before), before.last_sequence
     entries: list[LedgerEntry] = []
     for posting in postings:
         entry = posted(balance, account_id, posting, sequence + len(entries) + 1, tx.now_ms)
         balance = balance_after(entry)
         entries.append(entry)
-    values = {
+    write_balance = _ADD_BALANCE if before is None else _CHANGE_BALANCE
+    values: dict[str, str | int] = {
+        "of_account": account_id,
         "balance_microcredits": balance.balance_microcredits,
         "held_microcredits": balance.held_microcredits,
         "account_sequence": balance.account_sequence,
     }
-    if before is None:
-        tx.connection.execute(insert(balances).values(account_id=account_id, **values))
-    else:
-        tx.connection.execute(update(balances).where(balances.c.account_id == account_id).values(**values))
-    tx.connection.execute(insert(ledger_entries), [_columns(entry) for entry in entries])
+    write_balance.run(tx.connection, values)
+    _ADD_ENTRY.run_for_all(tx.connection, [_columns(entry) for entry in entries])
     tx.notify(LEDGER)
     return entries
 
@@ -87,7 +90,7 @@ def entry_of(row: Row[Any]) -> LedgerEntry:
             amount_microcredits=row.amount_microcredits,
             hold_microcredits=row.hold_microcredits,
             subject=row.subject,
-            used=Used(**{name: row._mapping[name] for name in _USED}),  # noqa: SLF001 -- a row's public mapping
+            used=Used(*(getattr(row, name) for name in _USED)),
             reason=row.reason,
             actor=row.actor,
         ),
@@ -97,12 +100,8 @@ def entry_of(row: Row[Any]) -> LedgerEntry:
     )
 
 
-_USED = tuple(Used.__dataclass_fields__)
-
-
-def _find_balance(tx: Transaction, query: Select[Any]) -> Balance | None:
-    row = tx.connection.execute(query).one_or_none()
-    return None if row is None else Balance(row.balance_microcredits, row.held_microcredits, row.account_sequence)
+def _balance(row: Row[Any]) -> Balance:
+    return Balance(row.balance_microcredits, row.held_microcredits, row.account_sequence)
 
 
 def _columns(entry: LedgerEntry) -> dict[str, str | int]:
@@ -123,3 +122,18 @@ def _columns(entry: LedgerEntry) -> dict[str, str | int]:
         "reason": posting.reason,
         "actor": posting.actor,
     }
+
+
+_USED = tuple(Used.__dataclass_fields__)
+_OF_ACCOUNT: BindParameter[str] = bindparam("of_account")
+_LAST_SEQUENCE = select(func.max(ledger_entries.c.ledger_sequence))
+_BALANCE_COLUMNS = tuple(balances.c[each.name] for each in fields(Balance))
+_FIND_FOR_POST = Prepared(
+    select(*_BALANCE_COLUMNS, _LAST_SEQUENCE.scalar_subquery().label("last_sequence"))
+    .where(balances.c.account_id == _OF_ACCOUNT)
+    .with_for_update()
+)
+_BALANCE_VALUES: dict[str, BindParameter[int]] = {each.name: bindparam(each.name) for each in fields(Balance)}
+_ADD_BALANCE = Prepared(insert(balances).values(account_id=_OF_ACCOUNT, **_BALANCE_VALUES))
+_CHANGE_BALANCE = Prepared(update(balances).where(balances.c.account_id == _OF_ACCOUNT).values(_BALANCE_VALUES))
+_ADD_ENTRY = Prepared(insert(ledger_entries))

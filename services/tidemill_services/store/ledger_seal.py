@@ -1,41 +1,23 @@
 """Units of work that seal the ledger's rows into blocks, and count the totals of what is sealed."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, insert, select, update
+from sqlalchemy import Row, Select, func, insert, select, text
 
 from tidemill_services.domain import merkle
 from tidemill_services.domain.errors import LedgerBlockNotFoundError
-from tidemill_services.domain.ledger import LedgerEntry, canonical_row
+from tidemill_services.domain.ledger import canonical_row
 from tidemill_services.domain.ledger_block import NO_BLOCK_HASH, LedgerBlock, block_hash
+from tidemill_services.domain.ledger_totals import Totals, TotalsKey, totals_of
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.leader import leads
 from tidemill_services.store.ledger import entry_of
+from tidemill_services.store.prepared import Prepared
 from tidemill_services.store.tables import ledger_blocks, ledger_entries, ledger_totals
 
-MAX_BLOCK_ROWS = 4_096  # sealed in one unit, which keeps other writers waiting
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over rows."""
-
-    amount_microcredits: int = 0
-    hold_microcredits: int = 0
-    billed_seconds: int = 0
-    num_generations: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
-
-
-TotalsKey = tuple[str, str, str]
-"""Account id, model (empty: of none) and kind."""
+MAX_BLOCK_ROWS = 1_024  # sealed in one unit, which keeps other writers waiting
 
 
 def seal(tx: Transaction, process_id: str, epoch: int) -> bool:
@@ -98,35 +80,12 @@ def read_totals(tx: Transaction) -> tuple[int, Mapping[TotalsKey, Totals]]:
     return 0 if last is None else last.number, {(row.account_id, row.model, row.kind): _totals(row) for row in rows}
 
 
-def totals_of(entries: Sequence[LedgerEntry]) -> Mapping[TotalsKey, Totals]:
-    """Sum up rows."""
-    sums: defaultdict[TotalsKey, Totals] = defaultdict(Totals)
-    for entry in entries:
-        posting = entry.posting
-        key = (entry.account_id, posting.used.model, posting.kind.value)
-        sums[key] += Totals(
-            posting.amount_microcredits,
-            posting.hold_microcredits,
-            posting.used.billed_seconds,
-            posting.used.num_generations,
-            posting.used.prompt_tokens,
-            posting.used.completion_tokens,
-        )
-    return sums
-
-
 def _add_totals(tx: Transaction, sums: Mapping[TotalsKey, Totals]) -> None:
-    for (account_id, model, kind), more in sums.items():
-        is_row = and_(
-            ledger_totals.c.account_id == account_id, ledger_totals.c.model == model, ledger_totals.c.kind == kind
-        )
-        row = tx.connection.execute(select(ledger_totals).where(is_row)).one_or_none()
-        after = more if row is None else _totals(row) + more
-        values = {each.name: getattr(after, each.name) for each in fields(after)}
-        if row is None:
-            tx.connection.execute(insert(ledger_totals).values(account_id=account_id, model=model, kind=kind, **values))
-        else:
-            tx.connection.execute(update(ledger_totals).where(is_row).values(**values))
+    rows = [
+        {"account_id": account_id, "model": model, "kind": kind, **{name: getattr(more, name) for name in _SUMS}}
+        for (account_id, model, kind), more in sums.items()
+    ]
+    _ADD_TOTALS.run_for_all(tx.connection, rows)
 
 
 def _totals(row: Row[Any]) -> Totals:
@@ -138,3 +97,14 @@ def _find_block(tx: Transaction, query: Select[Any]) -> LedgerBlock | None:
     if row is None:
         return None
     return LedgerBlock(**{each.name: row._mapping[each.name] for each in fields(LedgerBlock)})  # noqa: SLF001
+
+
+_SUMS = tuple(each.name for each in fields(Totals))
+_KEY = ("account_id", "model", "kind")
+_ADD_TOTALS = Prepared(
+    text(
+        f"INSERT INTO ledger_totals ({', '.join((*_KEY, *_SUMS))}) "  # noqa: S608 -- names of columns
+        f"VALUES ({', '.join(f':{name}' for name in (*_KEY, *_SUMS))}) ON CONFLICT ({', '.join(_KEY)}) "
+        f"DO UPDATE SET {', '.join(f'{name} = ledger_totals.{name} + excluded.{name}' for name in _SUMS)}"
+    )
+)
