@@ -1,8 +1,8 @@
 """The life of a session, and what it costs.
 
 `PENDING → ACTIVE → STOPPING → ENDED`; a pending session that is stopped ends at once and costs nothing. The clock runs
-while the session is active, its model is ready, and none of its generations has to wait for long. Each function takes a session and an event and returns the session
-after it; every pair of state and event is in `_STEPS` or refused.
+while the session is active, its model is ready, and none of its generations has to wait for long. Each function takes a
+session and an event and returns the session after it; every pair of state and event is in `_STEPS` or refused.
 """
 
 import enum

@@ -1,8 +1,8 @@
 """What a session's time becomes in the ledger: charges for what is over, and a hold for the minutes to come.
 
 The charges of an open session lag behind its clock by `SETTLE_LAG_MS`: what is noticed late, such as the loss of a
-replica's host or a wait for a slot, is known by then, so that hardly ever something has to be given back. A stop charges
-to the millisecond.
+replica's host or a wait for a slot, is known by then, so that hardly ever something has to be given back. A stop
+charges to the millisecond.
 """
 
 from collections.abc import Iterator

@@ -50,7 +50,7 @@ def tell_activity(tx: Transaction, process_id: str, news: News) -> None:
     """Keep what a process tells, in place of what it told before; ends and signs of life only move on."""
     own = session_activity.c.process_id == process_id
     columns = (session_activity.c.session_id, session_activity.c.waiting_since_ms)
-    before = {session_id: since_ms for session_id, since_ms in tx.connection.execute(select(*columns).where(own))}
+    before = {row.session_id: row.waiting_since_ms for row in tx.connection.execute(select(*columns).where(own))}
     tx.connection.execute(delete(session_activity).where(own))
     waiting = {session_id: tx.now_ms - ago_ms for session_id, ago_ms in news.waiting_ago_ms.items()}
     if news.running:
@@ -135,10 +135,11 @@ def _is_new(tx: Transaction, process_id: str, number: int) -> bool:
         tx.connection.execute(delete(counted_news).where(theirs))
         tx.connection.execute(insert(counted_news).values(process_id=process_id, number=number))
         return True
-    if number > last_number:
-        own = counted_news.c.process_id == process_id
-        tx.connection.execute(update(counted_news).where(own).values(number=number))
-    return number > last_number
+    if number <= last_number:
+        return False
+    own = counted_news.c.process_id == process_id
+    tx.connection.execute(update(counted_news).where(own).values(number=number))
+    return True
 
 
 def _count(

@@ -9,6 +9,7 @@ from tidemill_services.domain import session_stops
 from tidemill_services.domain.errors import FieldInvalidError, SessionEndedError
 from tidemill_services.domain.session import EndReason, Event, Liveness, Session, SessionState
 from tidemill_services.domain.session_limits import SessionLimits
+from tidemill_services.domain.session_use import Use
 
 PRICE = 1_250
 
@@ -89,24 +90,34 @@ CUSTOMERS_EVENTS = {
     "join": lambda session: rules.holder_joined(session, "other", sign_ms=9_000),
     "leave": lambda session: rules.holder_left(session, "h", 9_000),
     "change": lambda session: rules.changed(session, SessionLimits(idle_timeout_ms=5_000), {"a": "b"}),
+    "wait": lambda session: rules.waits_ended(session, [(5_000, 6_000)]),
+    "use": lambda session: rules.used(session, Use(1, 2, 3)),
     "time": lambda session: session_stops.settled(session, 10**12, holders_are_heard=True),
 }
 STATES_AFTER_CUSTOMERS = {
     (SessionState.PENDING, "join"): SessionState.PENDING,
     (SessionState.PENDING, "leave"): SessionState.ENDED,
     (SessionState.PENDING, "change"): SessionState.PENDING,
+    (SessionState.PENDING, "wait"): SessionState.PENDING,
+    (SessionState.PENDING, "use"): SessionState.PENDING,
     (SessionState.PENDING, "time"): SessionState.ENDED,
     (SessionState.ACTIVE, "join"): SessionState.ACTIVE,
     (SessionState.ACTIVE, "leave"): SessionState.STOPPING,
     (SessionState.ACTIVE, "change"): SessionState.ACTIVE,
+    (SessionState.ACTIVE, "wait"): SessionState.ACTIVE,
+    (SessionState.ACTIVE, "use"): SessionState.ACTIVE,
     (SessionState.ACTIVE, "time"): SessionState.STOPPING,
     (SessionState.STOPPING, "join"): None,
     (SessionState.STOPPING, "leave"): SessionState.STOPPING,
     (SessionState.STOPPING, "change"): None,
+    (SessionState.STOPPING, "wait"): SessionState.STOPPING,
+    (SessionState.STOPPING, "use"): SessionState.STOPPING,
     (SessionState.STOPPING, "time"): SessionState.STOPPING,
     (SessionState.ENDED, "join"): None,
     (SessionState.ENDED, "leave"): SessionState.ENDED,
     (SessionState.ENDED, "change"): None,
+    (SessionState.ENDED, "wait"): SessionState.ENDED,
+    (SessionState.ENDED, "use"): SessionState.ENDED,
     (SessionState.ENDED, "time"): SessionState.ENDED,
 }
 
