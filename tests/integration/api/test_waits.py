@@ -10,7 +10,7 @@ from tests.integration.api.conftest import OpenWire, Wire, wait_until, wire_to
 from tests.integration.api.test_session_limits import get
 from tests.keys import make_key
 from tests.server_process import ServerProcess, server_process
-from tidemill.v1 import billing_pb2, inference_pb2
+from tidemill.v1 import billing_pb2, usage_pb2
 
 NUM_SLOTS = 8  # of the test model's replica
 LONG = 800  # tokens of 10 ms
@@ -33,7 +33,7 @@ def wires(crowded: tuple[ServerProcess, str]) -> Iterator[tuple[OpenWire, OpenWi
         yield stack.enter_context(wire_to(server)), stack.enter_context(wire_to(server, neighbours_key))
 
 
-def run(wire: Wire, max_tokens: int) -> tuple[float, inference_pb2.Usage]:
+def run(wire: Wire, max_tokens: int) -> tuple[float, usage_pb2.Usage]:
     """Have a generation run; return how many seconds its first text took, and what it used."""
     began, first = time.monotonic(), 0.0
     for response in wire.generate(max_tokens=max_tokens):

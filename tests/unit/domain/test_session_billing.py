@@ -59,6 +59,7 @@ def play(begin_ms: int, happenings: list[tuple[int, str, int]]) -> tuple[Session
     return session, rows + new_rows
 
 
+@pytest.mark.rule("S8")
 @given(st.integers(DAY_MS, 3 * DAY_MS), HAPPENINGS)
 def test_the_rows_of_a_session_add_up_to_its_bill_and_its_use(begin_ms: int, happenings: list):
     session, rows = play(begin_ms, happenings)
@@ -79,6 +80,7 @@ def test_the_rows_of_a_session_add_up_to_its_bill_and_its_use(begin_ms: int, hap
     assert settle(session, begin_ms + 10 * DAY_MS)[1] == []
 
 
+@pytest.mark.rule("S11")
 def test_a_running_clock_is_charged_a_minute_late_and_a_minute_at_a_time():
     session = active()
     due_ms = 5_000 + 2 * MINUTE_MS
