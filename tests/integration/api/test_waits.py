@@ -7,12 +7,13 @@ from contextlib import ExitStack
 import pytest
 
 from tests.integration.api.conftest import OpenWire, Wire, wait_until, wire_to
-from tests.integration.api.test_session_limits import get
+from tests.integration.api.test_session_limits import get, watch
 from tests.keys import make_key
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import billing_pb2, usage_pb2
 
 NUM_SLOTS = 8  # of the test model's replica
+NUM_EXTRA = 2  # generations that it takes above them
 LONG = 800  # tokens of 10 ms
 
 
@@ -59,7 +60,11 @@ def test_who_waits_for_a_slot_does_not_pay_for_the_wait(wires: tuple[OpenWire, O
     filling = [many.generate(max_tokens=LONG) for _ in range(NUM_SLOTS)]
     for stream in filling:
         next(response for response in stream if response.HasField("delta"))
+    filling += [many.generate(max_tokens=1) for _ in range(NUM_EXTRA)]
+    readings = watch(one, name)
     waited, _ = run(one, 1)
+    assert any(reading.HasField("unbilled_wait_duration") for reading in readings)
+    readings.cancel()
     for stream in filling:
         list(stream)
     bill = one.stop(name=name).session.bill
