@@ -58,6 +58,17 @@ async def begin(customer: Customer, **wanted: Any) -> Story:
     return Story(customer, await customer.get(session.session_id))
 
 
+async def begin_at_noon(customer: Customer, **wanted: Any) -> Story:
+    """A session whose clock runs from noon on, so that no midnight parts its rows."""
+    day_ms = 86_400_000
+    noon_ms = (await customer.database.read(lambda tx: tx.now_ms) // day_ms + 1) * day_ms + day_ms // 2
+    asked = {"model": "small", "holder": "h", "price_microcredits_per_second": PRICE} | wanted
+    of_key = {"account_id": customer.account_id, "key_id": customer.key_id}
+    session, _ = await at(customer.database, noon_ms, sessions.start_session, **of_key, **asked)
+    await at(customer.database, noon_ms, sessions.model_became_ready, asked["model"])
+    return Story(customer, await customer.get(session.session_id))
+
+
 @pytest.fixture
 async def story(customer: Customer) -> Story:
     return await begin(customer)

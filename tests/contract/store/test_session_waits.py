@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.contract.store.conftest import Customer
-from tests.contract.store.test_session_activity import PRICE, Story, begin
+from tests.contract.store.test_session_activity import PRICE, Story, begin_at_noon
 from tidemill_services.domain.ledger import LedgerEntry
 from tidemill_services.domain.session import EndReason, bill
 from tidemill_services.domain.session_limits import GivenLimits
@@ -18,7 +18,7 @@ MINUTE_MS = 60_000
 
 @pytest.fixture
 async def story(customer: Customer) -> Story:
-    return await begin(customer)
+    return await begin_at_noon(customer)
 
 
 async def tell(story: Story, after_ms: int, process: str = "host.1", *, number: int = 0, **news: Any) -> None:
@@ -131,7 +131,7 @@ async def test_a_wait_that_is_told_minutes_late_is_taken_off_all_the_same(story:
 
 
 async def test_what_money_is_left_lasts_longer_by_what_was_waited(customer: Customer):
-    story = await begin(customer, limits=GivenLimits(max_spend_microcredits=10 * PRICE))
+    story = await begin_at_noon(customer, limits=GivenLimits(max_spend_microcredits=10 * PRICE))
     await tell(story, 5_000, since_ms=5_000)
     await tell(story, 29_000, since_ms=5_000)
     await story.look(30_000)
