@@ -53,7 +53,7 @@ class Session:
     """Why it ended: stopped, idle, max_duration, max_spend, budget, lost, revoked or admin; empty while it is open."""
     create_time: datetime | None
     start_time: datetime | None
-    """When its clock first ran; None while it is pending."""
+    """When its model was first ready; None while it is pending."""
     end_time: datetime | None
     holders: tuple[str, ...]
     bill: Bill
@@ -87,6 +87,8 @@ class Meter:
     """With its bill until now."""
     idle: timedelta | None
     """Since the end of the last stream; None while one runs."""
+    unbilled_wait: timedelta | None
+    """For how long the clock has stood because a generation waits for a slot; None when none does for long."""
     time_to_end: timedelta | None
     """Until it ends by itself, if nothing changes; None once it was stopped."""
     next_end_reason: str
@@ -126,6 +128,7 @@ def meter_of(message: session_pb2.SessionMeter) -> Meter:
     return Meter(
         session=session_of(message.session),
         idle=duration_of(message, "idle_duration"),
+        unbilled_wait=duration_of(message, "unbilled_wait_duration"),
         time_to_end=duration_of(message, "time_to_end"),
         next_end_reason=_end_reason(message.end_reason),
         warnings=tuple(

@@ -137,7 +137,7 @@ class Application:
         metrics.pools.watch(replicas.counts)
         self._keep_running(parts, LedgerSealer(database, process_id).run(), "ledger-sealer")
         catalogue = Catalogue(database, renderer)
-        signs = self._start_session_watches(parts, database, process_id)
+        signs, session_guard = self._start_session_watches(parts, database, process_id)
         guard = UsageGuard(database, secrets.token_hex(8))
         parts.push_async_callback(guard.close)
         self._keep_running(parts, guard.run(), "usage-guard")
@@ -159,7 +159,7 @@ class Application:
         )
         server = PublicServer(
             interceptor,
-            SessionService(database, signs, lambda: interceptor.is_draining),
+            SessionService(database, signs, session_guard.tell, lambda: interceptor.is_draining),
             ModelService(database, lambda: interceptor.is_draining),
             InferenceService(generations, resumable, guard),
             AccountService(database, secret),
@@ -180,14 +180,17 @@ class Application:
         key_file = (settings.data_dir / "api_key").absolute()
         return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
 
-    def _start_session_watches(self, parts: AsyncExitStack, database: Database, process_id: str) -> SessionSigns:
+    def _start_session_watches(
+        self, parts: AsyncExitStack, database: Database, process_id: str
+    ) -> tuple[SessionSigns, SessionGuard]:
         """Start what ends sessions: stopped ones, forgotten ones, those of keys that are no longer valid."""
-        drains = SessionDrains(database, self._streams, self._settings.stop_grace.total_seconds())
-        self._keep_running(parts, drains.run(), "session-drains")
         signs = SessionSigns()
-        self._keep_running(parts, SessionGuard(database, process_id, self._streams, signs).run(), "session-guard")
+        guard = SessionGuard(database, process_id, self._streams, signs)
+        self._keep_running(parts, guard.run(), "session-guard")
+        drains = SessionDrains(database, self._streams, self._settings.stop_grace.total_seconds(), guard.tell)
+        self._keep_running(parts, drains.run(), "session-drains")
         self._keep_running(parts, KeySessions(database).run(), "key-sessions")
-        return signs
+        return signs, guard
 
     def _admin_pages(self, database: Database) -> Starlette:
         """What the administrator's port serves."""

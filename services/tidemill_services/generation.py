@@ -22,6 +22,7 @@ from tidemill_services.domain.generation import (
 )
 from tidemill_services.domain.session import Session
 from tidemill_services.domain.session_limits import GivenLimits
+from tidemill_services.domain.session_use import Use
 from tidemill_services.engine_client import EngineRequest
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_run import Admitted, Event, GenerationRun, Waiting
@@ -154,7 +155,7 @@ class Generations:
         trace = GenerationTrace(self._tracing, admitted)
         admitted = replace(admitted, request=replace(admitted.request, origin=trace.origin))
         metrics = self._metrics.of(admitted.model)
-        run = GenerationRun(admitted, self._replicas, deadline, metrics.token_gaps)
+        run = GenerationRun(admitted, self._replicas, self._streams.waits, deadline, metrics.token_gaps)
         failure = ""
         metrics.begin()
         try:
@@ -171,6 +172,8 @@ class Generations:
             yield end
         finally:
             _measure(run, metrics)
+            if run.taken is not None:
+                self._streams.note_use(admitted.session_id, Use(1, len(admitted.request.prompt_tokens), run.num_tokens))
             trace.end(run, failure)
 
 

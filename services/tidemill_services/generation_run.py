@@ -28,6 +28,7 @@ from tidemill_services.faults import log_fault
 from tidemill_services.metrics import TokenGaps
 from tidemill_services.scaler.replicas import Lease, Replicas, WaitStatus
 from tidemill_services.session_streams import RunningStream, StopReason
+from tidemill_services.slot_waits import SlotWait, SlotWaits
 from tidemill_services.usage_limits import CallPlaces
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,14 @@ class _SilenceWatch:
 class GenerationRun:
     """One generation under way, and its stopwatch. Times are on the clock of `time.monotonic`."""
 
-    def __init__(self, admitted: Admitted, replicas: Replicas, deadline: float | None, token_gaps: TokenGaps) -> None:
+    def __init__(
+        self,
+        admitted: Admitted,
+        replicas: Replicas,
+        waits: SlotWaits,
+        deadline: float | None,
+        token_gaps: TokenGaps,
+    ) -> None:
         self.admitted = admitted
         self.arrived = admitted.arrived
         self.taken: float | None = None
@@ -117,6 +125,8 @@ class GenerationRun:
         self.num_tokens = 0
         self.finish_reason = FinishReason.CANCELLED  # unless it ends in another way
         self._replicas = replicas
+        self._waits = waits
+        self._wait: SlotWait | None = None
         self._deadline = deadline
         self._token_gaps = token_gaps
         self._last_tokens: float | None = None  # when they came
@@ -144,6 +154,9 @@ class GenerationRun:
     async def _on_one_replica(self, running: RunningStream) -> AsyncGenerator[Event]:
         async with AsyncExitStack() as held:
             lease = None if running.stopped else self._replicas.lease_now(self.admitted.model)
+            held.callback(self._end_wait)
+            if lease is None or not lease.has_slot:
+                self._wait = self._waits.begin(self.admitted.session_id)
             if lease is None:
                 if running.before_wait is not None:
                     await running.before_wait()
@@ -160,6 +173,8 @@ class GenerationRun:
                     return
                 lease = leasing.result()
             held.callback(lease.give_back)
+            if lease.has_slot:
+                self._end_wait()
             self.taken = time.monotonic()
             if running.before_start is not None:
                 await running.before_start()
@@ -197,12 +212,18 @@ class GenerationRun:
         now = time.monotonic()
         if text and self.first_text is None:
             self.first_text = now
-        self.has_shown = True
+        if not self.has_shown:
+            self.has_shown = True
+            self._end_wait()
         if num_tokens:
             self.num_tokens += num_tokens
             if self._last_tokens is not None:
                 self._token_gaps.add(now - self._last_tokens, num_tokens)
             self._last_tokens = now
+
+    def _end_wait(self) -> None:
+        if self._wait is not None:
+            self._wait.end()
 
     def _engine_end(self, output: EngineOutput, running: RunningStream) -> End:
         self.num_tokens = output.num_completion_tokens

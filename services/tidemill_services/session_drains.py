@@ -6,6 +6,7 @@ also when that caller went away.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tidemill_services.domain.errors import StoreUnavailableError
@@ -30,8 +31,12 @@ class _Stopped:
 class SessionDrains:
     """Drains the sessions of this process's streams. The bill was final before; a drain costs nothing."""
 
-    def __init__(self, database: Database, streams: SessionStreams, grace_seconds: float) -> None:
+    def __init__(
+        self, database: Database, streams: SessionStreams, grace_seconds: float, tell: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`tell` tells the store what ran here."""
         self._database = database
+        self._tell = tell
         self._streams = streams
         self._grace_ms = round(grace_seconds * 1000)
         self._timers: dict[str, asyncio.TimerHandle] = {}  # by session
@@ -57,6 +62,7 @@ class SessionDrains:
             if stopped.session_id in self._streams.session_ids:  # now: its last call may have ended while we read
                 self._drain(stopped)
             elif stopped.may_end:
+                await self._tell()  # so that what ran in the drain stands in the session's last row
                 await self._database.write(sessions.finish_session, stopped.session_id)
 
     def _drain(self, stopped: _Stopped) -> None:

@@ -7,15 +7,17 @@ at the moment of the limit.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tidemill_services.domain.errors import StoreUnavailableError
+from tidemill_services.domain.session_use import Use
 from tidemill_services.session_signs import Holding, SessionSigns
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import session_activity
 from tidemill_services.store.database import Database
-from tidemill_services.store.session_activity import ACTIVITY_LEASE_MS, News
+from tidemill_services.store.session_activity import ACTIVITY_LEASE_MS, CountedNews, News
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,23 @@ RENEW_SECONDS = ACTIVITY_LEASE_MS / 1000 / 3
 HEARING_SECONDS = 60.0  # of unbroken hearing before silent holders are given up: three heartbeats
 
 Key = TypeVar("Key", str, Holding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Uncounted:
+    """What counts once. Times are on the clock of `time.monotonic`."""
+
+    number: int
+    waits: Mapping[str, Sequence[tuple[float, float]]]
+    uses: Mapping[str, Use]
+
+    def at(self, now: float) -> CountedNews:
+        """The same as it is told now."""
+        waits = {
+            session_id: [(round((now - since) * 1000), round((now - until) * 1000)) for since, until in times]
+            for session_id, times in self.waits.items()
+        }
+        return CountedNews(self.number, waits, self.uses)
 
 
 class SessionGuard:
@@ -38,7 +57,11 @@ class SessionGuard:
         self._told_running: frozenset[str] = frozenset()
         self._told_at = -float("inf")
         self._ends: dict[str, float] = {}  # what the store has not been told of yet
+        self._told_waiting: frozenset[str] = frozenset()
         self._heard: dict[Holding, float] = {}
+        self._uncounted: _Uncounted | None = None  # told, perhaps, and not known to have come
+        self._last_number = 0
+        self._telling = asyncio.Lock()
         self._hearing_since: float | None = None  # None: the store is away, so that nobody can be heard
         self._may_look_at = -float("inf")
 
@@ -59,7 +82,7 @@ class SessionGuard:
     async def _turn(self) -> float:
         """Tell the news, then look; return how many seconds to wait for the next turn."""
         try:
-            await self._tell()
+            await self.tell()
             left_ms = await self._look()
         except StoreUnavailableError as error:
             if self._hearing_since is not None:
@@ -69,19 +92,42 @@ class SessionGuard:
             return LOOK_SECONDS
         return LOOK_SECONDS if left_ms is None else min(LOOK_SECONDS, left_ms / 1000)
 
+    async def tell(self) -> None:
+        """Tell the store now what it has not been told yet. Raises StoreUnavailableError."""
+        async with self._telling:
+            await self._tell()
+
     async def _tell(self) -> None:
         self._streams.used.clear()
         running = self._streams.session_ids
+        waiting = {session_id: at for session_id, at in self._streams.waits.long_since.items() if session_id in running}
         self._ends |= self._streams.take_ends()
         self._heard |= self._signs.take()
+        counted = self._take_uncounted()
         now = time.monotonic()
         is_due = bool(running) and now - self._told_at >= RENEW_SECONDS
-        if running == self._told_running and not (self._ends or self._heard or is_due):
+        is_same = running == self._told_running and waiting.keys() == self._told_waiting
+        if is_same and not (self._ends or self._heard or counted or is_due):
             return
-        news = News(running, _ago_ms(self._ends, now), _ago_ms(self._heard, now))
+        news = News(
+            running,
+            _ago_ms(self._ends, now),
+            _ago_ms(self._heard, now),
+            _ago_ms(waiting, now),
+            None if counted is None else counted.at(now),
+        )
         await self._database.write(session_activity.tell_activity, self._process_id, news)
-        self._told_running, self._told_at = running, now
-        self._ends, self._heard = {}, {}
+        self._told_running, self._told_waiting, self._told_at = running, frozenset(waiting), now
+        self._ends, self._heard, self._uncounted = {}, {}, None
+
+    def _take_uncounted(self) -> "_Uncounted | None":
+        """What is to be counted once; the same again until it is known to have come."""
+        if self._uncounted is None:
+            waits, uses = self._streams.waits.take_ended(), self._streams.take_uses()
+            if waits or uses:
+                self._last_number += 1
+                self._uncounted = _Uncounted(self._last_number, waits, uses)
+        return self._uncounted
 
     async def _look(self) -> int | None:
         now = time.monotonic()
@@ -96,7 +142,7 @@ class SessionGuard:
     async def _say_goodbye(self) -> None:
         try:
             async with asyncio.timeout(1.0):
-                await self._tell()
+                await self.tell()
         except (StoreUnavailableError, TimeoutError):
             logger.warning("what ran last could not be told; it is forgotten by itself")
 

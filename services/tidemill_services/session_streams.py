@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 
+from tidemill_services.domain.session_use import Use
+from tidemill_services.slot_waits import SlotWaits
+
 LAST_WORDS_SECONDS = 2.0  # for the ends of stopped streams to reach their readers
 
 
@@ -71,9 +74,11 @@ class SessionStreams:
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()  # a stopped session's last call ended here, or there may be one that has calls
-        self.used = asyncio.Event()  # a session got its first call here, or its last one ended
+        self.used = asyncio.Event()  # there is news: a session's first call, its last one's end, a wait that is long
+        self.waits = SlotWaits(self.used)
         self._payers: dict[str, _Payer] = {}
         self._ends: dict[str, float] = {}  # by session: its last call's, on the clock of `time.monotonic`
+        self._uses: dict[str, Use] = {}
         self._num_readers = 0
         self._stopped: StopReason | None = None
         self._grace: asyncio.Timeout | None = None  # that of a drain under way
@@ -89,6 +94,15 @@ class SessionStreams:
         """When the last calls of sessions ended since the last taking, on the clock of `time.monotonic`."""
         ends, self._ends = self._ends, {}
         return ends
+
+    def take_uses(self) -> dict[str, Use]:
+        """What ran, by session, of the generations that ended since the last taking."""
+        uses, self._uses = self._uses, {}
+        return uses
+
+    def note_use(self, session_id: str, use: Use) -> None:
+        """A generation has ended; it is told with the next news."""
+        self._uses[session_id] = self._uses.get(session_id, Use()) + use
 
     @contextmanager
     def call(self, session_id: str) -> Iterator[None]:

@@ -31,6 +31,7 @@ class Told:
     num_calls: int = 0
 
 
+@pytest.mark.rule("S24")
 async def test_a_killed_control_process_leaves_no_orphan_and_its_sessions_go_on(
     tmp_path: Path, note: Callable[..., None]
 ) -> None:

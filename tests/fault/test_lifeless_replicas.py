@@ -127,6 +127,7 @@ async def test_streams_of_a_frozen_replica_end_typed_and_once_it_runs_on_it_serv
 @pytest.mark.parametrize(
     "way", ["wedged", pytest.param("frozen", marks=pytest.mark.skipif(not IS_FULL, reason="15 s"))]
 )
+@pytest.mark.rule("S7")
 async def test_a_replica_that_shows_no_life_any_more_is_replaced_and_billed_to_its_last_life(
     tmp_path: Path, note: Callable[..., None], way: str
 ) -> None:

@@ -93,6 +93,7 @@ def test_after_sigterm_new_calls_are_refused_as_unavailable(server: ServerProces
         list(stream)
 
 
+@pytest.mark.rule("S24")
 def test_a_killed_server_leaves_no_replica_and_its_sessions_go_on_after_the_restart(tmp_path: Path) -> None:
     with server_process(tmp_path) as server, wire_to(server) as wire:
         name = wire.start().session.name
@@ -112,6 +113,7 @@ def test_a_killed_server_leaves_no_replica_and_its_sessions_go_on_after_the_rest
         assert 0 < bill.billed_milliseconds <= wall_ms - 1000  # the time without a server is not billed
 
 
+@pytest.mark.rule("S4")
 def test_a_stopped_session_ends_its_streams_after_the_grace_with_their_text(tmp_path: Path) -> None:
     with server_process(tmp_path, "--stop-grace", "0.2", *SLOWLY) as server, wire_to(server) as wire:
         wire.start()

@@ -22,6 +22,7 @@ def get(wire: Wire, name: str) -> Session:
     return wire.sessions.GetSession(session_pb2.GetSessionRequest(name=name), metadata=wire.metadata)
 
 
+@pytest.mark.rule("S23")
 def test_sessions_of_a_killed_server_end_at_their_limits_and_are_billed_for_no_time_without_it(tmp_path: Path) -> None:
     with server_process(tmp_path, *SLOWLY) as server, wire_to(server) as wire:
         idle_limits = session_pb2.SessionLimits(idle_timeout=Duration(seconds=IDLE_SECONDS))

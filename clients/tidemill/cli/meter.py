@@ -33,7 +33,8 @@ class MeterDisplay:
             sys.stdout.write(f"{_CLEAR_LINE}{line}")
             sys.stdout.flush()
             return
-        news = (reading.session.state, reading.idle is None, reading.next_end_reason, reading.warnings)
+        is_waiting = reading.unbilled_wait is not None
+        news = (reading.session.state, reading.idle is None, is_waiting, reading.next_end_reason, reading.warnings)
         if news != self._last_news:
             self._last_news = news
             typer.echo(line)
@@ -53,13 +54,19 @@ def meter_line(reading: Meter) -> str:
         credits_of(session.bill.cost_microcredits),
     ]
     if session.is_open and session.state != "pending":
-        parts.append("in use" if reading.idle is None else f"idle {duration_text(reading.idle)}")
+        parts.append(_use_text(reading))
     if reading.time_to_end is not None:
         why = _WHY.get(reading.next_end_reason, reading.next_end_reason)
         parts.append(f"ends in {duration_text(reading.time_to_end)} ({why})")
     if session.end_reason:
         parts.append(f"ended: {session.end_reason}")
     return " · ".join([*parts, *(_warning_text(warning) for warning in reading.warnings)])
+
+
+def _use_text(reading: Meter) -> str:
+    if reading.unbilled_wait is not None:
+        return "waits for a slot, not billed"
+    return "in use" if reading.idle is None else f"idle {duration_text(reading.idle)}"
 
 
 def _warning_text(warning: SessionWarning) -> str:

@@ -34,6 +34,7 @@ _DURATIONS = {
     "idle_timeout": "idle_timeout_seconds",
     "max_duration": "max_duration_seconds",
     "idle": "idle_seconds",
+    "unbilled_wait": "unbilled_wait_seconds",
     "time_to_end": "time_to_end_seconds",
     "time_to_ready": "time_to_ready_seconds",
     "time_to_first_token": "time_to_first_token_seconds",

@@ -1,6 +1,6 @@
 """The Session service: read the message, ask the domain, write the message."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -35,9 +35,17 @@ READING_SECONDS = 1.0  # between two readings of the live meter
 class SessionService(session_pb2_grpc.SessionServiceServicer):
     """Serves `tidemill.v1.SessionService`."""
 
-    def __init__(self, database: Database, signs: SessionSigns, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        signs: SessionSigns,
+        tell: Callable[[], Awaitable[None]],
+        is_draining: Callable[[], bool],
+    ) -> None:
+        """`tell` tells the store what is known here of sessions' streams."""
         self._database = database
         self._signs = signs
+        self._tell = tell
         self._is_draining = is_draining
 
     async def StartSession(  # noqa: N802 -- the contract's name
@@ -92,6 +100,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
                 session=session_message(session, tx.now_ms), already_ended=already_ended
             )
 
+        await self._tell()  # so that the final bill lacks the waits that are known here
         key = request_key(caller, "StopSession", request, request.request_id)
         return await self._database.write(once, key, session_pb2.StopSessionResponse, stop)
 

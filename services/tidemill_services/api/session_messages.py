@@ -66,6 +66,7 @@ def meter_message(session: Session, now_ms: int, sequence_number: int) -> sessio
     """What the live meter shows at `now_ms`."""
     stop = session_stops.next_automatic_stop(session, now_ms)
     idle_ms = session_stops.idle_ms(session, now_ms)
+    waiting_since_ms = session.clock.waiting_since_ms
     return session_pb2.SessionMeter(
         sequence_number=sequence_number,
         session=session_message(session, now_ms),
@@ -78,6 +79,7 @@ def meter_message(session: Session, now_ms: int, sequence_number: int) -> sessio
             )
             for warning in session_stops.warnings(session, now_ms)
         ],
+        unbilled_wait_duration=duration(None if waiting_since_ms is None else max(0, now_ms - waiting_since_ms) / 1000),
     )
 
 

@@ -1,17 +1,19 @@
 """The life of a session, and what it costs.
 
 `PENDING → ACTIVE → STOPPING → ENDED`; a pending session that is stopped ends at once and costs nothing. The clock runs
-while the session is active and its model is ready. Each function takes a session and an event and returns the session
-after it; every pair of state and event is in `_STEPS` or refused.
+while the session is active, its model is ready, and none of its generations has to wait for long. Each function takes a
+session and an event and returns the session after it; every pair of state and event is in `_STEPS` or refused.
 """
 
 import enum
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tidemill_services.domain import pricing
 from tidemill_services.domain.errors import FieldInvalidError, SessionEndedError
+from tidemill_services.domain.session_clock import Clock, Interval
 from tidemill_services.domain.session_limits import SessionLimits
+from tidemill_services.domain.session_use import Use
 
 MAX_HOLDER_LENGTH = 128
 MAX_LABELS = 16
@@ -23,7 +25,7 @@ class SessionState(enum.StrEnum):
     """Where a session is in its life."""
 
     PENDING = "PENDING"  # the model is waking; nothing is billed yet
-    ACTIVE = "ACTIVE"  # the clock runs, unless the platform lost the model
+    ACTIVE = "ACTIVE"  # the clock runs, unless the platform lost the model or has no slot for what the customer sent
     STOPPING = "STOPPING"  # stopped and billed; streams that still run may finish
     ENDED = "ENDED"
 
@@ -72,11 +74,10 @@ class Session:
     create_ms: int
     state: SessionState = SessionState.PENDING
     end_reason: EndReason | None = None
-    start_ms: int | None = None  # the clock first ran
+    start_ms: int | None = None  # its model was first ready
     end_ms: int | None = None  # the stop was committed, or the moment of the limit that ended it
     holders: tuple[str, ...] = ()  # who keeps it open, oldest first
-    billed_ms: int = 0  # closed intervals of the clock
-    clock_since_ms: int | None = None  # the open interval's start; None: the clock stands
+    clock: Clock = field(default_factory=Clock)
     signs: Mapping[str, int] = field(default_factory=dict)  # the last sign of life of each holder that gives any
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: SessionLimits = field(default_factory=SessionLimits)
@@ -84,6 +85,18 @@ class Session:
     price_revision: int = 0
     settled_ms: int = 0  # billed time that stands in the ledger
     held_microcredits: int = 0  # set aside in the ledger for what comes
+    use: Use = field(default_factory=Use)  # what processes told of
+    settled_use: Use = field(default_factory=Use)  # what of that stands in the ledger
+
+    @property
+    def billed_ms(self) -> int:
+        """Closed intervals of the clock."""
+        return self.clock.billed_ms
+
+    @property
+    def clock_since_ms(self) -> int | None:
+        """The open interval's start; None: the clock stands."""
+        return self.clock.since_ms
 
     @property
     def is_open(self) -> bool:
@@ -112,8 +125,8 @@ class SessionTransitionError(Exception):
 
 
 def bill(session: Session, now_ms: int) -> Bill:
-    """Return the bill until `now_ms`, the open interval included. Final once the session was stopped."""
-    billed_ms = session.billed_ms + _open_interval(session, now_ms)
+    """Return the bill until `now_ms`. Final once the session was stopped."""
+    billed_ms = session.clock.billed_until(now_ms) if session.is_open else session.clock.billed_ms
     return Bill(
         billed_ms=billed_ms,
         billed_seconds=pricing.billed_seconds(billed_ms),
@@ -193,6 +206,16 @@ def model_lost(session: Session, now_ms: int) -> Session:
     return _step(session, Event.MODEL_LOST, now_ms)
 
 
+def waits_ended(session: Session, waits: Iterable[Interval]) -> Session:
+    """Generations had waited for a slot for more than a second in these times. A bill that is final stays as it is."""
+    return replace(session, clock=session.clock.waits_ended(waits)) if session.is_open else session
+
+
+def used(session: Session, use: Use) -> Session:
+    """More generations have ended, perhaps after the stop: those of the free drain count too."""
+    return replace(session, use=session.use + use)
+
+
 def stopped(session: Session, reason: EndReason, now_ms: int) -> Session:
     """Stop for all holders. The bill is final from here on; a stop of a stopped session changes nothing."""
     after = _step(session, Event.STOPPED, now_ms)
@@ -224,25 +247,23 @@ def _step(session: Session, event: Event, now_ms: int) -> Session:
 
 
 def _start(session: Session, now_ms: int) -> Session:
-    return replace(session, state=SessionState.ACTIVE, start_ms=now_ms, clock_since_ms=now_ms)
+    return replace(_resume(session, now_ms), state=SessionState.ACTIVE, start_ms=now_ms)
 
 
 def _resume(session: Session, now_ms: int) -> Session:
-    return session if session.clock_since_ms is not None else replace(session, clock_since_ms=now_ms)
+    return replace(session, clock=session.clock.model_ready(now_ms))
 
 
 def _pause(session: Session, now_ms: int) -> Session:
-    if session.clock_since_ms is None:
-        return session
-    return replace(session, billed_ms=session.billed_ms + _open_interval(session, now_ms), clock_since_ms=None)
+    return replace(session, clock=session.clock.model_lost(now_ms))
 
 
-def _stop_pending(session: Session, _now_ms: int) -> Session:
-    return replace(session, state=SessionState.ENDED)
+def _stop_pending(session: Session, now_ms: int) -> Session:
+    return replace(session, state=SessionState.ENDED, clock=session.clock.stopped(now_ms))
 
 
 def _stop_active(session: Session, now_ms: int) -> Session:
-    return replace(_pause(session, now_ms), state=SessionState.STOPPING)
+    return replace(session, state=SessionState.STOPPING, clock=session.clock.stopped(now_ms))
 
 
 def _end(session: Session, _now_ms: int) -> Session:
@@ -270,8 +291,3 @@ _STEPS: Mapping[tuple[SessionState, Event], Callable[[Session, int], Session]] =
 def _require_open(session: Session) -> None:
     if not session.is_open:
         raise SessionEndedError(f"The session {session.session_id} has ended: start a new one.")
-
-
-def _open_interval(session: Session, now_ms: int) -> int:
-    """Milliseconds of the running interval; never negative, whatever the clock says."""
-    return 0 if session.clock_since_ms is None else max(0, now_ms - session.clock_since_ms)

@@ -1,26 +1,29 @@
 """What a session's time becomes in the ledger: charges for what is over, and a hold for the minutes to come.
 
-The charges of a clock that runs lag behind it by `SETTLE_LAG_MS`: what is noticed late, such as the loss of a replica's
-host, is known by then, so that hardly ever something has to be given back. A stop, or any other event that stands the
-clock still, charges to the millisecond.
+The charges of an open session lag behind its clock by `SETTLE_LAG_MS`: what is noticed late, such as the loss of a
+replica's host or a wait for a slot, is known by then, so that hardly ever something has to be given back. A stop
+charges to the millisecond.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from tidemill_services.domain.ledger import Contra, EntryKind, Posting, Used
 from tidemill_services.domain.pricing import billed_seconds, session_cost
-from tidemill_services.domain.session import Session
+from tidemill_services.domain.session import Session, SessionState, bill
+from tidemill_services.domain.session_clock import clipped
+from tidemill_services.domain.session_use import Use
 
 HOLD_AHEAD_MS = 300_000
 SETTLE_MS = 60_000
 SETTLE_LAG_MS = 60_000
+NEWS_MS = 180_000  # for so long news of a session's past is waited for; more than the lag and a charge
 DAY_MS = 86_400_000  # UTC knows no leap seconds here
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of billed time: when it was, and the billed milliseconds at its begin and end."""
+    """A part of billed time, pauses included: when it was, and the billed milliseconds at its begin and end."""
 
     from_ms: int
     until_ms: int
@@ -37,10 +40,9 @@ def funded_ms(session: Session) -> int | None:
 
 
 def next_settlement_ms(session: Session) -> int | None:
-    """Return when the next charge of a running clock is due; None when the clock stands."""
-    if session.clock_since_ms is None:
-        return None
-    return _row_end_ms(_settled_to_ms(session, session.clock_since_ms)) + SETTLE_LAG_MS
+    """Return when the next charge is due; None when all is charged and the clock stands."""
+    from_ms = _settled_to_ms(session)
+    return None if from_ms is None else _row_end_ms(from_ms) + SETTLE_LAG_MS
 
 
 def is_used_up(session: Session, now_ms: int) -> bool:
@@ -51,26 +53,38 @@ def is_used_up(session: Session, now_ms: int) -> bool:
     return session.billed_ms + now_ms - session.clock_since_ms >= funded
 
 
-def charged(before: Session, after: Session, certain_ms: int) -> tuple[Session, list[Posting]]:
-    """Return the session with its time settled, and the charges for it, split at midnights.
+def charged(session: Session, now_ms: int, certain_ms: int) -> tuple[Session, list[Posting]]:
+    """Return the session with its time and its use settled, and the rows for them, split at midnights.
 
-    `before` and `after` are the session before and after an event; the same where only time has passed, which is
-    charged until `certain_ms` once that is enough for a row. Where less is billed than was charged, the difference is
-    given back.
+    The time of an open one is charged until `certain_ms` once that is enough for a row, and its use with it. Where less
+    is billed than was charged, the difference is given back. What ran in the drain has a row of its own, for nothing.
     """
-    since_ms = before.clock_since_ms
-    if since_ms is None:
-        return after, []
-    begin_ms = _settled_to_ms(before, since_ms)
-    billed_ms = after.billed_ms
-    if after.clock_since_ms is not None:
-        if certain_ms < _row_end_ms(begin_ms):
-            return after, []
-        billed_ms += certain_ms - since_ms
-    parts = _split(_Part(begin_ms, begin_ms + billed_ms - before.settled_ms, before.settled_ms, billed_ms))
-    postings = [_charge(after, part) for part in parts]
-    held = after.held_microcredits + sum(posting.hold_microcredits for posting in postings)
-    return replace(after, settled_ms=billed_ms, held_microcredits=held), postings
+    back_ms = session.settled_ms - bill(session, now_ms).billed_ms
+    if back_ms > 0:
+        postings = [_given_back(session, now_ms, back_ms)]
+        settled = replace(session, settled_ms=session.settled_ms - back_ms)
+    else:
+        parts = _due_parts(session, certain_ms)
+        postings = [_charge(session, part) for part in parts]
+        settled = replace(session, settled_ms=parts[-1].billed_ms if parts else session.settled_ms)
+    use = session.use - session.settled_use
+    if use != Use() and session.state is SessionState.ENDED and not postings:
+        end_ms = session.end_ms or now_ms
+        postings = [_charge(session, _Part(end_ms, end_ms, session.settled_ms, session.settled_ms))]
+    if postings:
+        postings[-1] = replace(postings[-1], used=replace(postings[-1].used, **asdict(use)))
+        settled = replace(settled, settled_use=session.use)
+    held = session.held_microcredits + sum(posting.hold_microcredits for posting in postings)
+    return replace(settled, held_microcredits=held), postings
+
+
+def without_past(session: Session, now_ms: int) -> Session:
+    """The session without what news can no longer change, and what no charge needs any more."""
+    settled_to_ms = _settled_to_ms(session)
+    before_ms = now_ms - NEWS_MS if session.is_open else now_ms
+    if settled_to_ms is not None:
+        before_ms = min(before_ms, settled_to_ms)
+    return replace(session, clock=session.clock.without_past(before_ms))
 
 
 def hold_wanted(session: Session, now_ms: int) -> int:
@@ -121,9 +135,9 @@ def subject_of(session: Session) -> str:
     return f"sessions/{session.session_id}"
 
 
-def _settled_to_ms(session: Session, clock_since_ms: int) -> int:
-    """Until when the running interval is settled: closed intervals are whole."""
-    return clock_since_ms + session.settled_ms - session.billed_ms
+def _settled_to_ms(session: Session) -> int | None:
+    """Where the next charge begins; None when all is charged and the clock stands."""
+    return next((from_ms for from_ms, _ in session.clock.after(session.settled_ms)), None)
 
 
 def _row_end_ms(begin_ms: int) -> int:
@@ -132,31 +146,57 @@ def _row_end_ms(begin_ms: int) -> int:
     return min(begin_ms + SETTLE_MS, next_midnight_ms)
 
 
-def _split(part: _Part) -> Iterator[_Part]:
-    """Split at midnights, UTC; time that was charged and is given back stays in one part."""
-    while part.until_ms > (midnight_ms := (part.from_ms // DAY_MS + 1) * DAY_MS):
-        billed_ms = part.settled_ms + midnight_ms - part.from_ms
-        yield replace(part, until_ms=midnight_ms, billed_ms=billed_ms)
-        part = replace(part, from_ms=midnight_ms, settled_ms=billed_ms)
-    if part.billed_ms != part.settled_ms:
-        yield part
+def _due_parts(session: Session, certain_ms: int) -> list[_Part]:
+    from_ms = _settled_to_ms(session)
+    if from_ms is None or (session.is_open and certain_ms < _row_end_ms(from_ms)):
+        return []
+    until_ms = certain_ms if session.end_ms is None else session.end_ms
+    unsettled = clipped(session.clock.after(session.settled_ms), until_ms=until_ms)
+    parts: list[_Part] = []
+    billed_ms = session.settled_ms
+    for begin_ms, end_ms in (day for piece in unsettled for day in _days(*piece)):
+        part = _Part(begin_ms, end_ms, billed_ms, billed_ms + end_ms - begin_ms)
+        billed_ms = part.billed_ms
+        if parts and parts[-1].from_ms // DAY_MS == begin_ms // DAY_MS:
+            parts[-1] = replace(parts[-1], until_ms=end_ms, billed_ms=billed_ms)
+        else:
+            parts.append(part)
+    return parts
+
+
+def _days(from_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
+    """Split at midnights, UTC."""
+    while until_ms > (midnight_ms := (from_ms // DAY_MS + 1) * DAY_MS):
+        yield from_ms, midnight_ms
+        from_ms = midnight_ms
+    yield from_ms, until_ms
 
 
 def _charge(session: Session, part: _Part) -> Posting:
     seconds = billed_seconds(part.billed_ms) - billed_seconds(part.settled_ms)
     cost = seconds * session.price_microcredits_per_second
-    used = Used(
+    used = _used(session, part.from_ms, part.until_ms, seconds)
+    return Posting(EntryKind.SESSION_CHARGE, Contra.SESSIONS, -cost, -cost, subject_of(session), used)
+
+
+def _given_back(session: Session, now_ms: int, back_ms: int) -> Posting:
+    seconds = billed_seconds(session.settled_ms) - billed_seconds(session.settled_ms - back_ms)
+    cost = seconds * session.price_microcredits_per_second
+    until_ms = session.end_ms or now_ms
+    used = _used(session, until_ms - back_ms, until_ms, -seconds)
+    reason = "The model had shown no life in this time, or the session had waited for a slot."
+    return Posting(EntryKind.REFUND, Contra.SESSIONS, cost, subject=subject_of(session), used=used, reason=reason)
+
+
+def _used(session: Session, from_ms: int, until_ms: int, seconds: int) -> Used:
+    return Used(
         model=session.model,
-        from_ms=min(part.from_ms, part.until_ms),
-        until_ms=max(part.from_ms, part.until_ms),
+        from_ms=from_ms,
+        until_ms=until_ms,
         billed_seconds=seconds,
         price_microcredits_per_second=session.price_microcredits_per_second,
         price_revision=session.price_revision,
     )
-    if part.billed_ms < part.settled_ms:
-        reason = "The model had shown no life in this time."
-        return Posting(EntryKind.REFUND, Contra.SESSIONS, -cost, subject=subject_of(session), used=used, reason=reason)
-    return Posting(EntryKind.SESSION_CHARGE, Contra.SESSIONS, -cost, -cost, subject_of(session), used)
 
 
 def _whole_seconds(microcredits: int, session: Session) -> int:

@@ -55,6 +55,8 @@ def next_look_ms(session: Session, now_ms: int) -> int:
     quiet = replace(session, activity=Activity(session.activity.last_ms))  # for who told last may be dead
     looks = [last_ms + HOLDER_LOST_MS for last_ms in _last_signs(quiet, now_ms).values()]
     settlement_ms = session_billing.next_settlement_ms(session)
+    if session.clock.waiting_since_ms is not None:  # who told so may be dead, too
+        looks.append(max(now_ms, session.activity.busy_until_ms or 0))
     if settlement_ms is not None:  # what is due and not done waits for a sign of life
         looks.append(settlement_ms if settlement_ms > now_ms else now_ms + session_billing.SETTLE_MS)
     return min([*(stop.due_ms + _grace_ms(stop) for stop in _stops(quiet, now_ms)), *looks], default=now_ms)

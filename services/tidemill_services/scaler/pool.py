@@ -38,6 +38,12 @@ class PooledReplica:
         """Whether one more generation finds a slot, or nearly."""
         return self.is_ready and self.load < self.connection.status.load.num_slots + NUM_EXTRA_LEASES
 
+    @property
+    def is_over_full(self) -> bool:
+        """Whether the last generation that was sent there has to wait for a slot."""
+        others = max(_reported(self.connection.status), self.num_leased - 1)
+        return others >= self.connection.status.load.num_slots
+
 
 def _reported(status: ReplicaStatus) -> int:
     return status.load.num_running + status.load.num_waiting

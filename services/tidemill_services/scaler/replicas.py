@@ -16,7 +16,7 @@ from tidemill_services.domain.generation import WaitPolicy
 from tidemill_services.domain.model import ModelState, StartPhase
 from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.scaler.demand_publisher import DemandPublisher
-from tidemill_services.scaler.launcher import Connect, ReplicaConnection
+from tidemill_services.scaler.launcher import Connect
 from tidemill_services.scaler.pool import ModelPool, PooledReplica, Pools, Waiter
 from tidemill_services.scaler.pool_follower import PoolFollower
 from tidemill_services.store.database import Database
@@ -33,10 +33,11 @@ COLD_RETRY_SECONDS = 5.0  # when no earlier start says how long one takes
 class Lease:
     """A place in a replica, until it is given back."""
 
-    def __init__(self, replica_id: str, client: ReplicaConnection, queue_ms: int, free: Callable[[], None]) -> None:
-        self.replica_id = replica_id
-        self.client = client
+    def __init__(self, replica: PooledReplica, queue_ms: int, free: Callable[[], None]) -> None:
+        self.replica_id = replica.replica_id
+        self.client = replica.connection
         self.queue_ms = queue_ms  # how long it was waited for
+        self.has_slot = not replica.is_over_full  # else it waits for one there, until its first token comes
         self._free: Callable[[], None] | None = free
 
     def give_back(self) -> None:
@@ -192,7 +193,7 @@ class Replicas:
         return replica
 
     def _lease(self, pool: ModelPool, replica: PooledReplica, queue_ms: int) -> Lease:
-        return Lease(replica.replica_id, replica.connection, queue_ms, partial(self._give_back, pool, replica))
+        return Lease(replica, queue_ms, partial(self._give_back, pool, replica))
 
     def _give_back(self, pool: ModelPool, replica: PooledReplica) -> None:
         replica.num_leased -= 1

@@ -3,15 +3,17 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
 
 from tidemill_services.domain.session import Activity, EndReason, Session, SessionState
+from tidemill_services.domain.session_clock import Clock, Interval
 from tidemill_services.domain.session_facts import SessionStarted, SessionStopped
 from tidemill_services.domain.session_limits import SessionLimits
 from tidemill_services.domain.session_stops import next_look_ms
+from tidemill_services.domain.session_use import Use
 from tidemill_services.store import session_funds
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import session_activity, session_holders, sessions
@@ -25,7 +27,7 @@ def load(tx: Transaction, query: Select[Any]) -> list[Session]:
         return []
     ids = query.with_only_columns(sessions.c.session_id)
     holders, activities = _holders(tx, ids), _activities(tx, ids)
-    return [_session(row, holders[row.session_id], activities[row.session_id]) for row in rows]
+    return [_session(row, holders[row.session_id], *activities[row.session_id]) for row in rows]
 
 
 def load_one(tx: Transaction, query: Select[Any]) -> Session | None:
@@ -121,18 +123,19 @@ def _holders(tx: Transaction, ids: Select[Any]) -> defaultdict[str, dict[str, in
     return holders
 
 
-def _activities(tx: Transaction, ids: Select[Any]) -> defaultdict[str, Activity]:
-    """What the processes say of each session."""
-    activities: defaultdict[str, Activity] = defaultdict(Activity)
+def _activities(tx: Transaction, ids: Select[Any]) -> defaultdict[str, tuple[Activity, int | None]]:
+    """What the processes say of each session, and since when one of its waits for a slot has been too long."""
+    activities: defaultdict[str, tuple[Activity, int | None]] = defaultdict(lambda: (Activity(), None))
     columns = (
         session_activity.c.session_id,
         func.max(session_activity.c.seen_ms),
         func.max(session_activity.c.expire_ms),
+        func.min(session_activity.c.waiting_since_ms),
     )
-    for session_id, seen_ms, expire_ms in tx.connection.execute(
+    for session_id, seen_ms, expire_ms, waiting_since_ms in tx.connection.execute(
         select(*columns).where(session_activity.c.session_id.in_(ids)).group_by(session_activity.c.session_id)
     ):
-        activities[session_id] = Activity(seen_ms, expire_ms)
+        activities[session_id] = Activity(seen_ms, expire_ms), waiting_since_ms
     return activities
 
 
@@ -142,10 +145,14 @@ def _changing(tx: Transaction, session: Session) -> dict[str, Any]:
         "end_reason": session.end_reason and session.end_reason.value,
         "start_ms": session.start_ms,
         "end_ms": session.end_ms,
-        "billed_ms": session.billed_ms,
+        "billed_ms": session.clock.past_ms,
         "settled_ms": session.settled_ms,
         "held_microcredits": session.held_microcredits,
-        "clock_since_ms": session.clock_since_ms,
+        "clock_since_ms": session.clock.ready_since_ms,
+        "clock_ready": json.dumps(session.clock.ready),
+        "clock_waited": json.dumps(session.clock.waited),
+        **asdict(session.use),
+        **{f"settled_{name}": count for name, count in asdict(session.settled_use).items()},
         "labels": json.dumps(dict(session.labels), sort_keys=True),
         "idle_timeout_ms": session.limits.idle_timeout_ms,
         "max_duration_ms": session.limits.max_duration_ms,
@@ -161,7 +168,9 @@ def _notify(tx: Transaction, changed: Sequence[Session]) -> None:
     tx.notify(MODELS)
 
 
-def _session(row: Row[Any], holders: Mapping[str, int | None], activity: Activity) -> Session:
+def _session(
+    row: Row[Any], holders: Mapping[str, int | None], activity: Activity, waiting_since_ms: int | None
+) -> Session:
     return Session(
         session_id=row.session_id,
         account_id=row.account_id,
@@ -174,8 +183,13 @@ def _session(row: Row[Any], holders: Mapping[str, int | None], activity: Activit
         start_ms=row.start_ms,
         end_ms=row.end_ms,
         holders=tuple(holders),
-        billed_ms=row.billed_ms,
-        clock_since_ms=row.clock_since_ms,
+        clock=Clock(
+            past_ms=row.billed_ms,
+            ready=_intervals(row.clock_ready),
+            ready_since_ms=row.clock_since_ms,
+            waited=_intervals(row.clock_waited),
+            waiting_since_ms=waiting_since_ms if row.end_ms is None else None,
+        ),
         signs={holder: sign_ms for holder, sign_ms in holders.items() if sign_ms is not None},
         labels=json.loads(row.labels),
         limits=SessionLimits(
@@ -186,8 +200,14 @@ def _session(row: Row[Any], holders: Mapping[str, int | None], activity: Activit
         price_revision=row.price_revision,
         settled_ms=row.settled_ms,
         held_microcredits=row.held_microcredits,
+        use=Use(row.num_generations, row.prompt_tokens, row.completion_tokens),
+        settled_use=Use(row.settled_num_generations, row.settled_prompt_tokens, row.settled_completion_tokens),
         activity=replace(activity, last_ms=_latest(row.last_active_ms, activity.last_ms)),
     )
+
+
+def _intervals(text: str) -> tuple[Interval, ...]:
+    return tuple((from_ms, until_ms) for from_ms, until_ms in json.loads(text))
 
 
 def _latest(*times_ms: int | None) -> int | None:

@@ -44,6 +44,12 @@ def _limits() -> list[Column[Any]]:
     ]
 
 
+def _use(prefix: str) -> list[Column[Any]]:
+    """The columns of `Use`."""
+    names = ("num_generations", "prompt_tokens", "completion_tokens")
+    return [Column(f"{prefix}{name}", BigInteger, nullable=False, server_default="0") for name in names]
+
+
 accounts = Table(
     "accounts",
     metadata,
@@ -142,11 +148,11 @@ sessions = Table(
     Column("state", String(16), nullable=False),
     Column("end_reason", String(16)),
     Column("create_ms", BigInteger, nullable=False),
-    Column("start_ms", BigInteger),  # the clock first ran
+    Column("start_ms", BigInteger),  # its model was first ready
     Column("end_ms", BigInteger),  # the stop was committed, or the moment of the limit that ended it
     Column("price_microcredits_per_second", BigInteger, nullable=False),
-    Column("billed_ms", BigInteger, nullable=False),  # closed intervals of the clock
-    Column("clock_since_ms", BigInteger),  # the open interval's start; null: the clock stands
+    Column("billed_ms", BigInteger, nullable=False),  # final once it is stopped; else before the intervals of `clock`
+    Column("clock_since_ms", BigInteger),  # since when its model is ready; null: it is not, or the session was stopped
     Column("last_active_ms", BigInteger),  # the end of the last stream; null: there was none
     Column("look_ms", BigInteger, nullable=False),  # nothing comes by itself before; an open session is looked at then
     Column("labels", Text, nullable=False),  # JSON object of strings
@@ -156,6 +162,10 @@ sessions = Table(
     Column("price_revision", BigInteger, nullable=False, server_default="0"),
     Column("settled_ms", BigInteger, nullable=False, server_default="0"),  # billed time that stands in the ledger
     Column("held_microcredits", BigInteger, nullable=False, server_default="0"),
+    Column("clock_ready", Text, nullable=False, server_default="[]"),  # JSON list of [from_ms, until_ms], the last ones
+    Column("clock_waited", Text, nullable=False, server_default="[]"),  # the same of the waits for a slot
+    *_use(""),
+    *_use("settled_"),  # that stands in the ledger
     Index("ix_sessions_account", "account_id", "session_id"),
     Index("ix_sessions_key_model", "key_id", "model", "session_id"),
     Index(
@@ -200,6 +210,15 @@ session_activity = Table(
     Column("process_id", String(64), primary_key=True),
     Column("seen_ms", BigInteger, nullable=False),  # the process said then that something runs or waits
     Column("expire_ms", BigInteger, nullable=False),
+    Column("waiting_since_ms", BigInteger),  # a wait for a slot is longer than it may be since then; null: none is
+)
+
+# The last news that counts once, of each process.
+counted_news = Table(
+    "counted_news",
+    metadata,
+    Column("process_id", String(64), primary_key=True),
+    Column("number", BigInteger, nullable=False),
 )
 
 # What each account has. The row's lock orders the account's rows in the ledger.

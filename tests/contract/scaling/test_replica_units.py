@@ -74,6 +74,7 @@ async def test_a_replica_registers_only_for_the_assignment_that_it_was_started_f
     assert not await register(placed, "r4")
 
 
+@pytest.mark.rule("S3")
 async def test_sessions_are_billed_from_the_first_ready_replica_to_the_loss_of_the_last(placed):
     session_id = await placed.start_session("tide")
     await register(placed, "r1")
@@ -97,6 +98,7 @@ async def test_sessions_are_billed_from_the_first_ready_replica_to_the_loss_of_t
     assert await placed.billed_ms(session_id) == 3_000
 
 
+@pytest.mark.rule("S7")
 async def test_a_silent_replicas_sessions_are_billed_to_its_last_sign_of_life(placed):
     session_id = await placed.start_session("tide")
     await register(placed)
@@ -112,6 +114,7 @@ async def test_a_silent_replicas_sessions_are_billed_to_its_last_sign_of_life(pl
     assert await placed.billed_ms(session_id) == 3_000  # and not less
 
 
+@pytest.mark.rule("S7")
 async def test_a_killed_hosts_sessions_are_billed_to_its_last_sign_of_life(placed):
     session_id = await placed.start_session("tide")
     await register(placed)

@@ -125,6 +125,7 @@ async def test_a_stopped_model_loses_its_assignment_at_once_and_old_demand_does_
     assert await led.do(read_placement) == {("tide", "a"): 1}
 
 
+@pytest.mark.rule("S2")
 async def test_a_session_that_is_opened_right_after_a_stop_wakes_the_model_at_once(led):
     await led.do(want_model, "tide")
     await carry_out(led)

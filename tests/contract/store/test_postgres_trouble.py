@@ -139,6 +139,7 @@ async def test_a_server_that_is_away_is_told(tmp_path):
         await database.open()
 
 
+@pytest.mark.rule("S22")
 async def test_time_comes_from_the_server_and_never_goes_back_behind_the_mark(url: str):
     database = PostgresDatabase(url)
     await database.open()

@@ -13,6 +13,7 @@ from tests.integration.scaler.platform import manifest_json
 from tidemill_services.domain.api_key import Role
 from tidemill_services.domain.limits import UsageLimits
 from tidemill_services.domain.session import EndReason
+from tidemill_services.domain.session_use import Use
 from tidemill_services.store import (
     accounts,
     api_keys,
@@ -31,7 +32,8 @@ GROWING = ("sessions", "session_holders", "requests", "api_keys", "accounts", "m
 # A scan of a partial index reads what it holds, one of the primary key reads everything.
 WHOLE_TABLE = re.compile(rf"SCAN ({'|'.join(GROWING)})( USING .*sqlite_autoindex.*)?")
 REQUEST = requests.RequestKey("first", "Start", "r", b"h" * 32)
-NEWS = session_activity.News(ended_ago_ms={"0" * 32: 5}, signs_ago_ms={("0" * 32, "h"): 5})
+COUNTED = session_activity.CountedNews(1, {"0" * 32: [(9, 5)]}, {"0" * 32: Use(1, 2, 3)})
+NEWS = session_activity.News(ended_ago_ms={"0" * 32: 5}, signs_ago_ms={("0" * 32, "h"): 5}, counted=COUNTED)
 UNITS: dict[str, Callable[[Transaction], object]] = {
     "start": lambda tx: sessions.start_session(
         tx, account_id="first", key_id=key_of(tx), model="small", holder="h", price_microcredits_per_second=1

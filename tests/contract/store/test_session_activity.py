@@ -58,11 +58,23 @@ async def begin(customer: Customer, **wanted: Any) -> Story:
     return Story(customer, await customer.get(session.session_id))
 
 
+async def begin_at_noon(customer: Customer, **wanted: Any) -> Story:
+    """A session whose clock runs from noon on, so that no midnight parts its rows."""
+    day_ms = 86_400_000
+    noon_ms = (await customer.database.read(lambda tx: tx.now_ms) // day_ms + 1) * day_ms + day_ms // 2
+    asked = {"model": "small", "holder": "h", "price_microcredits_per_second": PRICE} | wanted
+    of_key = {"account_id": customer.account_id, "key_id": customer.key_id}
+    session, _ = await at(customer.database, noon_ms, sessions.start_session, **of_key, **asked)
+    await at(customer.database, noon_ms, sessions.model_became_ready, asked["model"])
+    return Story(customer, await customer.get(session.session_id))
+
+
 @pytest.fixture
 async def story(customer: Customer) -> Story:
     return await begin(customer)
 
 
+@pytest.mark.rule("S16")
 async def test_a_session_of_which_nothing_runs_ends_at_its_idle_timeout(story: Story):
     await story.look(IDLE_MS - 1)
     assert (await story.get()).is_open
@@ -135,6 +147,7 @@ async def test_a_look_says_when_the_next_one_is_due(story: Story):
     assert await story.look(2 * IDLE_MS) is None
 
 
+@pytest.mark.rule("S23")
 async def test_a_late_look_bills_no_time_without_the_model_and_none_after_the_limit(customer: Customer):
     story = await begin(customer, limits=GivenLimits(idle_timeout_ms=MINUTE_MS))
     lost_ms = story.start_ms + 20_000
@@ -148,6 +161,7 @@ async def test_a_late_look_bills_no_time_without_the_model_and_none_after_the_li
     assert (await fresh.get()).billed_ms == MINUTE_MS
 
 
+@pytest.mark.rule("S16")
 @pytest.mark.parametrize(
     ("limits", "reason", "billed_ms"),
     [
@@ -203,6 +217,7 @@ async def test_a_pending_session_past_its_longest_duration_does_not_begin(custom
     assert (ended.state, ended.end_reason, ended.billed_ms) == (SessionState.ENDED, EndReason.MAX_DURATION, 0)
 
 
+@pytest.mark.rule("S17")
 async def test_a_silent_holder_is_lost_and_the_session_billed_to_its_last_sign_and_a_minute(customer: Customer):
     story = await begin(customer, holder="library", liveness=Liveness.HEARTBEAT)
     await story.tell(30_000, signs_ago_ms={(story.session_id, "library"): 10_000, (story.session_id, "none"): 0})
@@ -222,6 +237,7 @@ async def test_a_stream_is_a_sign_of_life_of_all_holders(customer: Customer):
     assert (await story.get()).is_open
 
 
+@pytest.mark.rule("S17")
 async def test_a_lost_holder_leaves_and_one_that_gives_no_signs_keeps_the_session(customer: Customer):
     story = await begin(customer, holder="library", liveness=Liveness.HEARTBEAT)
     await customer.start(holder="key")
@@ -236,6 +252,7 @@ async def test_a_sign_of_life_of_a_holder_that_gives_none_changes_nothing(story:
     assert (await story.get()).liveness is Liveness.NONE
 
 
+@pytest.mark.rule("S13")
 async def test_limits_and_labels_change_and_the_guard_looks_in_time(story: Story):
     await story.at(
         10_000,

@@ -45,6 +45,7 @@ async def test_a_new_session_is_pending_and_keeps_what_was_asked(customer: Custo
     assert await customer.get(session.session_id) == session
 
 
+@pytest.mark.rule("S10")
 async def test_a_hundred_starts_at_once_make_one_session(customer: Customer):
     started = await asyncio.gather(*(customer.start(holder=f"h{number % 10}") for number in range(100)))
     assert len({session.session_id for session, _ in started}) == 1
@@ -53,6 +54,7 @@ async def test_a_hundred_starts_at_once_make_one_session(customer: Customer):
     assert sorted(session.holders) == [f"h{number}" for number in range(10)]
 
 
+@pytest.mark.rule("S3")
 async def test_the_clock_runs_at_once_where_the_model_is_ready(customer: Customer):
     await customer.database.write(add_ready_replica, "small")
     ready, _ = await customer.start()
@@ -66,6 +68,7 @@ async def test_an_unknown_model_starts_no_session(customer: Customer):
         await customer.start(model="none")
 
 
+@pytest.mark.rule("S13")
 async def test_other_limits_are_refused_and_none_are_not(customer: Customer):
     limits = GivenLimits(idle_timeout_ms=60_000, max_duration_ms=600_000)
     await customer.start(limits=limits)
@@ -88,6 +91,7 @@ async def test_bad_fields_are_refused_by_name(customer: Customer):
     assert refusal.value.field == "labels"
 
 
+@pytest.mark.rule("S10")
 async def test_the_session_ends_with_its_last_holder(customer: Customer):
     session, _ = await customer.start(holder="a")
     await customer.start(holder="b")
@@ -100,6 +104,7 @@ async def test_the_session_ends_with_its_last_holder(customer: Customer):
     assert await customer.get(session.session_id) == ended
 
 
+@pytest.mark.rule("S10")
 async def test_a_stop_for_all_ends_it_whoever_holds_it(customer: Customer):
     await customer.start(holder="a")
     await customer.start(holder="b")
@@ -107,6 +112,7 @@ async def test_a_stop_for_all_ends_it_whoever_holds_it(customer: Customer):
     assert (ended.holders, ended.end_reason) == ((), EndReason.ADMIN)
 
 
+@pytest.mark.rule("S12")
 async def test_stopping_again_returns_the_same_bill(customer: Customer):
     session, _ = await customer.start()
     await customer.database.write(sessions.model_became_ready, "small")
@@ -164,6 +170,7 @@ async def test_the_news_of_a_model_reaches_all_its_open_sessions_and_no_other(cu
     assert (await customer.get(mine.session_id)).clock_since_ms is None
 
 
+@pytest.mark.rule("S7")
 async def test_time_after_the_last_sign_of_life_is_not_billed(customer: Customer):
     session, _ = await customer.start()
     await customer.database.write(sessions.model_became_ready, "small")

@@ -59,6 +59,7 @@ async def test_a_full_disk_is_told_and_work_goes_on_when_there_is_room(path: Pat
     connection.close()
 
 
+@pytest.mark.rule("S25")
 async def test_a_lock_of_another_program_is_told_and_work_goes_on_after_it(path: Path):
     database = SqliteDatabase(path)
     await database.open()
@@ -127,6 +128,7 @@ async def test_every_commit_is_synced_and_foreign_keys_hold(path: Path):
     await database.close()
 
 
+@pytest.mark.rule("S22")
 async def test_time_goes_on_from_the_mark_when_the_wall_clock_went_back(path: Path):
     now_ms = 1_800_000_000_000
     before = await time_of_one_unit(path, wall_ms=now_ms)

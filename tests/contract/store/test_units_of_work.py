@@ -213,6 +213,7 @@ async def test_closing_commits_what_was_handed_in(database_url: str):
     await again.close()
 
 
+@pytest.mark.rule("S22")
 async def test_time_never_goes_back_from_unit_to_unit(database: Database):
     times = await asyncio.gather(*(database.write(lambda tx: tx.now_ms) for _ in range(200)))
     assert list(times) == sorted(times)

@@ -31,6 +31,7 @@ def receipt_of(wire: Wire, session: str) -> billing_pb2.Receipt:
             time.sleep(0.1)
 
 
+@pytest.mark.rule("S3")
 def test_a_sessions_life_stands_in_the_ledger_and_on_its_receipt(wire: Wire) -> None:
     before = wire.accounts.GetAccount(account_pb2.GetAccountRequest(), metadata=wire.metadata)
     start = session_pb2.StartSessionRequest(model="models/tide-nano")
@@ -88,6 +89,7 @@ def set_price(wire: Wire, microcredits: int, account: str, **fields: bool) -> bi
     return wire.accounts.SetPrice(billing_pb2.SetPriceRequest(price=price), metadata=wire.metadata)
 
 
+@pytest.mark.rule("S14")
 def test_a_session_starts_only_with_credits_for_its_first_five_minutes(wire: Wire, poor: Wire) -> None:
     name, price = account_of(poor).name, poor.model().prices.session_microcredits_per_second
     grant(wire, name, 300 * price - 1)

@@ -8,6 +8,7 @@ from tests.integration.api.conftest import MODEL, Wire, text_of, wait_until
 from tidemill.v1 import inference_pb2
 
 
+@pytest.mark.rule("S21")
 def test_a_prompt_goes_through_the_whole_wire_and_the_session_pays(wire: Wire) -> None:
     started = wire.start()
     responses = list(wire.generate(max_tokens=12))

@@ -67,6 +67,7 @@ def test_a_wrong_key_is_refused(server: ServerProcess, api_key: str) -> None:
     assert api_key not in refusal.message
 
 
+@pytest.mark.rule("S21")
 def test_a_generation_that_nothing_pays_for_is_refused_with_a_hint(wire: Wire) -> None:
     refusal = refusal_of(lambda: list(wire.generate()))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_SESSION")

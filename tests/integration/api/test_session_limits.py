@@ -73,6 +73,7 @@ def test_a_session_shows_its_limits_and_the_defaults_of_those_that_were_not_give
     assert slow_wire.start().session.limits == session.limits
 
 
+@pytest.mark.rule("S16")
 def test_an_idle_session_ends_at_its_limit_and_is_billed_to_that_moment(slow_wire: Wire) -> None:
     name = slow_wire.start(limits=limits(idle_timeout=1)).session.name
     ended = wait_for_end(slow_wire, name)
@@ -94,6 +95,7 @@ def test_what_runs_is_not_idle_and_the_time_counts_from_its_end(slow_wire: Wire)
     assert ended.bill.billed_milliseconds == wall_ms(ended)
 
 
+@pytest.mark.rule("S16")
 def test_the_longest_duration_ends_it_whatever_runs_and_the_text_until_then_is_kept(slow_wire: Wire) -> None:
     session = slow_wire.start().session
     stream = slow_wire.generate(max_tokens=1000)  # 5 seconds at least
@@ -110,6 +112,7 @@ def test_the_longest_duration_ends_it_whatever_runs_and_the_text_until_then_is_k
     assert ended.bill.billed_milliseconds == wall_ms(ended) == soon * 1000
 
 
+@pytest.mark.rule("S16")
 def test_no_more_is_spent_than_the_limit_says(slow_wire: Wire) -> None:
     price = slow_wire.start().session.bill.price_microcredits_per_second
     slow_wire.stop()
@@ -121,6 +124,7 @@ def test_no_more_is_spent_than_the_limit_says(slow_wire: Wire) -> None:
     assert max(reading.session.bill.cost_microcredits for reading in readings) == price
 
 
+@pytest.mark.rule("S13")
 def test_limits_and_labels_are_changed_while_it_is_open(slow_wire: Wire) -> None:
     name = slow_wire.start(labels={"team": "ebb"}, limits=limits(max_spend=10**9)).session.name
     assert update(slow_wire, name, "labels", labels={"team": "flood"}).labels == {"team": "flood"}
@@ -138,6 +142,8 @@ def test_limits_and_labels_are_changed_while_it_is_open(slow_wire: Wire) -> None
     assert refusal.reason == "SESSION_ENDED"
 
 
+@pytest.mark.rule("S20")
+@pytest.mark.rule("S19")
 def test_the_meter_runs_warns_says_what_comes_next_and_ends_with_the_final_bill(slow_wire: Wire) -> None:
     name = slow_wire.start(limits=limits(idle_timeout=4, max_duration=60)).session.name
     *running, last = watch(slow_wire, name)
@@ -156,6 +162,7 @@ def test_the_meter_runs_warns_says_what_comes_next_and_ends_with_the_final_bill(
     assert not last.HasField("time_to_end")
 
 
+@pytest.mark.rule("S20")
 def test_a_meter_says_that_something_runs(slow_wire: Wire) -> None:
     name = slow_wire.start().session.name
     readings = watch(slow_wire, name)
@@ -211,6 +218,7 @@ def test_a_session_that_ended_by_itself_makes_room_for_a_new_one(slow_wire: Wire
     ]
 
 
+@pytest.mark.rule("S18")
 def test_a_block_of_the_client_library_holds_a_session_by_signs_of_life_and_a_start_without(
     slow_server: ServerProcess, slow_wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from tests.server_process import server_process
 from tidemill.v1 import session_pb2
 
 
+@pytest.mark.rule("S10")
 def test_starting_twice_returns_the_same_session_and_stopping_twice_the_same_bill(wire: Wire) -> None:
     first, second = wire.start(), wire.start()
     assert (first.already_active, second.already_active) == (False, True)
@@ -55,6 +56,8 @@ def test_a_repeat_is_answered_as_the_first_time_whatever_an_empty_model_means_by
         assert refusal.reason == "MODEL_REQUIRED"
 
 
+@pytest.mark.rule("S6")
+@pytest.mark.rule("S3")
 def test_the_clock_runs_once_the_model_is_ready_and_never_beyond_wall_time(wire: Wire) -> None:
     list_started = time.monotonic()
     name = wire.start().session.name

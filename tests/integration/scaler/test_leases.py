@@ -130,6 +130,7 @@ async def test_two_accounts_share_a_saturated_replica_fairly(tmp_path):
         assert last_modest < 20  # in turn: 6 of its own, and about as many of the other's
 
 
+@pytest.mark.rule("S25")
 async def test_an_outage_of_the_store_ends_nothing_that_runs(tmp_path):
     async with fake_platform(tmp_path) as (mill, launcher):
         await mill.register("tide")
@@ -281,6 +282,7 @@ async def _hold(mill, until: asyncio.Event) -> None:
         await until.wait()
 
 
+@pytest.mark.rule("S7")
 async def test_no_session_is_billed_while_the_replica_shows_no_life(tmp_path):
     async with fake_platform(tmp_path) as (mill, launcher):
         await mill.register("tide")

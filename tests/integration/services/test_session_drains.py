@@ -9,6 +9,8 @@ import pytest
 from tests.contract.store.conftest import add_models, new_customer
 from tidemill_services.domain.session import SessionState
 from tidemill_services.session_drains import SessionDrains
+from tidemill_services.session_guard import SessionGuard
+from tidemill_services.session_signs import SessionSigns
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import sessions
 from tidemill_services.store.sqlite import SqliteDatabase
@@ -43,7 +45,8 @@ async def test_a_session_ends_although_its_last_call_ended_while_the_store_was_r
     session, _ = await customer.start()
     await database.write(sessions.model_became_ready, "small")
     streams = SessionStreams()
-    drains = SessionDrains(database, streams, grace_seconds=3_600)
+    guard = SessionGuard(database, "host.1", streams, SessionSigns())
+    drains = SessionDrains(database, streams, grace_seconds=3_600, tell=guard.tell)
     call = streams.call(session.session_id)
     call.__enter__()
     await customer.stop()

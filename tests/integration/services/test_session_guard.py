@@ -16,6 +16,7 @@ from tidemill_services import session_guard, session_signs
 from tidemill_services.domain import session_stops
 from tidemill_services.domain.session import EndReason, Liveness, Session
 from tidemill_services.domain.session_limits import GivenLimits
+from tidemill_services.domain.session_use import Use
 from tidemill_services.session_guard import SessionGuard
 from tidemill_services.session_signs import SessionSigns
 from tidemill_services.session_streams import SessionStreams
@@ -140,6 +141,7 @@ async def test_many_short_calls_are_told_a_few_times(
     assert 1 <= told <= 2 + (time.monotonic() - began) / session_guard.PAUSE_SECONDS
 
 
+@pytest.mark.rule("S25")
 async def test_while_the_store_is_away_nothing_is_lost_and_nothing_ended_that_ran(
     database: UnsteadyDatabase, customer: Customer
 ):
@@ -171,3 +173,47 @@ async def test_a_watch_and_heartbeats_keep_a_holder_and_silence_loses_it(
         ended = await until(customer, session, has_stopped)
         assert ended.end_reason is EndReason.LOST
         assert ended.end_ms >= session.start_ms + 3_000 + 500  # the last sign of life, and then some
+
+
+@pytest.mark.rule("S25")
+async def test_what_ran_and_waited_while_the_store_was_away_is_told_later_and_once(
+    database: UnsteadyDatabase, customer: Customer
+):
+    session = await begin(customer)
+    async with running(database, "host.1") as process:
+        with process.streams.call(session.session_id):
+            await until(customer, session, lambda session: session.activity.busy_until_ms is not None)
+            database.is_away = True
+            wait = process.streams.waits.begin(session.session_id)
+            process.streams.note_use(session.session_id, Use(1, 20, 300))
+            await asyncio.sleep(3.0)
+            wait.end()
+            process.streams.note_use(session.session_id, Use(1, 5, 6))
+            database.is_away = False
+            told = await until(customer, session, lambda session: session.use.num_generations == 2)
+        assert told.use == Use(2, 25, 306)
+        stopped, _ = await customer.stop()
+        assert 1_900 <= stopped.end_ms - stopped.start_ms - stopped.billed_ms < 2_900
+    assert (await customer.get(session.session_id)).use == Use(2, 25, 306)
+
+
+@pytest.mark.rule("S5")
+async def test_a_wait_is_told_while_it_lasts_and_the_clock_runs_again_after_it(
+    database: UnsteadyDatabase, customer: Customer
+):
+    session = await begin(customer)
+    async with running(database, "host.1") as process:
+        with process.streams.call(session.session_id):
+            waits = [process.streams.waits.begin(session.session_id) for _ in range(2)]
+            short = process.streams.waits.begin(session.session_id)
+            await asyncio.sleep(0.2)
+            short.end()
+            await until(customer, session, lambda session: session.clock_since_ms is None)
+            waits[0].end()
+            await asyncio.sleep(1.0)
+            assert (await customer.get(session.session_id)).clock_since_ms is None
+            waits[1].end()
+            waits[1].end()  # once more is fine
+            again = await until(customer, session, lambda session: session.clock_since_ms is not None)
+            assert again.clock_since_ms >= session.start_ms + 2_000
+            assert again.billed_ms >= 1_000

@@ -94,6 +94,7 @@ def readings() -> list[session_pb2.SessionMeter]:
     idle = Session.END_REASON_IDLE
     return [
         session_pb2.SessionMeter(time_to_end=Duration(seconds=3_600), end_reason=Session.END_REASON_MAX_DURATION),
+        session_pb2.SessionMeter(unbilled_wait_duration=Duration(seconds=2)),
         session_pb2.SessionMeter(idle_duration=Duration(), time_to_end=Duration(seconds=60), end_reason=idle),
         session_pb2.SessionMeter(idle_duration=Duration(seconds=1), time_to_end=Duration(seconds=59), end_reason=idle),
         session_pb2.SessionMeter(
@@ -109,6 +110,7 @@ def test_a_watch_prints_the_news_and_the_bill_at_the_end(tidemill, mill: Mill) -
     lines = tidemill("session", "watch").stdout.splitlines()
     assert lines == [
         "active · 0s · 0.000000 credits · in use · ends in 1h (its longest duration)",
+        "active · 0s · 0.000000 credits · waits for a slot, not billed",
         "active · 0s · 0.000000 credits · idle 0s · ends in 1m (nothing ran)",
         "active · 0s · 0.000000 credits · idle 48s · ends in 12s (nothing ran) · ! 80 % of idle",
         "ended · 3s · 0.002100 credits · ended: stopped",
@@ -121,16 +123,17 @@ def test_a_watch_prints_every_reading_as_json(tidemill, mill: Mill) -> None:
     tidemill("session", "start")
     mill.meter = readings()
     found = [json.loads(line) for line in tidemill("session", "watch", "1", "--json").stdout.splitlines()]
-    assert len(found) == 5
-    assert (found[3]["idle_seconds"], found[3]["time_to_end_seconds"]) == (48.0, 12.0)
-    assert found[3]["warnings"] == [{"end_reason": "idle", "percent": 80, "holder": ""}]
-    assert found[4]["session"]["bill"]["cost_microcredits"] == 3 * PRICE
+    assert len(found) == 6
+    assert [reading["unbilled_wait_seconds"] for reading in found[:2]] == [None, 2.0]
+    assert (found[4]["idle_seconds"], found[4]["time_to_end_seconds"]) == (48.0, 12.0)
+    assert found[4]["warnings"] == [{"end_reason": "idle", "percent": 80, "holder": ""}]
+    assert found[5]["session"]["bill"]["cost_microcredits"] == 3 * PRICE
 
 
 def test_on_a_terminal_the_meter_is_one_line_that_moves(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     display = MeterDisplay()
-    for reading in readings()[1:3]:
+    for reading in readings()[2:4]:
         display.show(meter_of(reading))
     display.stop()
     shown = capsys.readouterr().out

@@ -5,6 +5,7 @@ import pytest
 from tidemill_services.domain.pricing import billed_seconds, session_cost
 
 
+@pytest.mark.rule("S8")
 @pytest.mark.parametrize(
     ("billed_ms", "seconds"), [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (10**15 + 1, 10**12 + 1)]
 )

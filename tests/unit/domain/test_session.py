@@ -9,6 +9,7 @@ from tidemill_services.domain import session_stops
 from tidemill_services.domain.errors import FieldInvalidError, SessionEndedError
 from tidemill_services.domain.session import EndReason, Event, Liveness, Session, SessionState
 from tidemill_services.domain.session_limits import SessionLimits
+from tidemill_services.domain.session_use import Use
 
 PRICE = 1_250
 
@@ -71,10 +72,12 @@ STATES_AFTER = {
 }
 
 
+@pytest.mark.rule("S1")
 def test_every_pair_of_state_and_event_is_decided():
     assert set(STATES_AFTER) == {(state, event) for state in SessionState for event in Event}
 
 
+@pytest.mark.rule("S1")
 @pytest.mark.parametrize(("state", "event"), STATES_AFTER, ids=lambda value: value.name)
 def test_an_event_leads_to_the_listed_state_or_is_refused(state: SessionState, event: Event):
     after = STATES_AFTER[state, event]
@@ -89,32 +92,44 @@ CUSTOMERS_EVENTS = {
     "join": lambda session: rules.holder_joined(session, "other", sign_ms=9_000),
     "leave": lambda session: rules.holder_left(session, "h", 9_000),
     "change": lambda session: rules.changed(session, SessionLimits(idle_timeout_ms=5_000), {"a": "b"}),
+    "wait": lambda session: rules.waits_ended(session, [(5_000, 6_000)]),
+    "use": lambda session: rules.used(session, Use(1, 2, 3)),
     "time": lambda session: session_stops.settled(session, 10**12, holders_are_heard=True),
 }
 STATES_AFTER_CUSTOMERS = {
     (SessionState.PENDING, "join"): SessionState.PENDING,
     (SessionState.PENDING, "leave"): SessionState.ENDED,
     (SessionState.PENDING, "change"): SessionState.PENDING,
+    (SessionState.PENDING, "wait"): SessionState.PENDING,
+    (SessionState.PENDING, "use"): SessionState.PENDING,
     (SessionState.PENDING, "time"): SessionState.ENDED,
     (SessionState.ACTIVE, "join"): SessionState.ACTIVE,
     (SessionState.ACTIVE, "leave"): SessionState.STOPPING,
     (SessionState.ACTIVE, "change"): SessionState.ACTIVE,
+    (SessionState.ACTIVE, "wait"): SessionState.ACTIVE,
+    (SessionState.ACTIVE, "use"): SessionState.ACTIVE,
     (SessionState.ACTIVE, "time"): SessionState.STOPPING,
     (SessionState.STOPPING, "join"): None,
     (SessionState.STOPPING, "leave"): SessionState.STOPPING,
     (SessionState.STOPPING, "change"): None,
+    (SessionState.STOPPING, "wait"): SessionState.STOPPING,
+    (SessionState.STOPPING, "use"): SessionState.STOPPING,
     (SessionState.STOPPING, "time"): SessionState.STOPPING,
     (SessionState.ENDED, "join"): None,
     (SessionState.ENDED, "leave"): SessionState.ENDED,
     (SessionState.ENDED, "change"): None,
+    (SessionState.ENDED, "wait"): SessionState.ENDED,
+    (SessionState.ENDED, "use"): SessionState.ENDED,
     (SessionState.ENDED, "time"): SessionState.ENDED,
 }
 
 
+@pytest.mark.rule("S1")
 def test_every_pair_of_state_and_what_customers_or_time_do_is_decided():
     assert set(STATES_AFTER_CUSTOMERS) == {(state, event) for state in SessionState for event in CUSTOMERS_EVENTS}
 
 
+@pytest.mark.rule("S1")
 @pytest.mark.parametrize(("state", "event"), STATES_AFTER_CUSTOMERS, ids=str)
 def test_what_customers_or_time_do_leads_to_the_listed_state_or_is_refused(state: SessionState, event: str):
     after = STATES_AFTER_CUSTOMERS[state, event]
@@ -134,6 +149,7 @@ def test_each_holder_gives_signs_of_life_or_not_as_it_said_last():
     assert rules.holder_left(alone, "library", 8_000).signs == {}
 
 
+@pytest.mark.rule("S12")
 @pytest.mark.parametrize("state", [SessionState.STOPPING, SessionState.ENDED])
 def test_a_stop_of_a_stopped_session_changes_nothing(state: SessionState):
     session = SESSIONS[state]()
@@ -141,6 +157,7 @@ def test_a_stop_of_a_stopped_session_changes_nothing(state: SessionState):
     assert rules.holder_left(session, "h", 60_000) == session
 
 
+@pytest.mark.rule("S3")
 def test_the_clock_runs_from_ready_to_the_stop():
     bill = rules.bill(stopping(), 99_000)
     assert (bill.billed_ms, bill.billed_seconds, bill.cost_microcredits) == (3_500, 4, 4 * PRICE)
@@ -149,6 +166,7 @@ def test_the_clock_runs_from_ready_to_the_stop():
     assert stopping().end_ms == 8_500
 
 
+@pytest.mark.rule("S4")
 def test_the_drain_after_the_stop_is_free():
     assert rules.bill(ended(), 99_000) == rules.bill(stopping(), 8_500)
 
@@ -158,6 +176,7 @@ def test_a_running_clock_is_on_the_bill_until_now():
     assert (bill.billed_ms, bill.billed_seconds, bill.final) == (1_200, 2, False)
 
 
+@pytest.mark.rule("S6")
 def test_a_pending_session_costs_nothing_and_ends_at_once():
     session = rules.stopped(pending(), EndReason.STOPPED, 600_000)
     assert session.state is SessionState.ENDED
@@ -166,6 +185,7 @@ def test_a_pending_session_costs_nothing_and_ends_at_once():
     assert (bill.billed_ms, bill.cost_microcredits, bill.final) == (0, 0, True)
 
 
+@pytest.mark.rule("S7")
 def test_time_without_the_model_is_not_billed():
     session = rules.model_lost(active(), 6_000)
     assert session.state is SessionState.ACTIVE
@@ -185,6 +205,7 @@ def test_a_loss_before_the_clock_started_bills_nothing():
     assert rules.model_lost(active(), 4_000).billed_ms == 0
 
 
+@pytest.mark.rule("S8")
 def test_seconds_are_rounded_once_over_all_intervals():
     session = active()
     for start_ms in range(10_000, 20_000, 1_000):
@@ -192,6 +213,7 @@ def test_seconds_are_rounded_once_over_all_intervals():
     assert rules.bill(rules.stopped(session, EndReason.STOPPED, 19_001), 0).billed_seconds == 1
 
 
+@pytest.mark.rule("S10")
 def test_the_session_ends_when_the_last_holder_leaves():
     session = rules.holder_joined(active(), "other")
     assert session.holders == ("h", "other")

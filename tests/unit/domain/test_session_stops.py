@@ -37,6 +37,7 @@ def held(*signs_ms: int, session: Session | None = None, silent: bool = False) -
     return replace(session or active(), holders=holders, signs=signs, limits=limits)
 
 
+@pytest.mark.rule("S16")
 @pytest.mark.parametrize(
     ("session", "stop"),
     [
@@ -75,6 +76,7 @@ def test_the_next_automatic_stop_is_the_first_of_its_limits(session: Session, st
     assert stops.next_automatic_stop(session, NOW_MS) == stop
 
 
+@pytest.mark.rule("S16")
 @pytest.mark.parametrize(
     ("session", "now_ms", "billed_ms", "reason"),
     [
@@ -115,6 +117,7 @@ def test_nobody_is_given_up_who_could_not_be_heard():
     assert stops.settled(held(7_000, NOW_MS), NOW_MS + MINUTE_MS).holders == ("h0", "h1")
 
 
+@pytest.mark.rule("S17")
 def test_one_lost_holder_leaves_and_the_others_keep_the_session_open():
     session = held(7_000, NOW_MS)
     assert stops.settled(session, 606_999, holders_are_heard=True).holders == ("h0", "h1")
@@ -145,6 +148,7 @@ def test_what_runs_is_not_idle_and_idle_time_counts_from_its_end():
     assert stops.idle_ms(pending(), NOW_MS) is None
 
 
+@pytest.mark.rule("S19")
 @pytest.mark.parametrize(
     ("session", "expected"),
     [

@@ -1,5 +1,6 @@
 """The bill of a session against an independent trace of what happened."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,12 +47,14 @@ def trace_ms(trace: list[tuple[int, str, str]]) -> int:
     return total_ms
 
 
+@pytest.mark.rule("S3")
 @given(TRACES)
 def test_the_bill_equals_the_trace(trace: list[tuple[int, str, str]]):
     session, now_ms = play(trace)
     assert rules.bill(session, now_ms).billed_ms == trace_ms(trace)
 
 
+@pytest.mark.rule("S8")
 @given(TRACES)
 def test_never_more_is_billed_than_the_wall_time_since_the_first_start(trace: list[tuple[int, str, str]]):
     session, now_ms = play(trace)
@@ -59,6 +62,7 @@ def test_never_more_is_billed_than_the_wall_time_since_the_first_start(trace: li
     assert 0 <= rules.bill(session, now_ms).billed_ms <= end_ms - (session.start_ms or end_ms)
 
 
+@pytest.mark.rule("S4")
 @given(TRACES, TRACES)
 def test_nothing_that_comes_after_the_stop_changes_the_bill(before: list, after: list):
     session, now_ms = play([*before, (0, "stop", "a")])
