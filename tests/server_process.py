@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.books import assert_books_fit
 
 ROOT = Path(__file__).parents[1]
 MODELS = Path(__file__).parent / "models"
@@ -43,7 +45,10 @@ class ServerProcess:
 def server_process(
     data_dir: Path, *arguments: str, program: str = "tidemill_services", **environment: str
 ) -> Iterator[ServerProcess]:
-    """A server on free ports with its data in `data_dir`, the test models registered; stopped at the end."""
+    """A server on free ports with its data in `data_dir`, the test models registered; stopped at the end.
+
+    Whatever was done to it, its books must fit then.
+    """
     command = [sys.executable, "-m", program, "serve", "--json", "--data-dir", str(data_dir)]
     command += ["--port", "0", "--http-port", "0", "--admin-port", "0", "--models", str(MODELS), *arguments]
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -76,3 +81,8 @@ def server_process(
                 process.wait()
         assert process.stdout is not None
         process.stdout.close()
+    assert_books_fit(data_dir, _database_of(arguments))
+
+
+def _database_of(arguments: Sequence[str]) -> str | None:
+    return arguments[arguments.index("--database") + 1] if "--database" in arguments else None

@@ -56,6 +56,7 @@ def by(labels: Labels, *names: str) -> tuple[str, ...]:
     return tuple(dict(labels)[name] for name in names)
 
 
+@pytest.mark.rule("L10")
 def test_the_counters_of_each_process_grew_by_what_it_did_through_a_restart(told: Story) -> None:
     for name, mill in (("a", told.a), ("b", told.b)):
         for counter, labels in COUNTERS.items():
@@ -99,6 +100,7 @@ def test_both_processes_show_the_same_open_sessions(told: Story) -> None:
     assert set(told.prometheus.query(is_open).values()) == {0}
 
 
+@pytest.mark.rule("L9")
 def test_every_page_of_the_ledger_is_the_sum_of_its_rows_until_the_block_that_it_names(told: Story) -> None:
     pages = pages_of(told)
     numbers = [page.pop("tidemill_ledger_block")["", ""] for page in pages]
@@ -137,6 +139,7 @@ def totals_at(told: Story, block: float) -> Mapping[str, Mapping[Payer, int]]:
     return found
 
 
+@pytest.mark.rule("L9")
 def test_what_prometheus_saw_is_what_the_bills_said_and_is_not_doubled(told: Story) -> None:
     seconds, charged, refunded, refunded_seconds = (growth_by_payer(told, counter) for counter in TOTALS)
     assert net(seconds, refunded_seconds) == told.billed_seconds

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from tidemill_services.domain import merkle
 from tidemill_services.domain.errors import ReceiptNotReadyError
 from tidemill_services.domain.ledger import LedgerEntry, canonical_row
 from tidemill_services.domain.ledger_block import LedgerBlock
+from tidemill_services.domain.session import SessionState
 from tidemill_services.domain.session_billing import subject_of
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.ledger import entry_of
@@ -42,22 +44,27 @@ def make_receipt(tx: Transaction, account_id: str, session_id: str) -> Receipt:
     """Return a session's receipt until now. Raises SessionNotFoundError, ReceiptNotReadyError."""
     session = get_session(tx, account_id, session_id)
     subject = subject_of(session)
-    query = select(ledger_entries).where(ledger_entries.c.subject == subject)
-    rows = tx.connection.execute(query.order_by(ledger_entries.c.ledger_sequence)).all()
     by_block: dict[int, list[LedgerEntry]] = {}
-    for entry in map(entry_of, rows):
-        by_block.setdefault(_block_number(tx, entry), []).append(entry)
+    for row in tx.connection.execute(_rows_with_blocks(subject)):
+        if row.block_number is None:
+            raise ReceiptNotReadyError(retry_after_seconds=1)
+        by_block.setdefault(row.block_number, []).append(entry_of(row))
     blocks = [get_block(tx, number) for number in by_block]
     proven = [each for block in blocks for each in _proven(tx, block, by_block[block.number])]
-    return Receipt(account_id, subject, proven, blocks, final=not session.is_open)
+    return Receipt(account_id, subject, proven, blocks, final=session.state is SessionState.ENDED)
 
 
-def _block_number(tx: Transaction, entry: LedgerEntry) -> int:
-    query = select(ledger_blocks.c.number).where(ledger_blocks.c.last_sequence >= entry.ledger_sequence)
-    number = tx.connection.execute(query.order_by(ledger_blocks.c.last_sequence).limit(1)).scalar()
-    if number is None:
-        raise ReceiptNotReadyError(retry_after_seconds=1)
-    return int(number)
+def _rows_with_blocks(subject: str) -> Select[Any]:
+    """A subject's rows in their order, each with the number of its block, or null."""
+    block_number = (
+        select(ledger_blocks.c.number)
+        .where(ledger_blocks.c.last_sequence >= ledger_entries.c.ledger_sequence)
+        .order_by(ledger_blocks.c.last_sequence)
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = select(ledger_entries, block_number.label("block_number"))
+    return query.where(ledger_entries.c.subject == subject).order_by(ledger_entries.c.ledger_sequence)
 
 
 def _proven(tx: Transaction, block: LedgerBlock, entries: Sequence[LedgerEntry]) -> list[ProvenEntry]:

@@ -122,6 +122,7 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.rule("L8")
 async def test_what_was_done_to_the_tables_is_named(customer: Customer):
     await make_books(customer)
     for what, (statements, kind, where) in TAMPERINGS.items():
@@ -224,6 +225,7 @@ def forge_blocks(tx: Transaction) -> None:
         )
 
 
+@pytest.mark.rule("L8")
 async def test_a_tail_that_was_rewritten_to_fit_is_named_by_a_receipt_that_somebody_kept(customer: Customer):
     session, _ = await make_books(customer)
     receipt = await customer.database.read(receipts.make_receipt, "first", session.session_id)
@@ -239,6 +241,7 @@ async def test_a_tail_that_was_rewritten_to_fit_is_named_by_a_receipt_that_someb
     assert only_hash[MisfitKind.KEPT_BLOCK].block == 3
 
 
+@pytest.mark.rule("L8")
 async def test_a_tail_that_was_cut_off_is_named_by_a_hash_that_somebody_kept(customer: Customer):
     await make_books(customer)
     kept = KeptHash(3, block_hash(await customer.database.read(ledger_seal.get_block, 3)), "a note")

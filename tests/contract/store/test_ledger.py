@@ -64,6 +64,7 @@ async def test_five_minutes_are_held_at_the_start_and_given_back_at_the_stop_of_
     await assert_proven(customer.database)
 
 
+@pytest.mark.rule("L4")
 async def test_of_fifty_starts_at_once_as_many_begin_as_there_is_money_for(customer: Customer):
     poor = await poor_customer(customer, 5 * FIVE_MINUTES + FIVE_MINUTES - 1)
     keys = [(await customer.database.write(accounts.create_api_key, "poor", b"secret"))[0].key_id for _ in range(50)]
@@ -138,6 +139,7 @@ async def test_a_charge_is_split_at_midnight(customer: Customer):
     await assert_proven(customer.database)
 
 
+@pytest.mark.rule("L5")
 async def test_no_more_is_refunded_than_was_charged(customer: Customer):
     session, _ = await make_books(customer)
     cost = 302 * PRICE
@@ -155,6 +157,7 @@ async def test_no_more_is_refunded_than_was_charged(customer: Customer):
     await assert_proven(customer.database)
 
 
+@pytest.mark.rule("L5")
 async def test_what_may_still_come_back_by_itself_is_not_refunded_by_hand(customer: Customer):
     session, _ = await customer.start()
     begin_ms, database = session.create_ms, customer.database
@@ -168,6 +171,8 @@ async def test_what_may_still_come_back_by_itself_is_not_refunded_by_hand(custom
     await assert_proven(database)
 
 
+@pytest.mark.rule("L3")
+@pytest.mark.rule("L4")
 async def test_a_correction_takes_nothing_that_is_held_and_a_balance_has_an_end(customer: Customer):
     await customer.start()
     with pytest.raises(InsufficientCreditsError):
@@ -184,6 +189,7 @@ async def test_a_correction_takes_nothing_that_is_held_and_a_balance_has_an_end(
     await assert_proven(customer.database)
 
 
+@pytest.mark.rule("A13")
 async def test_a_hundred_grants_of_one_request_id_at_once_are_one(customer: Customer):
     key = requests.RequestKey("first", "GrantCredits", "the same", b"h" * 32)
 
@@ -200,6 +206,7 @@ async def test_a_hundred_grants_of_one_request_id_at_once_are_one(customer: Cust
 
 
 @pytest.mark.parametrize("table", ["ledger_entries", "ledger_blocks", "prices"])
+@pytest.mark.rule("L1")
 async def test_the_database_refuses_to_change_or_remove_rows(customer: Customer, table: str):
     await customer.start()
     await seal(customer.database)
@@ -217,6 +224,8 @@ async def test_the_database_refuses_to_change_or_remove_rows(customer: Customer,
 A_PRICE = "INSERT INTO prices VALUES (1, 'small', '', 1, 1, 1, false, 1, '')"
 
 
+@pytest.mark.rule("L2")
+@pytest.mark.rule("L6")
 async def test_two_processes_that_charge_and_seal_at_once_leave_one_chain(customer: Customer, database_url: str):
     if database_url.startswith("sqlite"):
         pytest.skip("a SQLite file has one process")
@@ -249,6 +258,7 @@ async def test_two_processes_that_charge_and_seal_at_once_leave_one_chain(custom
     assert proof.num_rows == proof.num_sealed_rows == 2 + 2 * 2 * 20
 
 
+@pytest.mark.rule("L6")
 async def test_a_leader_that_was_replaced_seals_nothing_and_the_next_one_goes_on(customer: Customer):
     database = customer.database
     epoch = await database.write(leader.renew_leadership, LEADER)
@@ -262,6 +272,7 @@ async def test_a_leader_that_was_replaced_seals_nothing_and_the_next_one_goes_on
     assert (proof.num_blocks, proof.num_rows) == (1, proof.num_sealed_rows)
 
 
+@pytest.mark.rule("L6")
 async def test_a_sealer_that_was_killed_loses_nothing_and_seals_nothing_twice(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ):

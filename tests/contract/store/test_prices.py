@@ -55,6 +55,7 @@ async def test_an_open_session_keeps_its_price_and_the_next_one_has_the_new(cust
     await assert_proven(customer.database)
 
 
+@pytest.mark.rule("A14")
 async def test_an_accounts_own_price_goes_before_the_platforms_until_it_is_withdrawn(customer: Customer):
     database = customer.database
     with pytest.raises(ModelNotFoundError):

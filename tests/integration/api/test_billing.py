@@ -32,6 +32,7 @@ def receipt_of(wire: Wire, session: str) -> billing_pb2.Receipt:
 
 
 @pytest.mark.rule("S3")
+@pytest.mark.rule("L7")
 def test_a_sessions_life_stands_in_the_ledger_and_on_its_receipt(wire: Wire) -> None:
     before = wire.accounts.GetAccount(account_pb2.GetAccountRequest(), metadata=wire.metadata)
     start = session_pb2.StartSessionRequest(model="models/tide-nano")
@@ -48,9 +49,9 @@ def test_a_sessions_life_stands_in_the_ledger_and_on_its_receipt(wire: Wire) -> 
     assert sum(entry.hold_microcredits for entry in entries) == 0
     assert -sum(entry.amount_microcredits for entry in entries) == bill.cost_microcredits
     assert sum(entry.billed_seconds for entry in entries) == bill.billed_seconds
+    wait_until(lambda: receipt_of(wire, started.name).final, "a receipt of a session that is drained")
     receipt = receipt_of(wire, started.name)
     assert (receipt.cost_microcredits, receipt.billed_seconds) == (bill.cost_microcredits, bill.billed_seconds)
-    assert receipt.final
     assert len(receipt.entries) == len(entries)
 
 
@@ -127,6 +128,7 @@ def test_a_repeated_grant_is_given_once(wire: Wire, poor: Wire) -> None:
     assert account_of(poor).balance_microcredits == 5
 
 
+@pytest.mark.rule("L3")
 def test_what_is_put_right_takes_nothing_that_is_held_or_not_there(wire: Wire, poor: Wire) -> None:
     name = account_of(poor).name
     grant(wire, name, 5)
@@ -138,6 +140,7 @@ def test_what_is_put_right_takes_nothing_that_is_held_or_not_there(wire: Wire, p
     assert refusal.reason == "INSUFFICIENT_CREDITS"
 
 
+@pytest.mark.rule("L5")
 def test_no_more_is_given_back_than_was_charged(wire: Wire, poor: Wire) -> None:
     grant(wire, account_of(poor).name, 10**12)
     poor.start()
@@ -157,6 +160,7 @@ def test_no_more_is_given_back_than_was_charged(wire: Wire, poor: Wire) -> None:
     assert receipt_of(poor, stopped.name).cost_microcredits == 0
 
 
+@pytest.mark.rule("A14")
 def test_an_accounts_own_price_holds_for_it_alone_and_until_it_is_withdrawn(wire: Wire, poor: Wire) -> None:
     name, price = account_of(poor).name, wire.model().prices.session_microcredits_per_second
     grant(wire, name, 10**12)

@@ -90,6 +90,7 @@ def test_a_path_leads_from_each_leaf_to_the_root_and_from_no_other_place(size: i
 
 @settings(max_examples=count(200, full=5_000), deadline=None)
 @given(st.data())
+@pytest.mark.rule("L7")
 def test_any_changed_bit_of_what_is_hashed_is_found(data: st.DataObject) -> None:
     changed = copy.deepcopy(MESSAGE)
     where = data.draw(st.sampled_from(["row", "path", "root", "previous", "hash"]))

@@ -35,6 +35,7 @@ def play(postings: list[Posting]) -> tuple[list[LedgerEntry], int]:
 
 
 @given(st.lists(POSTINGS, max_size=60))
+@pytest.mark.rule("L4")
 def test_a_balance_is_the_sum_of_its_rows_and_what_is_held_is_a_part_of_it(postings: list[Posting]):
     rows, refused = play(postings)
     assert len(rows) + refused == len(postings)
@@ -46,6 +47,7 @@ def test_a_balance_is_the_sum_of_its_rows_and_what_is_held_is_a_part_of_it(posti
 
 
 @given(st.integers(0, 50), st.integers(0, 50), POSTINGS)
+@pytest.mark.rule("L4")
 def test_what_is_refused_is_exactly_what_would_leave_too_little(balance: int, held: int, posting: Posting):
     before = Balance(max(balance, held), min(balance, held), 7)
     after = before.balance_microcredits + posting.amount_microcredits

@@ -158,7 +158,9 @@ def test_a_number_of_rows_that_is_another_one_is_damaged(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a poem", b"\x1f\x8b", gzip.compress(b"a poem\n"), gzip.compress(b'{"format": "other"}\n[]\n')]
+    "content",
+    [b"", b"a poem", b"\x1f\x8b", gzip.compress(b"a poem\n"), gzip.compress(b'{"format": "other"}\n[]\n')],
+    ids=["empty", "text", "the begin of a gzip", "a gzip of text", "another format"],
 )
 def test_a_file_of_another_kind_is_unknown(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
