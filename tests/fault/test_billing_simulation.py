@@ -153,7 +153,7 @@ class Story:
             session = self._session(session_id)
             assert (session.billed_ms, session.settled_ms) == (trace.billed_ms(), trace.billed_ms())
             charged, seconds = self._charged(session_id)
-            assert joined(charged) == joined(trace.spans)
+            assert covers(joined(charged), trace.spans)
             assert seconds == trace.billed_seconds()
         self._seal()
         proof = prove_billing(self.connection)
@@ -189,6 +189,14 @@ class Story:
     def _do(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with savepoint(self.connection):
             return unit(Transaction(self.connection, self.now_ms), *args, **kwargs)
+
+
+def covers(charged: list[Span], spans: list[Span]) -> bool:
+    """Whether all time that was billed is charged, and no row reaches beyond it; pauses may be in a row."""
+    if not charged or not spans:
+        return charged == spans
+    ends_fit = (charged[0][0], charged[-1][1]) == (spans[0][0], spans[-1][1])
+    return ends_fit and all(any(begin <= span[0] and span[1] <= end for begin, end in charged) for span in spans)
 
 
 A_MODEL = {"name": "small", "digest": "0" * 64, "manifest": "{}", "package_path": "p", "create_ms": 0}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from tidemill_services.domain.ledger import Contra, EntryKind, Posting, Used
 from tidemill_services.domain.pricing import billed_seconds, session_cost
 from tidemill_services.domain.session import Session, SessionState, bill
-from tidemill_services.domain.session_clock import clipped
+from tidemill_services.domain.session_clock import Clock, Interval, clipped
 from tidemill_services.domain.session_use import Use
 
 HOLD_AHEAD_MS = 300_000
@@ -53,15 +53,16 @@ def is_used_up(session: Session, now_ms: int) -> bool:
     return session.billed_ms + now_ms - session.clock_since_ms >= funded
 
 
-def charged(session: Session, now_ms: int, certain_ms: int) -> tuple[Session, list[Posting]]:
+def charged(session: Session, before: Clock, now_ms: int, certain_ms: int) -> tuple[Session, list[Posting]]:
     """Return the session with its time and its use settled, and the rows for them, split at midnights.
 
     The time of an open one is charged until `certain_ms` once that is enough for a row, and its use with it. Where less
-    is billed than was charged, the difference is given back. What ran in the drain has a row of its own, for nothing.
+    is billed than was charged, as the clock was known `before`, the difference is given back. What ran in the drain has
+    a row of its own, for nothing.
     """
     back_ms = session.settled_ms - bill(session, now_ms).billed_ms
     if back_ms > 0:
-        postings = [_given_back(session, now_ms, back_ms)]
+        postings = [_given_back(session, _charged_last(session, before, now_ms, back_ms), back_ms)]
         settled = replace(session, settled_ms=session.settled_ms - back_ms)
     else:
         parts = _due_parts(session, certain_ms)
@@ -115,9 +116,11 @@ def hold_possible(session: Session, wanted: int, available_microcredits: int) ->
 
 
 def returnable(session: Session) -> int:
-    """Return how much of what was charged may be given back by itself, while the clock runs on which it was charged."""
-    seconds = billed_seconds(session.settled_ms) - billed_seconds(session.billed_ms)
-    return max(0, seconds) * session.price_microcredits_per_second
+    """Return how much of what was charged may be given back by itself yet: for the time of which news may come."""
+    if not session.is_open:
+        return 0
+    certain_ms = min(session.settled_ms, session.clock.past_ms)
+    return (billed_seconds(session.settled_ms) - billed_seconds(certain_ms)) * session.price_microcredits_per_second
 
 
 def hold_change(session: Session, hold_microcredits: int) -> list[Posting]:
@@ -179,13 +182,23 @@ def _charge(session: Session, part: _Part) -> Posting:
     return Posting(EntryKind.SESSION_CHARGE, Contra.SESSIONS, -cost, -cost, subject_of(session), used)
 
 
-def _given_back(session: Session, now_ms: int, back_ms: int) -> Posting:
+def _given_back(session: Session, time: Interval, back_ms: int) -> Posting:
     seconds = billed_seconds(session.settled_ms) - billed_seconds(session.settled_ms - back_ms)
     cost = seconds * session.price_microcredits_per_second
-    until_ms = session.end_ms or now_ms
-    used = _used(session, until_ms - back_ms, until_ms, -seconds)
     reason = "The model had shown no life in this time, or the session had waited for a slot."
+    used = _used(session, *time, -seconds)
     return Posting(EntryKind.REFUND, Contra.SESSIONS, cost, subject=subject_of(session), used=used, reason=reason)
+
+
+def _charged_last(session: Session, before: Clock, now_ms: int, back_ms: int) -> Interval:
+    """When the last `back_ms` were that were charged."""
+    left_ms, begin_ms = back_ms, None
+    for from_ms, until_ms in before.after(session.settled_ms - back_ms):
+        begin_ms = from_ms if begin_ms is None else begin_ms
+        if left_ms <= until_ms - from_ms:
+            return begin_ms, from_ms + left_ms
+        left_ms -= until_ms - from_ms
+    return now_ms - back_ms, now_ms  # it was known to stand still by then
 
 
 def _used(session: Session, from_ms: int, until_ms: int, seconds: int) -> Used:

@@ -70,11 +70,8 @@ def _row_misfits(session: Session, row: LedgerEntry, sums: _Rows) -> Iterator[Mi
             what = f"is charged twice for a time: row {row.ledger_sequence} begins before the one before it ends"
             yield _misfit(MisfitKind.SESSION_TIME, name, what, row)
         sums.until_ms = used.until_ms
-    elif row.posting.kind is EntryKind.REFUND and used.from_ms < used.until_ms:
-        if used.until_ms != sums.until_ms:
-            what = f"gets time back by row {row.ledger_sequence} that was not charged last"
-            yield _misfit(MisfitKind.SESSION_TIME, name, what, row)
-        sums.until_ms = used.from_ms
+    elif row.posting.kind is EntryKind.REFUND and used.billed_seconds:
+        sums.until_ms = min(sums.until_ms, used.from_ms)
 
 
 def _sum_misfits(session: Session, sums: _Rows) -> Iterator[Misfit]:
@@ -82,7 +79,7 @@ def _sum_misfits(session: Session, sums: _Rows) -> Iterator[Misfit]:
     if session.end_ms is not None and sums.until_ms > session.end_ms:
         what = f"ended at {session.end_ms} and is charged until {sums.until_ms} (milliseconds since 1970)"
         yield _misfit(MisfitKind.SESSION_TIME, name, what)
-    if session.clock_since_ms is None and session.settled_ms != session.billed_ms:
+    if not session.is_open and session.settled_ms != session.billed_ms:
         what = f"has {session.billed_ms:,} ms billed, and {session.settled_ms:,} of them are settled"
         yield _misfit(MisfitKind.SESSION_SECONDS, name, what)
     seconds = billed_seconds(session.settled_ms)

@@ -62,7 +62,7 @@ def refund(tx: Transaction, session_id: str, amount_microcredits: int | None, re
         raise RefundExceedsChargeError(
             f"{credits_text(cost)} credits of {subject} are charged and not given back yet"
             + (f", which is less than {credits_text(amount)}." if cost else ".")
-            + (f" {credits_text(may_come_back)} more can be refunded once its clock stands." if may_come_back else "")
+            + (f" {credits_text(may_come_back)} more can be refunded once it has ended." if may_come_back else "")
         )
     posting = Posting(
         EntryKind.REFUND,

@@ -139,8 +139,9 @@ class PostgresBackend:
                     return
             first_ms = mark_ms if first_ms is None else first_ms
             if mark_ms > first_ms:
-                self.clock.join(server_ms, mark_ms)
-                return
+                if _is_behind(server_ms, mark_ms):
+                    self.clock.join(server_ms, mark_ms)
+                return  # else it was only long ago that it moved before
             if time.monotonic() >= end:
                 return
             time.sleep(_LOOK_SECONDS)
@@ -189,10 +190,14 @@ def _server_and_mark_ms(connection: Connection) -> tuple[int, int]:
 
 def _may_be_set(connection: Connection, server_ms: int, mark_ms: int) -> bool:
     """Whether the mark lies further back than that of processes that run."""
-    if server_ms <= mark_ms + MARK_SECONDS * 1000 + JUMP_MS:
+    if not _is_behind(server_ms, mark_ms):
         return False
     others_listen: bool = connection.execute(_OTHERS_LISTEN, {"listener": APPLICATION_NAME}).scalar_one()
     return others_listen
+
+
+def _is_behind(server_ms: int, mark_ms: int) -> bool:
+    return server_ms > mark_ms + MARK_SECONDS * 1000 + JUMP_MS
 
 
 def _leave_a_server_that_takes_no_writes(context: ExceptionContext) -> None:

@@ -29,7 +29,7 @@ def settle(tx: Transaction, before: Session, after: Session) -> Session:
     Returns the session after it, for its caller to write.
     """
     certain_ms = session_stops.certain_until_ms(after, tx.now_ms)
-    settled, charges = session_billing.charged(after, tx.now_ms, certain_ms)
+    settled, charges = session_billing.charged(after, before.clock, tx.now_ms, certain_ms)
     if settled != before:
         settled = session_billing.without_past(settled, tx.now_ms)
     has_other_limits = (before.limits, before.is_open) != (settled.limits, settled.is_open)

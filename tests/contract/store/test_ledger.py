@@ -163,9 +163,10 @@ async def test_what_may_still_come_back_by_itself_is_not_refunded_by_hand(custom
     begin_ms, database = session.create_ms, customer.database
     await at(database, begin_ms, sessions.model_became_ready, "small")
     await at(database, begin_ms + 200_000, session_activity.look_at_sessions, holders_are_heard=True)
-    with pytest.raises(RefundExceedsChargeError, match="once its clock stands"):
+    with pytest.raises(RefundExceedsChargeError, match="once it has ended"):
         await database.write(account_credits.refund, session.session_id, None, "too early", "")
     await at(database, begin_ms + 210_000, sessions.model_was_lost, "small", lost_ms=begin_ms + 10_000)
+    await at(database, begin_ms + 220_000, sessions.stop_sessions_of_model, "small", EndReason.ADMIN)
     await database.write(account_credits.refund, session.session_id, None, "all of it", "")
     assert (await balance(customer)).balance_microcredits == PLENTY
     await assert_proven(database)

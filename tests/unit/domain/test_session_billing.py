@@ -27,10 +27,10 @@ HAPPENINGS = st.lists(
 )
 
 
-def settle(session: Session, now_ms: int) -> tuple[Session, list[Posting]]:
+def settle(session: Session, now_ms: int, before: Session | None = None) -> tuple[Session, list[Posting]]:
     """As `session_funds.settle` does, with plenty of credits."""
     certain_ms = session_stops.certain_until_ms(session, now_ms)
-    settled, postings = session_billing.charged(session, now_ms, certain_ms)
+    settled, postings = session_billing.charged(session, (before or session).clock, now_ms, certain_ms)
     return replace(session_billing.without_past(settled, now_ms), held_microcredits=10**12), postings
 
 
@@ -114,8 +114,9 @@ def test_what_was_billed_before_the_clock_stood_still_is_charged_in_its_time():
 def test_what_is_known_so_late_that_it_was_charged_is_given_back():
     session, _ = settle(active(), 5_000 + 2 * MINUTE_MS)
     lost = rules.model_lost(session, 5_000 + 20_000)
-    lost, (row,) = settle(lost, 5_000 + 2 * MINUTE_MS + 1_000)
+    lost, (row,) = settle(lost, 5_000 + 2 * MINUTE_MS + 1_000, session)
     assert row.kind is EntryKind.REFUND
+    assert (row.used.from_ms, row.used.until_ms) == (25_000, 65_000)
     assert (row.used.billed_seconds, row.amount_microcredits) == (-40, 40 * PRICE)
     assert lost.settled_ms == 20_000
 
