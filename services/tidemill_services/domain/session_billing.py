@@ -46,11 +46,10 @@ def next_settlement_ms(session: Session) -> int | None:
 
 
 def is_used_up(session: Session, now_ms: int) -> bool:
-    """Whether a running clock has come to the end of what is charged and held."""
+    """Whether the clock has gone beyond what is charged and held, though it may stand again by now."""
     funded = funded_ms(session)
-    if funded is None or session.clock_since_ms is None:
-        return False
-    return session.billed_ms + now_ms - session.clock_since_ms >= funded
+    used_up_ms = None if funded is None else session.clock.passes_ms(funded)
+    return used_up_ms is not None and used_up_ms <= now_ms
 
 
 def charged(session: Session, before: Clock, now_ms: int, certain_ms: int) -> tuple[Session, list[Posting]]:
@@ -140,7 +139,7 @@ def subject_of(session: Session) -> str:
 
 def _settled_to_ms(session: Session) -> int | None:
     """Where the next charge begins; None when all is charged and the clock stands."""
-    return next((from_ms for from_ms, _ in session.clock.after(session.settled_ms)), None)
+    return session.clock.passes_ms(session.settled_ms)
 
 
 def _row_end_ms(begin_ms: int) -> int:

@@ -48,6 +48,10 @@ class Clock:
                 yield from_ms + max(0, skipped_ms), until_ms
             skipped_ms -= min(length_ms, max(0, skipped_ms))
 
+    def passes_ms(self, billed_ms: int) -> int | None:
+        """When the clock goes, or went, beyond its first `billed_ms`; None: it does not, as far as is known."""
+        return next((from_ms for from_ms, _ in self.after(billed_ms)), None)
+
     def model_ready(self, at_ms: int) -> "Clock":
         """The model is ready; repeats change nothing."""
         return self if self.ready_since_ms is not None else replace(self, ready_since_ms=at_ms)

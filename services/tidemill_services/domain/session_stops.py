@@ -151,12 +151,11 @@ def _stops(session: Session, now_ms: int) -> Iterator[AutomaticStop]:
     """All stops that come by themselves, those that win a tie first."""
     if not session.is_open:
         return
-    spend_ms = _spend_ms(session)
-    if spend_ms is not None and session.clock_since_ms is not None:
-        yield _at(session.clock_since_ms + max(0, spend_ms - session.billed_ms), EndReason.MAX_SPEND)
-    funded_ms = session_billing.funded_ms(session)
-    if funded_ms is not None and session.clock_since_ms is not None:
-        yield _at(session.clock_since_ms + max(0, funded_ms - session.billed_ms), EndReason.BUDGET)
+    paid_until = ((_spend_ms(session), EndReason.MAX_SPEND), (session_billing.funded_ms(session), EndReason.BUDGET))
+    for paid_ms, reason in paid_until:  # also of a clock that went beyond it and stands since then
+        passed_ms = None if paid_ms is None else session.clock.passes_ms(paid_ms)
+        if passed_ms is not None:
+            yield _at(passed_ms, reason)
     yield _at(_since_ms(session) + session.limits.max_duration_ms, EndReason.MAX_DURATION)
     if session.activity.is_busy(now_ms):
         return

@@ -94,7 +94,6 @@ class PostgresBackend:
             raise CannotStartError(
                 f"The database cannot be opened. The server or its driver says: {error.orig}"
             ) from error
-            migrations.upgrade(connection)
 
     def take(self) -> None:
         """Nothing to take: any number of processes may have the database."""

@@ -32,7 +32,8 @@ def make_report(tx: Transaction, account_id: str, question: ReportQuestion) -> t
         )
         .where(
             entry.account_id == account_id,
-            entry.until_ms >= question.start_ms,  # as the index has it
+            # As the index has it: no row is of more than a day.
+            entry.until_ms.between(question.start_ms, question.end_ms + DAY_MS),
             entry.from_ms >= question.start_ms,
             entry.from_ms < question.end_ms,
             entry.kind.in_([kind.value for kind in (*CHARGES, EntryKind.REFUND)]),

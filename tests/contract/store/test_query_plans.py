@@ -9,31 +9,51 @@ import pytest
 from sqlalchemy import Connection, event
 
 from tests.contract.store.conftest import Customer, new_customer
+from tests.funds import grant
 from tests.integration.scaler.platform import manifest_json
 from tidemill_services.domain.api_key import Role
+from tidemill_services.domain.ledger import Contra, EntryKind, Posting, Used
 from tidemill_services.domain.limits import UsageLimits
 from tidemill_services.domain.session import EndReason
 from tidemill_services.domain.session_use import Use
+from tidemill_services.domain.usage_report import ReportQuestion
 from tidemill_services.store import (
+    account_credits,
     accounts,
     api_keys,
     audit,
+    leader,
+    ledger,
+    ledger_seal,
     model_views,
     models,
+    receipts,
     requests,
     session_activity,
     session_places,
     sessions,
+    usage_reports,
 )
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.sqlite import SqliteDatabase
 
-GROWING = ("sessions", "session_holders", "requests", "api_keys", "accounts", "model_starts", "audit_events")
+GROWING = (
+    "sessions",
+    "session_holders",
+    "requests",
+    "api_keys",
+    "accounts",
+    "model_starts",
+    "audit_events",
+    "balances",
+    "ledger_entries",
+)
 # A scan of a partial index reads what it holds, one of the primary key reads everything.
 WHOLE_TABLE = re.compile(rf"SCAN ({'|'.join(GROWING)})( USING .*sqlite_autoindex.*)?")
 REQUEST = requests.RequestKey("first", "Start", "r", b"h" * 32)
 COUNTED = session_activity.CountedNews(1, {"0" * 32: [(9, 5)]}, {"0" * 32: Use(1, 2, 3)})
 NEWS = session_activity.News(ended_ago_ms={"0" * 32: 5}, signs_ago_ms={("0" * 32, "h"): 5}, counted=COUNTED)
+QUESTION = ReportQuestion(0, 1)
 UNITS: dict[str, Callable[[Transaction], object]] = {
     "start": lambda tx: sessions.start_session(
         tx, account_id="first", key_id=key_of(tx), model="small", holder="h", price_microcredits_per_second=1
@@ -77,6 +97,20 @@ UNITS: dict[str, Callable[[Transaction], object]] = {
         change_key(tx, limits=UsageLimits(concurrent_sessions=9)),
         session_places.require_place(tx, "first", key_of(tx)),
     ],
+    "post": lambda tx: grant(tx, "first", 5),
+    "refund": lambda tx: [
+        charge(tx),
+        account_credits.refund(tx, an_id(tx), 1, "a test", ""),
+    ],
+    "list rows": lambda tx: ledger.list_entries(tx, "first", page_token="1"),
+    "list rows of a session": lambda tx: ledger.list_entries(tx, "first", subject=f"sessions/{an_id(tx)}"),
+    "seal": lambda tx: ledger_seal.seal(tx, "host.1", leader.renew_leadership(tx, "host.1")),
+    "rows without a block": lambda tx: [ledger_seal.has_unsealed(tx), ledger_seal.count_unsealed(tx)],
+    "receipt": lambda tx: [
+        ledger_seal.seal(tx, "host.1", leader.renew_leadership(tx, "host.1")),
+        receipts.make_receipt(tx, "first", an_id(tx)),
+    ],
+    "usage report": lambda tx: usage_reports.make_report(tx, "first", QUESTION),
     "find response": lambda tx: requests.find_response(tx, REQUEST),
     "save response": lambda tx: requests.save_response(tx, REQUEST, b"done"),
     "replace response": lambda tx: requests.replace_responses(tx, [(REQUEST, b"done")] * 2),
@@ -88,6 +122,12 @@ UNITS: dict[str, Callable[[Transaction], object]] = {
 def key_of(tx: Transaction) -> str:
     query = "SELECT key_id FROM api_keys WHERE account_id = 'first'"
     return tx.connection.exec_driver_sql(query).scalar_one()
+
+
+def charge(tx: Transaction) -> None:
+    used = Used("small", billed_seconds=1, price_microcredits_per_second=1)
+    posting = Posting(EntryKind.SESSION_CHARGE, Contra.SESSIONS, -1, -1, f"sessions/{an_id(tx)}", used)
+    ledger.post(tx, "first", [posting])
 
 
 def change_key(tx: Transaction, **changes: object) -> None:

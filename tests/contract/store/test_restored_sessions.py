@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.backups import LIVING, Places, backed_up, places, restored
+from tests.contract.store.books import assert_proven
 from tests.contract.store.conftest import add_models, new_customer
 from tests.contract.store.test_sessions import add_ready_replica
 from tidemill_services.domain.ledger import Balance, LedgerEntry
@@ -70,6 +71,7 @@ async def test_open_sessions_are_ended_as_of_the_backup_and_nothing_lives(
     entries, balance = await database.read(ledger_of, platform.account_id)
     assert entries[: len(entries_before)] == entries_before
     assert (balance.held_microcredits, balance.balance_microcredits) == (0, entries[-1].balance_microcredits)
+    await assert_proven(database)
     for table in metadata.sorted_tables:
         if table.name in LIVING | LEFT_OUT.keys() - {"clock"}:
             assert await database.read(lambda tx, t=table: tx.connection.execute(select(t)).all()) == [], table.name
@@ -96,6 +98,7 @@ async def test_sessions_that_are_kept_go_on_as_after_a_crash_and_the_time_betwee
     await database.write(sessions.model_became_ready, "small")
     again = await database.read(sessions.get_session, platform.account_id, platform.running)
     assert again.clock_since_ms >= last_sign_ms
+    await assert_proven(database)
     await database.close()
 
 

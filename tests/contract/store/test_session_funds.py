@@ -1,14 +1,16 @@
 """What a session holds, is charged and ends of, on both databases: units of work at times that the test sets."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.contract.store.conftest import Customer
 from tests.contract.store.test_session_activity import IDLE_MS, PRICE, Story, begin_at_noon
-from tests.funds import PLENTY
-from tidemill_services.domain.errors import InsufficientCreditsError
+from tests.funds import PLENTY, grant
+from tidemill_services.domain.errors import FieldInvalidError, InsufficientCreditsError
 from tidemill_services.domain.ledger import Balance, Contra, EntryKind, LedgerEntry, Posting
 from tidemill_services.domain.session import EndReason, bill
-from tidemill_services.domain.session_limits import GivenLimits
+from tidemill_services.domain.session_limits import GivenLimits, SessionLimits
 from tidemill_services.store import ledger, sessions
 
 MINUTE_MS = 60_000
@@ -96,3 +98,49 @@ async def test_the_price_of_the_start_holds_to_the_end(customer: Customer):
     ended = await story.get()
     assert (ended.price_revision, bill(ended, 0).cost_microcredits) == (3, 900 * PRICE)
     assert {row.posting.used.price_revision for row in await charges_of(story)} == {3}
+
+
+@pytest.mark.rule("S13")
+async def test_a_spending_limit_that_a_standing_clock_has_passed_is_refused(customer: Customer):
+    story = await begin_at_noon(customer, limits=NEVER_IDLE)
+    await story.at(50_000, sessions.model_was_lost, "small")
+
+    def lower(limits: SessionLimits) -> SessionLimits:
+        return replace(limits, max_spend_microcredits=49 * PRICE)
+
+    with pytest.raises(FieldInvalidError, match="is passed already"):
+        await story.at(55_000, sessions.update_session, "first", story.session_id, limits=lower)
+    await story.at(56_000, sessions.stop_sessions_of_model, "small", EndReason.STOPPED)
+    assert (await balance_of(customer)).balance_microcredits == PLENTY - 50 * PRICE
+
+
+@pytest.mark.rule("S14")
+@pytest.mark.parametrize("is_stopped_by_hand", [False, True])
+async def test_a_clock_that_ran_beyond_its_credits_before_it_stood_is_billed_to_their_end(
+    customer: Customer, is_stopped_by_hand: bool
+):
+    await leave(customer, FIVE_MINUTES)
+    story = await begin_at_noon(customer, limits=NEVER_IDLE)
+    await story.tell(302_000, runs=True, waiting_ago_ms={story.session_id: 1_000})  # while nobody could look
+    if is_stopped_by_hand:
+        of_key = {"account_id": customer.account_id, "key_id": customer.key_id, "all_holders": True}
+        await story.at(302_500, sessions.stop_session, **of_key, model="small")
+    else:
+        await story.look(302_500)
+    ended = await story.get()
+    assert (ended.end_reason, ended.end_ms) == (EndReason.BUDGET, story.start_ms + 300_000)
+    left = await balance_of(customer)
+    assert (left.balance_microcredits, left.held_microcredits) == (0, 0)
+
+
+@pytest.mark.rule("S14")
+async def test_a_clock_that_ran_beyond_its_credits_before_it_stood_has_what_was_granted_meanwhile(customer: Customer):
+    await leave(customer, FIVE_MINUTES)
+    story = await begin_at_noon(customer, limits=NEVER_IDLE)
+    await story.tell(302_000, runs=True, waiting_ago_ms={story.session_id: 1_000})
+    await story.at(302_200, grant, "first", 10 * PRICE)
+    await story.look(302_500)
+    assert (await story.get()).is_open
+    await story.at(303_000, sessions.stop_sessions_of_model, "small", EndReason.STOPPED)
+    left = await balance_of(customer)
+    assert (left.balance_microcredits, left.held_microcredits) == (9 * PRICE, 0)
