@@ -28,6 +28,7 @@ from tidemill_services.api.session import SessionService
 from tidemill_services.api.unserved import JobService
 
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_ANSWER_BYTES = 64 << 20  # the receipt of a session of weeks has that many rows
 CLOSE_SECONDS = 2.0  # watches look once a second and then end themselves
 MAX_METADATA_BYTES = 16 << 10  # of one call
 HANDSHAKE_SECONDS = 20  # for a connection to say what it wants, TLS included
@@ -35,7 +36,7 @@ _ROOM_TO_REFUSE = 100  # calls beyond the limit that hear so; a client keeps wha
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
     # One limit: between two, gRPC would refuse at random.
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),

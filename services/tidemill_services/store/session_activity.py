@@ -5,6 +5,7 @@ Each process tells, every few seconds at most, of which sessions something runs 
 for a slot, and what ran.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import Row, Select, bindparam, delete, func, insert, or_, select, update
 
 from tidemill_services.domain import session as rules
+from tidemill_services.domain.errors import TidemillError
 from tidemill_services.domain.session_clock import Interval
 from tidemill_services.domain.session_use import Use
 from tidemill_services.store import session_rows
@@ -21,7 +23,10 @@ from tidemill_services.store.sessions import settle_session
 from tidemill_services.store.tables import counted_news, session_activity, session_holders, sessions
 from tidemill_services.store.topics import session_topic
 
+logger = logging.getLogger(__name__)
+
 ACTIVITY_LEASE_MS = 6_000
+FAULT_REST_MS = 60_000  # before a session that cannot be settled, a fault of ours, is looked at again
 _MAX_LOOKS = 256  # sessions in one unit of work
 
 
@@ -93,9 +98,15 @@ def look_at_sessions(tx: Transaction, *, holders_are_heard: bool) -> int | None:
     silent = select(session_activity).where(session_activity.c.expire_ms <= tx.now_ms)
     _forget(tx, tx.connection.execute(silent).all())
     for session in session_rows.load(tx, _due(tx)):
-        after = settle_session(tx, session, holders_are_heard=holders_are_heard)
-        if after.is_open:
-            session_rows.save_next_look(tx, after)
+        try:
+            with tx.connection.begin_nested():
+                after = settle_session(tx, session, holders_are_heard=holders_are_heard)
+                if after.is_open:
+                    session_rows.save_next_look(tx, after)
+        except TidemillError:
+            logger.exception("the session %s cannot be settled; the others go on without it", session.session_id)
+            again = {"look_ms": tx.now_ms + FAULT_REST_MS}
+            tx.connection.execute(update(sessions).where(sessions.c.session_id == session.session_id).values(again))
     return time_to_look_ms(tx)
 
 

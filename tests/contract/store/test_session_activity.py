@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.contract.store.conftest import Customer
-from tidemill_services.domain.errors import FieldInvalidError, SessionEndedError, SessionNotFoundError
+from tests.contract.store.conftest import Customer, new_customer
+from tidemill_services.domain.errors import (
+    FieldInvalidError,
+    InsufficientCreditsError,
+    SessionEndedError,
+    SessionNotFoundError,
+)
 from tidemill_services.domain.session import EndReason, Liveness, Session, SessionState, bill
 from tidemill_services.domain.session_limits import GivenLimits
-from tidemill_services.store import accounts, hosts, session_activity, sessions
+from tidemill_services.store import accounts, hosts, session_activity, session_funds, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.session_activity import ACTIVITY_LEASE_MS, News
 
@@ -301,3 +306,23 @@ async def test_many_sessions_end_in_one_look(customer: Customer):
 async def new_key(customer: Customer) -> str:
     api_key, _ = await customer.database.write(accounts.create_api_key, customer.account_id, b"secret")
     return api_key.key_id
+
+
+async def test_a_session_that_cannot_be_settled_rests_and_keeps_none_of_the_others(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+):
+    other = await begin(await new_customer(customer.database, "second"))
+    bad = await begin(customer)
+    settled = session_funds.settle
+
+    def settle(tx: Transaction, before: Session, after: Session) -> Session:
+        if before.session_id == bad.session_id:
+            raise InsufficientCreditsError
+        return settled(tx, before, after)
+
+    monkeypatch.setattr(session_funds, "settle", settle)
+    assert await bad.look(IDLE_MS + 2_000) == session_activity.FAULT_REST_MS
+    assert not (await other.customer.get(other.session_id)).is_open
+    monkeypatch.undo()
+    await bad.look(IDLE_MS + 70_000)
+    assert (await bad.get()).billed_ms == IDLE_MS
