@@ -39,9 +39,7 @@ async def test_an_overload_is_refused_with_a_time_to_try_again_and_is_over_when_
         normal = time.monotonic() - ended
         back = await asyncio.to_thread(baseline.wait_until_back)
     endings = [answer.ending for answer in answers]
-    # Issue 3: on a machine without processor time to spare, one call of a thousand has ended as CANCELLED.
-    assert set(endings) - {"CANCELLED"} == {"LENGTH", QUEUE_FULL}, counts(endings)
-    assert endings.count("CANCELLED") <= len(endings) // 500, counts(endings)
+    assert set(endings) == {"LENGTH", QUEUE_FULL}, counts(endings)
     assert all(answer.has_retry_delay for answer in answers if answer.ending == QUEUE_FULL)
     assert endings.count("LENGTH") >= 256  # those that found a place in the queue were served
     assert normal < 10  # a thousand times what it takes
