@@ -1,4 +1,4 @@
-"""The schema comes from migrations, which go both ways and end where `tables.py` stands."""
+"""The schema comes from migrations, which go both ways and end where `tables` stands."""
 
 import asyncio
 
