@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -80,11 +80,8 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     """A database of each kind with nothing in it, not even tables."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'tidemill.db'}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.create_database()
-    yield url
-    server.drop_database(url)
+    else:
+        yield from _dropped_at_the_end(request, PostgresServer.create_database)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -93,8 +90,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         (tmp_path / "tidemill.db").write_bytes(_migrated_file())
         yield f"sqlite:///{tmp_path / 'tidemill.db'}"
-        return
+    else:
+        yield from _dropped_at_the_end(request, PostgresServer.copy_database)
+
+
+def _dropped_at_the_end(request: pytest.FixtureRequest, make: Callable[[PostgresServer], str]) -> Iterator[str]:
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.copy_database()
+    url = make(server)
     yield url
     server.drop_database(url)
