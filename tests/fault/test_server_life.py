@@ -39,13 +39,17 @@ def running_stream(wire: Wire, max_tokens: int = 400) -> Iterator[inference_pb2.
     raise AssertionError("the stream ended before its first text")
 
 
-def test_sigterm_lets_a_running_stream_finish_and_leaves_no_process(server: ServerProcess) -> None:
+def test_sigterm_lets_a_running_stream_finish_refuses_new_calls_and_leaves_no_process(server: ServerProcess) -> None:
     with wire_to(server) as wire:
         wire.start()
         stream = running_stream(wire)
         children = children_of(server.process.pid)
         assert children
         server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(grpc.RpcError) as refused:
+            wire.start()
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         responses = list(stream)
         assert responses[-1].end.finish_reason == inference_pb2.FINISH_REASON_LENGTH
         assert responses[-1].end.usage.completion_tokens == 400
@@ -79,18 +83,6 @@ async def test_sigterm_under_fifty_streams_is_told_at_once_and_cuts_none_within_
         streams=f"{counts(answer.ending for answer in answers)}, the last after {ended:.2f} s",
         exit_after=f"{exited:.2f} s",
     )
-
-
-def test_after_sigterm_new_calls_are_refused_as_unavailable(server: ServerProcess) -> None:
-    with wire_to(server) as wire:
-        wire.start()
-        stream = running_stream(wire)
-        server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        with pytest.raises(grpc.RpcError) as refused:
-            wire.start()
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        list(stream)
 
 
 @pytest.mark.rule("S24")

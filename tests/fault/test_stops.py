@@ -145,19 +145,22 @@ def test_a_second_signal_cuts_the_grace_short(tmp_path: Path) -> None:
         assert server.process.wait(30) == 0
 
 
-def test_bytes_that_are_no_message_are_refused_as_a_wrong_request_and_only_to_a_valid_key(wire: Wire) -> None:
-    for method in ("/tidemill.v1.SessionService/StartSession", "/tidemill.v1.InferenceService/Generate"):
-        stream = method.endswith("Generate")
-        call = wire.channel.unary_stream(method) if stream else wire.channel.unary_unary(method)
+def test_bytes_that_are_no_message_are_refused_as_a_wrong_request_and_only_to_a_valid_key(
+    long_server: ServerProcess,
+) -> None:
+    with wire_to(long_server) as wire:
+        for method in ("/tidemill.v1.SessionService/StartSession", "/tidemill.v1.InferenceService/Generate"):
+            stream = method.endswith("Generate")
+            call = wire.channel.unary_stream(method) if stream else wire.channel.unary_unary(method)
 
-        def send(metadata: object, call=call, stream=stream) -> grpc.StatusCode:
-            garbage = b"\xff\xff\xff\xff"
-            with pytest.raises(grpc.RpcError) as refused:
-                list(call(garbage, metadata=metadata)) if stream else call(garbage, metadata=metadata)
-            return refused.value.code()
+            def send(metadata: object, call=call, stream=stream) -> grpc.StatusCode:
+                garbage = b"\xff\xff\xff\xff"
+                with pytest.raises(grpc.RpcError) as refused:
+                    list(call(garbage, metadata=metadata)) if stream else call(garbage, metadata=metadata)
+                return refused.value.code()
 
-        assert send(()) is grpc.StatusCode.UNAUTHENTICATED
-        assert send(wire.metadata) is grpc.StatusCode.INVALID_ARGUMENT
+            assert send(()) is grpc.StatusCode.UNAUTHENTICATED
+            assert send(wire.metadata) is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def _reason_of_a_new_call(wire: Wire) -> str:

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
 from tests.databases import PostgresServer, postgres_server
 from tests.server_process import MODELS, server_process
+from tidemill_services.cli import application
 
 __all__ = ["postgres_server"]
 
@@ -97,9 +100,8 @@ def test_a_postgres_that_answers_is_right_and_its_version_is_told(
 
 
 def test_a_wrong_setting_is_named_as_serve_names_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tidemill_services", "doctor", "--models", str(tmp_path / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
+    done = CliRunner().invoke(application, ["doctor", "--models", str(tmp_path / "nowhere")])
+    assert done.exit_code == 2
     assert done.stderr.startswith("tidemill doctor: models is ")
 
 

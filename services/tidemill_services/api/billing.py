@@ -31,12 +31,7 @@ class BillingMethods(account_pb2_grpc.AccountServiceServicer):
         self, request: billing_pb2.GrantCreditsRequest, _context: Context
     ) -> billing_pb2.LedgerEntry:
         """Give an account credits."""
-        actor, account_id = current_caller().key_name, _account_named(request.account)
-        return await self._enter(
-            "GrantCredits",
-            request,
-            lambda tx: account_credits.grant(tx, account_id, request.amount_microcredits, request.reason, actor),
-        )
+        return await self._enter_amount("GrantCredits", request, account_credits.grant)
 
     async def RefundCredits(  # noqa: N802 -- the contract's name
         self, request: billing_pb2.RefundCreditsRequest, _context: Context
@@ -52,12 +47,7 @@ class BillingMethods(account_pb2_grpc.AccountServiceServicer):
         self, request: billing_pb2.CorrectBalanceRequest, _context: Context
     ) -> billing_pb2.LedgerEntry:
         """Put a mistake right."""
-        actor, account_id = current_caller().key_name, _account_named(request.account)
-        return await self._enter(
-            "CorrectBalance",
-            request,
-            lambda tx: account_credits.correct(tx, account_id, request.amount_microcredits, request.reason, actor),
-        )
+        return await self._enter_amount("CorrectBalance", request, account_credits.correct)
 
     async def ListLedgerEntries(  # noqa: N802 -- the contract's name
         self, request: billing_pb2.ListLedgerEntriesRequest, _context: Context
@@ -169,6 +159,17 @@ class BillingMethods(account_pb2_grpc.AccountServiceServicer):
 
         key = request_key(caller, "SetPrice", request, request.request_id)
         return await self._database.write(once, key, billing_pb2.Price, enter)
+
+    async def _enter_amount(
+        self,
+        rpc: str,
+        request: billing_pb2.GrantCreditsRequest | billing_pb2.CorrectBalanceRequest,
+        unit: Callable[[Transaction, str, int, str, str], LedgerEntry],
+    ) -> billing_pb2.LedgerEntry:
+        actor, account_id = current_caller().key_name, _account_named(request.account)
+        return await self._enter(
+            rpc, request, lambda tx: unit(tx, account_id, request.amount_microcredits, request.reason, actor)
+        )
 
     async def _enter(
         self,

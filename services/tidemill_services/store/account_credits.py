@@ -44,7 +44,7 @@ def correct(tx: Transaction, account_id: str, amount_microcredits: int, reason: 
 def refund(tx: Transaction, session_id: str, amount_microcredits: int | None, reason: str, actor: str) -> LedgerEntry:
     """Give back some of what a session of any account cost, or with None all that is left of it.
 
-    What it was charged since its clock runs is left out: some of that may be given back by itself.
+    What news of an open session may still give back by itself is left out.
 
     Raises FieldInvalidError, SessionNotFoundError, RefundExceedsChargeError.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from tests.databases import database_url, postgres_server
+from tests.databases import database_url, empty_database_url, postgres_server
 from tests.funds import grant
 from tidemill_services.domain.session import Session
 from tidemill_services.store import accounts, sessions
@@ -15,7 +15,7 @@ from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.tables import models
 
-__all__ = ["database_url", "postgres_server"]
+__all__ = ["database_url", "empty_database_url", "postgres_server"]
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ __all__ = ["places"]
 
 
 @pytest.fixture
-def backend(database_url: str) -> Iterator[Backend]:
+def backend(empty_database_url: str) -> Iterator[Backend]:
     """An empty database of each kind, taken."""
-    backend = open_backend(database_url)
+    backend = open_backend(empty_database_url)
     backend.take()
     yield backend
     backend.dispose()
@@ -52,14 +52,14 @@ def test_every_table_is_backed_up_or_named_with_the_reason_why_not():
 
 
 def test_every_row_comes_back_in_the_other_database_and_back_again(
-    backend: Backend, database_url: str, places: Places, tmp_path: Path
+    backend: Backend, empty_database_url: str, places: Places, tmp_path: Path
 ):
     filled(backend)
     first = back_up(backend, tmp_path / "first")
     with backend.snapshot() as connection:
         before = content(connection)
     assert all(len(rows) == 3 for name, rows in before.items() if name not in LIVING)
-    there = places.other(database_url, "there")
+    there = places.other(empty_database_url, "there")
     restored(there, tmp_path / "first")
     assert content_at(there) == before
     second = backed_up(there, tmp_path / "second")
@@ -73,14 +73,14 @@ def test_every_row_comes_back_in_the_other_database_and_back_again(
 
 @pytest.mark.parametrize("revision", [revision.name for revision in migrations.history()[:-1]])
 def test_a_backup_of_an_older_schema_is_restored_as_it_was_and_then_migrated(
-    revision: str, backend: Backend, database_url: str, places: Places, tmp_path: Path
+    revision: str, backend: Backend, empty_database_url: str, places: Places, tmp_path: Path
 ):
     filled(backend, revision, num_rows=1)  # for migrations may number what they make in the order of a language
     assert back_up(backend, tmp_path / "old").header.revision == revision
     with backend.whole_change() as connection:
         migrations.upgrade(connection)
         expected = content(connection)
-    there = places.other(database_url, "there")
+    there = places.other(empty_database_url, "there")
     restored(there, tmp_path / "old")
     assert content_at(there) == expected
 
@@ -99,10 +99,10 @@ def test_no_column_of_postgres_counts_by_itself(postgres_server, places: Places)
     assert counting <= {"clock", "leader"}  # which have one row, number 1
 
 
-def test_what_was_append_only_still_is(backend: Backend, database_url: str, places: Places, tmp_path: Path):
+def test_what_was_append_only_still_is(backend: Backend, empty_database_url: str, places: Places, tmp_path: Path):
     filled(backend)
     back_up(backend, tmp_path / "file")
-    there = places.other(database_url, "there")
+    there = places.other(empty_database_url, "there")
     restored(there, tmp_path / "file")
     target = open_backend(there)
     for statement in (update(audit_events).values(actor="nobody"), delete(audit_events)):
@@ -220,7 +220,7 @@ def test_a_backup_needs_tables_and_a_place(file_backend: Backend, tmp_path: Path
         backed_up(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "file")
 
 
-def test_memory_does_not_grow_with_the_rows(backend: Backend, database_url: str, places: Places, tmp_path: Path):
+def test_memory_does_not_grow_with_the_rows(backend: Backend, empty_database_url: str, places: Places, tmp_path: Path):
     num_rows, num_bytes = 400, 50_000
     table = metadata.tables["requests"]
     row = {"account_id": "a", "rpc": "r", "body_hash": b"h", "response": b"0123456789" * (num_bytes // 10)}
@@ -233,7 +233,7 @@ def test_memory_does_not_grow_with_the_rows(backend: Backend, database_url: str,
     tracemalloc.start()
     try:
         back_up(backend, tmp_path / "file")
-        restored(places.other(database_url, "there"), tmp_path / "file")
+        restored(places.other(empty_database_url, "there"), tmp_path / "file")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.tables import accounts
 
-NUM_KILLS = 3
+NUM_KILLS = 2
+NUM_ACKNOWLEDGED = 100
 WRITER = """
 import asyncio, sys
 from tidemill_services.store import accounts
@@ -38,7 +39,7 @@ async def test_a_process_killed_in_the_middle_of_its_writes_loses_nothing_acknow
     acknowledged: set[str] = set()
     for kill in range(NUM_KILLS):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, database_url, str(kill), stdout=PIPE)
-        for _ in range(200 + 37 * kill):
+        for _ in range(NUM_ACKNOWLEDGED + 37 * kill):
             acknowledged.add((await child.stdout.readline()).decode().strip())
         child.kill()
         rest = (await child.communicate())[0].decode().splitlines(keepends=True)
@@ -48,5 +49,5 @@ async def test_a_process_killed_in_the_middle_of_its_writes_loses_nothing_acknow
     stored = set(await database.read(lambda tx: tx.connection.execute(select(accounts.c.account_id)).scalars().all()))
     await database.close()
     assert "" not in acknowledged
-    assert len(acknowledged) >= 200 * NUM_KILLS
+    assert len(acknowledged) >= NUM_ACKNOWLEDGED * NUM_KILLS
     assert acknowledged <= stored

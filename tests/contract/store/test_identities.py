@@ -87,7 +87,7 @@ async def test_a_key_under_the_platforms_old_secret_opens_and_moves_to_the_new_o
 
 @pytest.mark.rule("A10")
 async def test_another_process_hears_of_a_revoked_key(postgres_server):
-    url = postgres_server.create_database()
+    url = postgres_server.copy_database()
     here, there = open_database(url), open_database(url)
     await here.open()
     await there.open()

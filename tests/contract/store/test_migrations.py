@@ -1,4 +1,4 @@
-"""The schema comes from migrations, which go both ways and end where `tables.py` stands."""
+"""The schema comes from migrations, which go both ways and end where `tables` stands."""
 
 import asyncio
 
@@ -15,8 +15,8 @@ from tidemill_services.store.tables import accounts, api_keys, metadata
 
 
 @pytest.fixture
-def engine(database_url: str):
-    engine = engine_of(database_url)
+def engine(empty_database_url: str):
+    engine = engine_of(empty_database_url)
     yield engine
     engine.dispose()
 
@@ -91,13 +91,13 @@ def test_an_up_to_date_schema_stays_as_it_is(engine: Engine):
         assert connection.execute(text("SELECT count(*) FROM clock")).scalar_one() == 1
 
 
-async def test_a_schema_of_a_newer_version_is_refused_with_a_sentence(engine: Engine, database_url: str):
+async def test_a_schema_of_a_newer_version_is_refused_with_a_sentence(engine: Engine, empty_database_url: str):
     with engine.begin() as connection:
         migrations.upgrade(connection)
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     with pytest.raises(CannotStartError, match="written by a newer one"):
-        await open_database(database_url).open()
+        await open_database(empty_database_url).open()
 
 
 async def test_processes_that_open_an_empty_postgres_at_once_migrate_it_once(postgres_server):

@@ -18,8 +18,8 @@ REWRITTEN = {"0003": frozenset({"sessions.price_microcredits_per_second"})}
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = engine_of(database_url)
+def engine(empty_database_url: str) -> Iterator[Engine]:
+    engine = engine_of(empty_database_url)
     yield engine
     engine.dispose()
 

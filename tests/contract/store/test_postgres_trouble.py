@@ -20,7 +20,7 @@ FAR = 3_600.0
 
 @pytest.fixture
 def url(postgres_server: PostgresServer):
-    url = postgres_server.create_database()
+    url = postgres_server.copy_database()
     yield url
     postgres_server.drop_database(url)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.store.books import PRICE, at
 from tests.contract.store.conftest import Customer, new_customer
 from tidemill_services.domain.errors import (
     FieldInvalidError,
@@ -16,22 +17,11 @@ from tidemill_services.domain.errors import (
 from tidemill_services.domain.session import EndReason, Liveness, Session, SessionState, bill
 from tidemill_services.domain.session_limits import GivenLimits
 from tidemill_services.store import accounts, hosts, session_activity, session_funds, sessions
-from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.database import Transaction
 from tidemill_services.store.session_activity import ACTIVITY_LEASE_MS, News
 
 MINUTE_MS = 60_000
 IDLE_MS = 15 * MINUTE_MS
-PRICE = 1_250
-
-
-async def at(database: Database, now_ms: int, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a unit as if it were that time."""
-
-    def later(tx: Transaction) -> Any:
-        tx.now_ms = now_ms
-        return unit(tx, *args, **kwargs)
-
-    return await database.write(later)
 
 
 class Story:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.contract.store.books import PRICE, assert_proven
 from tests.contract.store.conftest import Customer
-from tests.contract.store.test_session_activity import IDLE_MS, PRICE, Story, begin_at_noon
+from tests.contract.store.test_session_activity import IDLE_MS, Story, begin_at_noon
 from tests.funds import PLENTY, grant
 from tidemill_services.domain.errors import FieldInvalidError, InsufficientCreditsError
 from tidemill_services.domain.ledger import Balance, Contra, EntryKind, LedgerEntry, Posting
@@ -56,6 +57,7 @@ async def test_a_session_whose_credits_are_used_up_ends_with_budget_and_nothing_
     assert (ended.end_reason, ended.end_ms) == (EndReason.BUDGET, story.start_ms + 400_000)
     assert bill(ended, 0).cost_microcredits == 400 * PRICE
     assert await balance_of(customer) == Balance(7, 0, (await balance_of(customer)).account_sequence)
+    await assert_proven(customer.database)
 
 
 @pytest.mark.rule("S15")
@@ -72,6 +74,7 @@ async def test_sessions_that_share_the_last_credits_never_take_more_than_there_i
     assert {session.end_reason for session in ended} == {EndReason.BUDGET}
     cost = sum(bill(session, 0).cost_microcredits for session in ended)
     assert cost + (await balance_of(customer)).balance_microcredits == 2 * FIVE_MINUTES + 61 * PRICE
+    await assert_proven(customer.database)
 
 
 @pytest.mark.rule("S11")

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from tests.contract.store.books import PRICE
 from tests.contract.store.conftest import Customer
-from tests.contract.store.test_session_activity import PRICE, Story, begin_at_noon
+from tests.contract.store.test_session_activity import Story, begin_at_noon
 from tidemill_services.domain.ledger import LedgerEntry
 from tidemill_services.domain.session import EndReason, bill
 from tidemill_services.domain.session_limits import GivenLimits

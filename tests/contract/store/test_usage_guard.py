@@ -183,7 +183,7 @@ async def test_idle_slices_are_given_back_and_those_in_use_are_not(database: Dat
 
 @pytest.mark.rule("A2")
 async def test_several_processes_together_let_in_no_more_than_the_limit(postgres_server: PostgresServer):
-    url = postgres_server.create_database()
+    url = postgres_server.copy_database()
     async with AsyncExitStack() as parts:
         parts.callback(postgres_server.drop_database, url)
         guards = []

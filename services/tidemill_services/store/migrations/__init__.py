@@ -55,7 +55,7 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def newest_revision() -> str:
-    """The revision of `tables.py`."""
+    """The revision of `tables`."""
     return ", ".join(_scripts().get_heads())
 
 

@@ -1,4 +1,4 @@
-"""Drafts the next migration from what changed in `tables.py`: `python -m tidemill_services.store.migrations "Why"`.
+"""Drafts the next migration from what changed in `tables`: `python -m tidemill_services.store.migrations "Why"`.
 
 A draft is read and completed by hand: names that changed, rows that must move.
 """
