@@ -24,6 +24,8 @@ _VALUES: dict[str, Any] = {
     "sessions.labels": '{"team":"tide"}',
     "sessions.state": "ENDED",
     "sessions.end_ms": BEYOND_DOUBLES,
+    "sessions.clock_ready": "[]",
+    "sessions.clock_waited": "[]",
     "audit_events.changes": "[]",
 }
 

@@ -29,7 +29,8 @@ class Receipt:
     """What it cost in all, refunds taken off. 1 credit = 1,000,000 microcredits."""
     billed_seconds: int
     final: bool
-    """Whether the session ended and was drained, so that only a refund can add a row."""
+    """Whether the session ended and was drained: its cost can only become less, by a refund. A row for nothing may
+    follow, of a generation that ended in the drain and was told late."""
     entries: tuple[ReceiptEntry, ...]
     """All rows of the session, oldest first."""
     blocks: tuple[LedgerBlock, ...]

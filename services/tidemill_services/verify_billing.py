@@ -84,8 +84,8 @@ def _kept_hash(text: str) -> KeptHash:
 
 def _sentences(proof: BillingProof) -> Sequence[str]:
     looked_at = (
-        f"{proof.num_rows:,} rows of {proof.num_accounts:,} accounts, {proof.num_sealed_rows:,} of them in "
-        f"{proof.num_blocks:,} blocks, and {proof.num_sessions:,} sessions"
+        f"{_counted(proof.num_rows, 'row')} of {_counted(proof.num_accounts, 'account')}, {proof.num_sealed_rows:,} of "
+        f"them in {_counted(proof.num_blocks, 'block')}, and {_counted(proof.num_sessions, 'session')}"
     )
     if proof.misfits:
         first, *others = proof.misfits.values()
@@ -96,7 +96,7 @@ def _sentences(proof: BillingProof) -> Sequence[str]:
             *more,
             *(f"  {misfit.sentence}" for misfit in others),
         ]
-    kept = f", and what was kept of them: {proof.num_kept:,} rows and hashes" if proof.num_kept else ""
+    kept = f", and what was kept of them, rows and hashes: {proof.num_kept:,}" if proof.num_kept else ""
     fits = [f"The books fit: {looked_at}{kept}."]
     if proof.last_block is not None:
         number, kept_hash = proof.last_block.block.number, proof.last_block.block_hash.hex()
@@ -104,6 +104,10 @@ def _sentences(proof: BillingProof) -> Sequence[str]:
             f"Keep this elsewhere, to prove later that nothing was rewritten: --block-hash {number}:{kept_hash}"
         )
     return fits
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _as_object(proof: BillingProof) -> dict[str, Any]:

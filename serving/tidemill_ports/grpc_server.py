@@ -3,6 +3,10 @@
 grpc.aio reads the path of a method that nobody registered as UTF-8, in the one loop that takes all calls. One that is
 none, and anybody can send it, ends that loop and with it the port: every stream is cut and no call is taken any more.
 Here calls of methods that nobody registered are refused beside that loop, and their paths are never read.
+
+That loop takes one call of a method at a time; the others wait inside gRPC. Of those beyond a thousand, gRPC drops some
+at random, and ends calls that waited for 30 s: as CANCELLED, without a reason, and nothing of ours hears of it. Here
+they wait until they are taken, and are answered or refused by what serves them.
 """
 
 import asyncio
@@ -12,6 +16,15 @@ from typing import Any
 import grpc
 import grpc.aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no types
+
+MAX_UNTAKEN_CALLS = 10_000  # of one method; gRPC holds about 16 KiB for each
+_MAX_UNTAKEN_SECONDS = 86_400  # a call's own deadline ends it before
+_UNTAKEN = (
+    # One limit: between two, gRPC would refuse at random.
+    ("grpc.server.max_pending_requests", MAX_UNTAKEN_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_UNTAKEN_CALLS),
+    ("grpc.server_max_unrequested_time_in_server", _MAX_UNTAKEN_SECONDS),
+)
 
 
 def aio_server(
@@ -23,8 +36,9 @@ def aio_server(
     """
     if not hasattr(cygrpc.AioServer, "_make_request_call_future"):
         raise RuntimeError(f"grpcio {grpc.__version__} does not suit this server: it needs 1.84 or 1.85")
+    options = (*_UNTAKEN, *options)
     server = grpc.aio.server(interceptors=interceptors, options=options)
-    core = _Core(cygrpc.get_working_loop(), None, (), tuple(interceptors), tuple(options), None)
+    core = _Core(cygrpc.get_working_loop(), None, (), tuple(interceptors), options, None)
     server._server = core  # type: ignore[attr-defined]  # noqa: SLF001 -- gRPC has no other way in
     return server
 

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.fault.baseline import children_of, is_alive
 from tests.fault.callers import Callers
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
+from tests.own_postgres import own_postgres
 from tests.scale import bound, count
 from tidemill.v1 import session_pb2
 
@@ -31,17 +33,25 @@ class Told:
     num_calls: int = 0
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+    """The arguments of `serve` for each database, which outlives its process."""
+    with own_postgres() if request.param == "postgres" else nullcontext() as postgres:
+        yield ("--database", postgres.url) if postgres else ()
+
+
 @pytest.mark.rule("S24")
 async def test_a_killed_control_process_leaves_no_orphan_and_its_sessions_go_on(
-    tmp_path: Path, note: Callable[..., None]
+    database: tuple[str, ...], tmp_path: Path, note: Callable[..., None]
 ) -> None:
+    """The books of each life are proven when it is over: that is part of `long_server_process`."""
     chance = random.Random(4)
     told = Told()
     endings: list[str] = []
     orphans_gone: list[float] = []
-    num_kills = count(2, full=100)
+    num_kills = count(1 if database else 2, full=100)
     for life in range(num_kills + 1):
-        with long_server_process(tmp_path) as server:
+        with long_server_process(tmp_path, *database) as server:
             async with Callers(server.grpc, server.api_key) as callers:
                 await _check_sessions(callers, told)
                 if life == num_kills:

@@ -1,7 +1,11 @@
 """The server of our gRPC ports: no path of anybody's ends it."""
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -13,6 +17,7 @@ from tests.fuzzing.http2 import PREFACE, SETTINGS, grpc_endings
 from tidemill_ports import grpc_server
 from tidemill_ports.grpc_server import aio_server
 
+T = TypeVar("T")
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED.value[0]
 
 
@@ -72,3 +77,26 @@ async def test_a_server_stops_while_somebody_does_not_read_its_refusals() -> Non
     async with asyncio.timeout(30):
         await server.stop(1)
     writer.close()
+
+
+async def test_calls_that_come_while_the_server_is_held_up_are_all_answered() -> None:
+    """More than the thousand beyond which gRPC by itself drops some at random."""
+    num_calls = 2_000
+    server = aio_server([], ())
+    server.add_registered_method_handlers("Hello", {"Say": grpc.unary_unary_rpc_method_handler(hello)})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await asyncio.to_thread(grpc.channel_ready_future(channel).result, 30)
+        say = channel.unary_unary("/Hello/Say")
+        calls = hold_up(lambda: [say.future(b"tide", timeout=120) for _ in range(num_calls)])
+        endings = await asyncio.to_thread(lambda: Counter(call.code() for call in calls))
+    assert endings == {grpc.StatusCode.OK: num_calls}
+    await server.stop(0)
+
+
+def hold_up(send: Callable[[], list[T]]) -> list[T]:
+    """Send while the event loop stands, and until what was sent has come to the server."""
+    sent = send()
+    time.sleep(1)
+    return sent

@@ -5,12 +5,21 @@ Rows are taken one by one. What is kept of them grows with the accounts and the 
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from tidemill_services.domain.block_proof import BlockProof, Unreadable
 from tidemill_services.domain.ledger import Balance, EntryKind, LedgerEntry, Posting, balance_after
 from tidemill_services.domain.ledger_totals import Totals, TotalsKey, totals_of
 from tidemill_services.domain.misfit import Misfit, MisfitKind
+
+_WORDS = {
+    "amount_microcredits": "{} microcredits",
+    "hold_microcredits": "{} microcredits held",
+    "billed_seconds": "{} seconds",
+    "num_generations": "{} generations",
+    "prompt_tokens": "{} tokens of prompts",
+    "completion_tokens": "{} tokens made",
+}
 
 
 @dataclass(slots=True)
@@ -70,8 +79,16 @@ def total_misfits(kept: Mapping[TotalsKey, Totals], sums: Sums) -> Iterator[Misf
         if total != of_rows:
             account_id, model, kind = key
             where = f"accounts/{account_id}, {f'models/{model}' if model else 'no model'}, {kind}"
-            sentence = f"The totals of {where} are kept as {total}; the sealed rows add up to {of_rows}."
+            kept_as, add_up_to = _differing(total, of_rows)
+            sentence = f"The totals of {where} are kept as {kept_as}; the sealed rows add up to {add_up_to}."
             yield Misfit(MisfitKind.TOTAL, sentence, account=f"accounts/{account_id}")
+
+
+def _differing(total: Totals, other: Totals) -> tuple[str, str]:
+    """Two totals in words, as far as they differ."""
+    names = [each.name for each in fields(Totals) if getattr(total, each.name) != getattr(other, each.name)]
+    said, of_other = (", ".join(_WORDS[name].format(getattr(each, name)) for name in names) for each in (total, other))
+    return said, of_other
 
 
 def _one_row(row: LedgerEntry, block: int, sums: Sums) -> Iterator[Misfit]:

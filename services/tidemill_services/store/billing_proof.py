@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Table, and_, exists, or_, select
 
 from tidemill_services.domain.block_proof import BlockProof, KeptBlock, Unreadable
+from tidemill_services.domain.errors import TidemillError
 from tidemill_services.domain.kept_proof import KeptHash, KeptRow, kept_block_misfits, kept_row_misfits
 from tidemill_services.domain.ledger import Balance, EntryKind, LedgerEntry
 from tidemill_services.domain.ledger_block import LedgerBlock
@@ -24,7 +25,9 @@ from tidemill_services.store.tables import balances, ledger_blocks, ledger_entri
 _PIECE = 1_000  # rows that are read at once
 _PAGE = 200  # sessions, whose rows are then read together
 _KINDS = frozenset(kind.value for kind in EntryKind)
-_TYPES = {table: [column.type.python_type for column in table.columns] for table in (ledger_entries, ledger_blocks)}
+_TYPES = {
+    table: [column.type.python_type for column in table.columns] for table in (ledger_entries, ledger_blocks, sessions)
+}
 
 
 @dataclass(slots=True)
@@ -69,13 +72,16 @@ def prove_billing(
 def _session_misfits(tx: Transaction, proof: BillingProof) -> Iterator[Misfit]:
     holds = Holds()
     after = ""
-    while page := session_rows.load(
-        tx, select(sessions).where(sessions.c.session_id > after).order_by(sessions.c.session_id).limit(_PAGE)
-    ):
-        proof.num_sessions += len(page)
-        after = page[-1].session_id
-        yield from _page_misfits(tx.connection, {subject_of(session): session for session in page}, holds)
-    yield from hold_misfits(_balances(tx.connection), holds)
+    in_order = select(sessions).order_by(sessions.c.session_id).limit(_PAGE)
+    while rows := tx.connection.execute(in_order.where(sessions.c.session_id > after)).all():
+        proof.num_sessions += len(rows)
+        after = rows[-1].session_id
+        page = [_session(row) for row in rows]
+        yield from (each for each in page if isinstance(each, Misfit))
+        read = {subject_of(each): each for each in page if isinstance(each, Session)}
+        yield from _page_misfits(tx.connection, read, holds)
+    if MisfitKind.SESSION_UNREADABLE not in proof.misfits:
+        yield from hold_misfits(_balances(tx.connection), holds)
     is_there = exists().where(ledger_entries.c.subject == "sessions/" + sessions.c.session_id)
     names_one = or_(ledger_entries.c.subject != "", ledger_entries.c.kind == EntryKind.SESSION_CHARGE.value)
     query = select(ledger_entries).where(and_(names_one, ~is_there)).order_by(ledger_entries.c.ledger_sequence)
@@ -90,6 +96,18 @@ def _page_misfits(connection: Connection, page: dict[str, Session], holds: Holds
         yield from session_misfits(page.pop(subject), of_session, holds)
     for session in page.values():
         yield from session_misfits(session, (), holds)
+
+
+def _session(row: Row[Any]) -> Session | Misfit:
+    """A row's session, or what keeps it from being one."""
+    name = f"sessions/{row.session_id}"
+    sentence = _unreadable(row, sessions, "Session")
+    if not sentence:
+        try:
+            return session_rows.session_of(row)
+        except (TidemillError, TypeError, ValueError) as error:
+            sentence = f"{name} cannot be read: {error}"
+    return Misfit(MisfitKind.SESSION_UNREADABLE, sentence, session=name)
 
 
 def _rows(connection: Connection) -> Iterator[LedgerEntry | Unreadable]:
@@ -140,10 +158,10 @@ def _unreadable(row: Row[Any], table: Table, what: str) -> str:
     types = _TYPES[table]
     if [type(value) for value in row] == types:
         return ""
-    wrong = next(
-        (name, value) for name, value, wanted in zip(row._fields, row, types, strict=True) if type(value) is not wanted
-    )
-    return f"{what} {row[0]!r} cannot be read: its {wrong[0]} is {wrong[1]!r}."
+    for column, value, wanted in zip(table.columns, row, types, strict=True):
+        if type(value) is not wanted and not (value is None and column.nullable):
+            return f"{what} {row[0]!r} cannot be read: its {column.name} is {value!r}."
+    return ""
 
 
 def _number(value: object) -> int:

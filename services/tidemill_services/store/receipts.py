@@ -37,7 +37,7 @@ class Receipt:
     subject: str
     entries: Sequence[ProvenEntry]
     blocks: Sequence[LedgerBlock]
-    final: bool  # only a refund can add a row
+    final: bool  # its cost can only become less, by a refund; a row for nothing may follow
 
 
 def make_receipt(tx: Transaction, account_id: str, session_id: str) -> Receipt:

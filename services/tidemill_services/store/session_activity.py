@@ -5,7 +5,6 @@ Each process tells, every few seconds at most, of which sessions something runs 
 for a slot, and what ran.
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +13,17 @@ from typing import Any
 from sqlalchemy import Row, Select, bindparam, delete, func, insert, or_, select, update
 
 from tidemill_services.domain import session as rules
-from tidemill_services.domain.errors import TidemillError
+from tidemill_services.domain.session import Session
 from tidemill_services.domain.session_clock import Interval
 from tidemill_services.domain.session_use import Use
 from tidemill_services.store import session_rows
 from tidemill_services.store.database import Transaction
+from tidemill_services.store.session_groups import change_each
 from tidemill_services.store.sessions import settle_session
 from tidemill_services.store.tables import counted_news, session_activity, session_holders, sessions
 from tidemill_services.store.topics import session_topic
 
-logger = logging.getLogger(__name__)
-
 ACTIVITY_LEASE_MS = 6_000
-FAULT_REST_MS = 60_000  # before a session that cannot be settled, a fault of ours, is looked at again
 _MAX_LOOKS = 256  # sessions in one unit of work
 
 
@@ -97,16 +94,14 @@ def look_at_sessions(tx: Transaction, *, holders_are_heard: bool) -> int | None:
     """
     silent = select(session_activity).where(session_activity.c.expire_ms <= tx.now_ms)
     _forget(tx, tx.connection.execute(silent).all())
-    for session in session_rows.load(tx, _due(tx)):
-        try:
-            with tx.connection.begin_nested():
-                after = settle_session(tx, session, holders_are_heard=holders_are_heard)
-                if after.is_open:
-                    session_rows.save_next_look(tx, after)
-        except TidemillError:
-            logger.exception("the session %s cannot be settled; the others go on without it", session.session_id)
-            again = {"look_ms": tx.now_ms + FAULT_REST_MS}
-            tx.connection.execute(update(sessions).where(sessions.c.session_id == session.session_id).values(again))
+
+    def settle(session: Session) -> Session:
+        after = settle_session(tx, session, holders_are_heard=holders_are_heard)
+        if after.is_open:
+            session_rows.save_next_look(tx, after)
+        return after
+
+    change_each(tx, session_rows.load(tx, _due(tx)), settle)
     return time_to_look_ms(tx)
 
 

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
@@ -27,7 +28,7 @@ def load(tx: Transaction, query: Select[Any]) -> list[Session]:
         return []
     ids = query.with_only_columns(sessions.c.session_id)
     holders, activities = _holders(tx, ids), _activities(tx, ids)
-    return [_session(row, holders[row.session_id], *activities[row.session_id]) for row in rows]
+    return [session_of(row, holders[row.session_id], *activities[row.session_id]) for row in rows]
 
 
 def load_one(tx: Transaction, query: Select[Any]) -> Session | None:
@@ -81,6 +82,13 @@ def save_next_look(tx: Transaction, session: Session) -> None:
     """Note when the session is to be looked at again, though nothing of it changed."""
     next_look = {"look_ms": next_look_ms(session, tx.now_ms)}
     tx.connection.execute(update(sessions).where(sessions.c.session_id == session.session_id).values(next_look))
+
+
+def save_unsettled(tx: Transaction, session: Session, *, look_ms: int) -> None:
+    """Write a session's clock without charging for it; that is left to a look at that time."""
+    values = {**_changing(tx, session), "look_ms": look_ms}
+    tx.connection.execute(update(sessions).where(sessions.c.session_id == session.session_id).values(values))
+    _notify(tx, [session])
 
 
 def _is_kept(old: Session, new: Session, holder: str) -> bool:
@@ -168,9 +176,13 @@ def _notify(tx: Transaction, changed: Sequence[Session]) -> None:
     tx.notify(MODELS)
 
 
-def _session(
-    row: Row[Any], holders: Mapping[str, int | None], activity: Activity, waiting_since_ms: int | None
+def session_of(
+    row: Row[Any],
+    holders: Mapping[str, int | None] = MappingProxyType({}),
+    activity: Activity = Activity(),  # noqa: B008 -- frozen
+    waiting_since_ms: int | None = None,
 ) -> Session:
+    """A row of the table as a session; without the rest, one that nobody holds and that does nothing."""
     return Session(
         session_id=row.session_id,
         account_id=row.account_id,

@@ -4,8 +4,10 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from sqlalchemy import func, literal_column, select, update
+from sqlalchemy import Select, func, literal_column, select, update
 
 from tidemill_services.domain import session as rules
 from tidemill_services.domain import session_stops
@@ -19,6 +21,7 @@ from tidemill_services.domain.session import EndReason, Liveness, Session, Sessi
 from tidemill_services.domain.session_limits import GivenLimits, SessionLimits
 from tidemill_services.store import session_funds, session_places, session_rows
 from tidemill_services.store.database import Transaction
+from tidemill_services.store.session_groups import change_each
 from tidemill_services.store.tables import models, of_model, replicas, sessions
 
 DEFAULT_PAGE_SIZE = 50
@@ -154,15 +157,13 @@ def settle_session(tx: Transaction, session: Session, *, holders_are_heard: bool
 
 def stop_sessions_of_model(tx: Transaction, model: str, reason: EndReason) -> list[str]:
     """Stop every open session of a model, whoever holds it. Returns their ids; call `finish_session` for each."""
-    before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
-    _stop_all(tx, before, reason)
-    return [session.session_id for session in before]
+    stopped = _stop_each(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN), reason)
+    return [session.session_id for session in stopped]
 
 
 def stop_sessions_of_keys(tx: Transaction, key_ids: Sequence[str], reason: EndReason) -> None:
     """Stop every open session of these keys, whoever holds it; call `finish_session` for each."""
-    before = session_rows.load(tx, select(sessions).where(sessions.c.key_id.in_(key_ids), _IS_OPEN))
-    _stop_all(tx, before, reason)
+    _stop_each(tx, select(sessions).where(sessions.c.key_id.in_(key_ids), _IS_OPEN), reason)
 
 
 def list_stopped(tx: Transaction, session_ids: Iterable[str] = ()) -> list[Session]:
@@ -227,10 +228,16 @@ def open_session_of(tx: Transaction, key_id: str, model: str) -> Session | None:
 
 def model_became_ready(tx: Transaction, model: str) -> None:
     """Run the clocks of all open sessions of a model; call it in the unit that makes its first replica READY."""
+
+    def ready(session: Session) -> Session:
+        return rules.model_ready(session, tx.now_ms)
+
+    def settle_and_run(session: Session) -> Session:
+        settled = settle_session(tx, session)
+        return session_rows.save(tx, [settled], [ready(settled)])[0] if settled.is_open else settled
+
     query = select(sessions).where(sessions.c.model == model, _IS_OPEN)
-    found = [settle_session(tx, session) for session in session_rows.load(tx, query)]
-    before = [session for session in found if session.is_open]
-    session_rows.save(tx, before, [rules.model_ready(session, tx.now_ms) for session in before])
+    change_each(tx, session_rows.load(tx, query), settle_and_run, unsettled=ready)
 
 
 def model_was_lost(tx: Transaction, model: str, *, lost_ms: int | None = None) -> None:
@@ -239,9 +246,14 @@ def model_was_lost(tx: Transaction, model: str, *, lost_ms: int | None = None) -
     `lost_ms` is the last sign of life, where that lies back: time after it is not billed.
     """
     at_ms = tx.now_ms if lost_ms is None else min(lost_ms, tx.now_ms)
-    before = session_rows.load(tx, select(sessions).where(sessions.c.model == model, _IS_OPEN))
-    funded = [session_funds.hold_more(tx, session) for session in before]
-    session_rows.save(tx, before, [session_stops.model_lost(session, at_ms) for session in funded])
+
+    def lose(session: Session) -> Session:
+        funded = session_funds.hold_more(tx, session)
+        return session_rows.save(tx, [session], [session_stops.model_lost(funded, at_ms)])[0]
+
+    query = select(sessions).where(sessions.c.model == model, _IS_OPEN)
+    unsettled = partial(session_stops.model_lost, at_ms=at_ms)
+    change_each(tx, session_rows.load(tx, query), lose, unsettled=unsettled)
 
 
 def count_open_by_model(tx: Transaction, model: str | None = None) -> dict[str, int]:
@@ -255,11 +267,18 @@ def _last_session_of(tx: Transaction, key_id: str, model: str) -> Session | None
     return session_rows.load_one(tx, query.order_by(sessions.c.session_id.desc()))
 
 
-def _stop_all(tx: Transaction, before: Sequence[Session], reason: EndReason) -> None:
-    funded = [session_funds.hold_more(tx, session) for session in before]
-    session_rows.save(tx, before, [session_stops.stopped(session, reason, tx.now_ms) for session in funded])
-    for model in sorted({session.model for session in before}):
+def _stop_each(tx: Transaction, query: Select[Any], reason: EndReason) -> list[Session]:
+    """Stop what a query finds; the clock of one that cannot be settled stands, so that it is not billed further."""
+
+    def stop(session: Session) -> Session:
+        funded = session_funds.hold_more(tx, session)
+        return session_rows.save(tx, [session], [session_stops.stopped(funded, reason, tx.now_ms)])[0]
+
+    found = session_rows.load(tx, query)
+    stopped = change_each(tx, found, stop, unsettled=partial(session_stops.model_lost, at_ms=tx.now_ms))
+    for model in sorted({session.model for session in found}):
         _mark_used(tx, model)
+    return stopped
 
 
 def _mark_used(tx: Transaction, model: str) -> None:

@@ -91,8 +91,15 @@ TAMPERINGS = {
     "a total": (
         ["UPDATE ledger_totals SET billed_seconds = billed_seconds + 1 WHERE account_id = 'first'"],
         "TOTAL",
-        "accounts/first",
+        " seconds; the sealed rows add up to ",
     ),
+    "a session's state": (
+        ["UPDATE sessions SET state = 'ASLEEP' WHERE account_id = 'second'"],
+        "SESSION_UNREADABLE",
+        "'ASLEEP'",
+    ),
+    "a session's labels": (["UPDATE sessions SET labels = '{'"], "SESSION_UNREADABLE", "cannot be read"),
+    "a session's limit": (["UPDATE sessions SET idle_timeout_ms = 1"], "SESSION_UNREADABLE", "limits.idle_timeout"),
     "what is settled": (
         ["UPDATE sessions SET settled_ms = settled_ms + 1000 WHERE account_id = 'second'"],
         "SESSION_SECONDS",
@@ -161,6 +168,8 @@ async def test_columns_of_another_type_are_named_and_break_nothing(customer: Cus
     ).misfits
     assert "'much'" in misfits[MisfitKind.ROW_UNREADABLE].sentence
     assert misfits[MisfitKind.BLOCK_UNREADABLE].block == 3
+    (misfit,) = (await prove_tampered(customer.database, "UPDATE sessions SET settled_ms = 'long'")).misfits.values()
+    assert (misfit.kind, "its settled_ms is 'long'" in misfit.sentence) == (MisfitKind.SESSION_UNREADABLE, True)
 
 
 def rewrite_the_tail(tx: Transaction) -> None:

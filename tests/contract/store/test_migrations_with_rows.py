@@ -1,10 +1,11 @@
 """Migrations both ways over full tables: what the older schema knows outlives the newer one, and losses are named."""
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, text, update
 
 from tests.rows import Content, content_of, engine_of, fill
 from tidemill_services.domain.errors import CannotStartError
@@ -71,6 +72,30 @@ def test_rows_of_the_newer_schema_go_down_as_far_as_the_older_one_knows_them(
         migrations.downgrade(connection, older)
         assert content_of(connection, tables) == before
         migrations.downgrade(connection, "base")
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "ready", "waited", "below"),
+    [
+        (None, [[100, 200]], [], (1_100, None)),
+        (900, [[100, 200], [300, 400]], [[350, 500]], (1_150, 900)),
+        (500, [], [[400, 600], [700, 800]], (1_100, 800)),
+        (500, [], [[400, 450]], (1_000, 500)),
+    ],
+)
+def test_the_last_minutes_of_a_clock_are_summed_up_below_0004(
+    engine: Engine, since_ms: int | None, ready: list, waited: list, below: tuple
+) -> None:
+    clock = {"clock_since_ms": since_ms, "clock_ready": json.dumps(ready), "clock_waited": json.dumps(waited)}
+    with engine.begin() as connection:
+        migrations.upgrade(connection, "0004")
+        tables = migrations.schema_at("0004").tables
+        fill(connection, [table for table in tables if table.name != "clock"])
+        sessions = next(table for table in tables if table.name == "sessions")
+        connection.execute(update(sessions).values(billed_ms=1_000, **clock))
+        migrations.downgrade(connection, "0003")
+        found = connection.execute(text("SELECT DISTINCT billed_ms, clock_since_ms FROM sessions")).all()
+    assert found == [below]
 
 
 def test_a_plan_names_the_steps_and_only_what_is_really_lost(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from tidemill_services.domain.errors import (
 )
 from tidemill_services.domain.session import EndReason, Liveness, Session, SessionState, bill
 from tidemill_services.domain.session_limits import GivenLimits
-from tidemill_services.store import accounts, hosts, session_activity, session_funds, sessions
+from tidemill_services.store import accounts, hosts, session_activity, session_funds, session_groups, sessions
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.session_activity import ACTIVITY_LEASE_MS, News
 
@@ -311,7 +311,7 @@ async def test_a_session_that_cannot_be_settled_rests_and_keeps_none_of_the_othe
         return settled(tx, before, after)
 
     monkeypatch.setattr(session_funds, "settle", settle)
-    assert await bad.look(IDLE_MS + 2_000) == session_activity.FAULT_REST_MS
+    assert await bad.look(IDLE_MS + 2_000) == session_groups.FAULT_REST_MS
     assert not (await other.customer.get(other.session_id)).is_open
     monkeypatch.undo()
     await bad.look(IDLE_MS + 70_000)
