@@ -41,6 +41,7 @@ def _limits() -> list[Column[Any]]:
         Column("requests_per_minute", Integer),
         Column("concurrent_generations", Integer),
         Column("concurrent_sessions", Integer),
+        Column("tokens_per_minute", Integer),
     ]
 
 
@@ -57,6 +58,7 @@ accounts = Table(
     Column("display_name", String(256), nullable=False),
     Column("create_ms", BigInteger, nullable=False),
     Column("use_cache", Boolean, nullable=False, server_default=true()),
+    Column("pays_per_token", Boolean, nullable=False, server_default=false()),  # where no session pays
     *_limits(),
 )
 
@@ -230,6 +232,17 @@ balances = Table(
     Column("held_microcredits", BigInteger, nullable=False),
     Column("account_sequence", BigInteger, nullable=False),  # of the account's last row
     CheckConstraint("0 <= held_microcredits AND held_microcredits <= balance_microcredits", name="never_negative"),
+)
+
+# Credits that processes hold ahead, to pay answers by their tokens, until they return them or their time is over.
+credit_slices = Table(
+    "credit_slices",
+    metadata,
+    Column("account_id", ForeignKey("accounts.account_id"), primary_key=True),
+    Column("process_id", String(64), primary_key=True),
+    Column("held_microcredits", BigInteger, nullable=False),
+    Column("last_number", BigInteger, nullable=False),  # of the charges that have come
+    Column("expire_ms", BigInteger, nullable=False, index=True),
 )
 
 # Triggers refuse UPDATE and DELETE. Its numbers have no gaps: writers take turns.
