@@ -1,6 +1,6 @@
 """What the methods of `client.accounts` return: frozen values, read from the wire in this file only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from tidemill.reading import name_of, time_of
@@ -14,6 +14,7 @@ class UsageLimits:
     requests_per_minute: int | None = None
     concurrent_generations: int | None = None
     concurrent_sessions: int | None = None
+    tokens_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Account:
     """Whether jobs read the cache."""
     limits: UsageLimits
     """What all its keys together may ask for."""
+    pays_per_token: bool
+    """Whether it pays for answers by their tokens where the key has no open session of the model."""
     create_time: datetime | None
 
 
@@ -101,6 +104,7 @@ def account_of(message: account_pb2.Account) -> Account:
         held_microcredits=message.held_microcredits,
         use_cache=message.use_cache,
         limits=_limits_of(message.limits),
+        pays_per_token=message.pays_per_token,
         create_time=time_of(message, "create_time"),
     )
 
@@ -142,7 +146,8 @@ def audit_event_of(message: account_pb2.AuditEvent) -> AuditEvent:
 
 def _limits_of(message: account_pb2.UsageLimits) -> UsageLimits:
     return UsageLimits(
-        requests_per_minute=message.requests_per_minute if message.HasField("requests_per_minute") else None,
-        concurrent_generations=message.concurrent_generations if message.HasField("concurrent_generations") else None,
-        concurrent_sessions=message.concurrent_sessions if message.HasField("concurrent_sessions") else None,
+        **{
+            each.name: getattr(message, each.name) if message.HasField(each.name) else None
+            for each in fields(UsageLimits)
+        }
     )

@@ -86,6 +86,8 @@ class Usage:
     time_to_first_token: timedelta | None
     """From the request's arrival at the server to the first text; None when no text came."""
     total_duration: timedelta
+    cost_microcredits: int = 0
+    """What the answer costs by its tokens, where the account pays so; 0 where a session pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ def usage_of(message: usage_pb2.Usage) -> Usage:
         queue_duration=message.queue_duration.ToTimedelta(),
         time_to_first_token=duration_of(message, "time_to_first_token"),
         total_duration=message.total_duration.ToTimedelta(),
+        cost_microcredits=message.cost_microcredits,
     )
 
 

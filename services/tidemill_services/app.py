@@ -54,6 +54,7 @@ from tidemill_services.store.opening import open_database
 from tidemill_services.store.secret_file import read_or_create_secrets
 from tidemill_services.tls.replica_tls import open_replica_tls
 from tidemill_services.tls.server_tls import ServerTls, open_server_tls
+from tidemill_services.token_funds import TokenFunds
 from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.tracing import Tracing, open_tracing
 
@@ -171,10 +172,8 @@ class Application:
         self._keep_running(parts, LedgerSealer(database, process_id).run(), "ledger-sealer")
         catalogue = Catalogue(database, renderer)
         signs, session_guard = self._start_session_watches(parts, database, process_id)
-        guard = UsageGuard(database, secrets.token_hex(8))
-        parts.push_async_callback(guard.close)
-        self._keep_running(parts, guard.run(), "usage-guard")
-        generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing, guard)
+        guard, funds = self._start_slices(parts, database, process_id)
+        generations = Generations(database, catalogue, replicas, self._streams, metrics, tracing, guard, funds)
         resumable = ResumableGenerations(database, self._streams, metrics)
         parts.push_async_callback(resumable.close)
         calls = Calls(tracing, access_log=settings.access_log)
@@ -207,6 +206,18 @@ class Application:
         parts.callback(core.resumable.drain)
         parts.push_async_callback(server.refuse_new_calls)
         return address
+
+    def _start_slices(
+        self, parts: AsyncExitStack, database: Database, process_id: str
+    ) -> tuple[UsageGuard, TokenFunds]:
+        """Start what leases limits and credits ahead, so that no request waits for the store."""
+        guard = UsageGuard(database, secrets.token_hex(8))
+        parts.push_async_callback(guard.close)
+        self._keep_running(parts, guard.run(), "usage-guard")
+        funds = TokenFunds(database, process_id)
+        parts.push_async_callback(funds.close)
+        self._keep_running(parts, funds.run(), "token-funds")
+        return guard, funds
 
     def _start_session_watches(
         self, parts: AsyncExitStack, database: Database, process_id: str

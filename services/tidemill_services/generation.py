@@ -16,10 +16,12 @@ from tidemill_services.domain.generation import (
     FinishReason,
     GenerationOptions,
     PromptInput,
+    Usage,
     WaitPolicy,
     check_options,
     tokens_to_make,
 )
+from tidemill_services.domain.price import Price
 from tidemill_services.domain.session import Session
 from tidemill_services.domain.session_limits import GivenLimits
 from tidemill_services.domain.session_use import Use
@@ -31,11 +33,12 @@ from tidemill_services.identity import Caller
 from tidemill_services.metrics import Metrics
 from tidemill_services.metrics.generations import ModelMetrics
 from tidemill_services.scaler.replicas import Replicas
-from tidemill_services.session_streams import RunningStream, SessionStreams
+from tidemill_services.session_streams import NO_SESSION, RunningStream, SessionStreams
 from tidemill_services.store import prices, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.memory import Memory
-from tidemill_services.store.topics import session_topic
+from tidemill_services.store.topics import key_sessions_topic, session_topic
+from tidemill_services.token_funds import Reservation, TokenFunds
 from tidemill_services.usage_limits import CallPlaces, UsageGuard
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
@@ -45,11 +48,12 @@ AUTO_SESSION_LIMITS = GivenLimits(idle_timeout_ms=300_000)
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The right to run generations on a model with some options: who asks, and the session that pays."""
+    """The right to run generations on a model with some options: who asks, and what pays."""
 
     served: ServedModel
     account_id: str
-    session_id: str
+    session_id: str  # empty: the account pays by tokens
+    price: Price | None  # of these
     options: GenerationOptions
     arrived: float  # when the request came, on the clock of `time.monotonic`
     places: CallPlaces
@@ -62,6 +66,7 @@ class Admission:
             operation="chat" if isinstance(prompt, ChatInput) else "text_completion",
             account_id=self.account_id,
             session_id=self.session_id,
+            price=self.price,
             request=_engine_request(self.served, tokens, self.options, field),
             wait=self.options.wait,
             arrived=self.arrived,
@@ -81,6 +86,7 @@ class Generations:
         metrics: Metrics,
         tracing: Tracing,
         guard: UsageGuard,
+        funds: TokenFunds,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -88,14 +94,15 @@ class Generations:
         self._streams = streams
         self._metrics = metrics.generations
         self._tracing = tracing
-        self._sessions = Memory[tuple[str, str, str], Session](database, _topic_of)
+        self._payers = Memory[tuple[str, str, str], Session | Price](database, _topic_of)
         self._guard = guard
+        self._funds = funds
 
     @asynccontextmanager
     async def admit(
         self, caller: Caller, *, model: str, session: str, options: GenerationOptions
     ) -> AsyncGenerator[Admission]:
-        """Check what does not depend on the prompt, and have a session pay for what runs within the block.
+        """Check what does not depend on the prompt, and have a session, or the account, pay for what runs in the block.
 
         `model` and `session` are bare names; an empty one is found from the other, or from the key. Raises the typed
         error of whatever is wrong.
@@ -105,21 +112,18 @@ class Generations:
         if not session:
             model = (await self._catalogue.resolve(caller, model)).name
         asked = (caller.key_id, "" if session else model, session)
-        paying = await self._sessions.ask(asked, _find_paying_session, caller, *asked[1:])
-        _name_in_logs(paying)
-        with self._streams.call(paying.session_id):
-            if not self._sessions.holds(asked):
-                self._streams.look()  # it may have been stopped just before this call was counted
-            if not paying.is_open:
-                raise SessionEndedError(field="session")
-            if model not in ("", paying.model):
-                raise FieldInvalidError(
-                    f"The session pays for {paying.model}, and the request names {model}.", field="model"
-                )
+        paying = await self._payers.ask(asked, _find_payer, caller, *asked[1:])
+        session_id, price = (paying.session_id, None) if isinstance(paying, Session) else (NO_SESSION, paying)
+        _name_in_logs(session_id, paying.model)
+        with self._streams.call(session_id):
+            if isinstance(paying, Session):
+                if not self._payers.holds(asked):
+                    self._streams.look()  # it may have been stopped just before this call was counted
+                _require_paying(paying, model)
             served = await self._catalogue.resolve(caller, paying.model)
             async with self._guard.generation(caller):
                 places = CallPlaces(self._guard, caller)
-                yield Admission(served, caller.account_id, paying.session_id, options, arrived, places)
+                yield Admission(served, caller.account_id, session_id, price, options, arrived, places)
 
     async def open_session(self, caller: Caller, *, model: str, wait: WaitPolicy) -> None:
         """Open a session of the key that ends when it is idle for 5 minutes; one that is open already stays as it is.
@@ -160,7 +164,7 @@ class Generations:
         metrics.begin()
         try:
             with self._streams.running(admitted.session_id, running or RunningStream()) as stoppable:
-                async with admitted.places.one(), aclosing(run.events(stoppable)) as events:
+                async with self._paid(run, stoppable), aclosing(run.events(stoppable)) as events:
                     async for event in events:
                         yield event
         except Exception as error:
@@ -176,6 +180,36 @@ class Generations:
                 self._streams.note_use(admitted.session_id, Use(1, len(admitted.request.prompt_tokens), run.num_tokens))
             trace.end(run, failure)
 
+    @asynccontextmanager
+    async def _paid(self, run: GenerationRun, running: RunningStream) -> AsyncGenerator[None]:
+        """Have a place to run in, and the credits of its tokens set aside where these pay; charge what it used."""
+        admitted = run.admitted
+        num_prompt_tokens, max_tokens = len(admitted.request.prompt_tokens), admitted.request.max_tokens
+        places = admitted.places
+        async with places.one(), places.tokens(num_prompt_tokens + max_tokens) as used:
+            if admitted.price is None:
+                reservation = None
+            else:
+                reservation = await self._funds.reserve(places.caller, admitted.price, num_prompt_tokens, max_tokens)
+            try:
+                yield
+            finally:
+                usage = run.usage()
+                if run.taken is not None:
+                    used.num_tokens = usage.prompt_tokens + usage.completion_tokens
+                if reservation is not None:
+                    _charge(run, running, reservation, usage)
+
+
+def _charge(run: GenerationRun, running: RunningStream, reservation: Reservation, usage: Usage) -> None:
+    """Charge what was handed out, or have whoever knows better do so. Whatever showed nothing costs nothing."""
+    if not run.has_shown:
+        reservation.release()
+    elif running.on_charge is not None:
+        running.on_charge(reservation, usage)
+    else:
+        reservation.charge(usage.prompt_tokens, usage.completion_tokens)
+
 
 def _measure(run: GenerationRun, metrics: ModelMetrics) -> None:
     if run.taken is not None:
@@ -185,24 +219,34 @@ def _measure(run: GenerationRun, metrics: ModelMetrics) -> None:
     metrics.end(run.finish_reason, run.num_tokens, time.monotonic() - run.arrived)
 
 
-def _name_in_logs(paying: Session) -> None:
+def _name_in_logs(session_id: str, model: str) -> None:
     call = current_call()
     if call is not None:
-        call.session, call.model = paying.session_id, paying.model
+        call.session, call.model = session_id, model
 
 
-def _find_paying_session(tx: Transaction, caller: Caller, model: str, session_id: str) -> Session:
-    """The session of that id, else the key's open one of the model."""
+def _require_paying(session: Session, model: str) -> None:
+    """Raise SessionEndedError, or FieldInvalidError, unless the session pays for the model."""
+    if not session.is_open:
+        raise SessionEndedError(field="session")
+    if model not in ("", session.model):
+        raise FieldInvalidError(f"The session pays for {session.model}, and the request names {model}.", field="model")
+
+
+def _find_payer(tx: Transaction, caller: Caller, model: str, session_id: str) -> Session | Price:
+    """The session of that id, else the key's open one of the model, else the price of what the account pays itself."""
     if session_id:
         return sessions.get_session(tx, caller.account_id, session_id)
     session = sessions.open_session_of(tx, caller.key_id, model)
-    if session is None:
+    if session is not None:
+        return session
+    if not caller.pays_per_token:
         raise NoSessionError
-    return session
+    return prices.price_of(tx, model, caller.account_id)
 
 
-def _topic_of(_key: object, session: Session) -> str:
-    return session_topic(session.session_id)
+def _topic_of(key: tuple[str, str, str], payer: Session | Price) -> str:
+    return session_topic(payer.session_id) if isinstance(payer, Session) else key_sessions_topic(key[0])
 
 
 def _open_session(tx: Transaction, caller: Caller, served: ServedModel) -> None:

@@ -17,6 +17,8 @@ from tidemill_services.domain.errors import (
     WaitExceededError,
 )
 from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
+from tidemill_services.domain.price import Price
+from tidemill_services.domain.token_billing import token_cost
 from tidemill_services.engine_client import (
     EngineFinish,
     EngineOutput,
@@ -45,7 +47,8 @@ class Admitted:
     model: str
     operation: Literal["chat", "text_completion"]
     account_id: str
-    session_id: str
+    session_id: str  # empty: the account pays by tokens
+    price: Price | None  # of these; None: the session pays
     request: EngineRequest
     wait: WaitPolicy
     arrived: float  # when the request came, on the clock of `time.monotonic`
@@ -149,13 +152,13 @@ class GenerationRun:
     def end(self, finish_reason: FinishReason, error: TidemillError | None = None) -> End:
         """The last event."""
         self.finish_reason = finish_reason
-        return End(finish_reason, self._usage(), error)
+        return End(finish_reason, self.usage(), error)
 
     async def _on_one_replica(self, running: RunningStream) -> AsyncGenerator[Event]:
         async with AsyncExitStack() as held:
             lease = None if running.stopped else self._replicas.lease_now(self.admitted.model)
             held.callback(self._end_wait)
-            if lease is None or not lease.has_slot:
+            if self.admitted.session_id and (lease is None or not lease.has_slot):
                 self._wait = self._waits.begin(self.admitted.session_id)
             if lease is None:
                 if running.before_wait is not None:
@@ -255,10 +258,13 @@ class GenerationRun:
             return self.admitted.request
         return replace(self.admitted.request, time_left_seconds=self._deadline - time.monotonic())
 
-    def _usage(self) -> Usage:
+    def usage(self) -> Usage:
+        """What it used until now."""
+        num_prompt_tokens, price = len(self.admitted.request.prompt_tokens), self.admitted.price
         return Usage(
-            prompt_tokens=len(self.admitted.request.prompt_tokens),
+            prompt_tokens=num_prompt_tokens,
             completion_tokens=self.num_tokens,
+            cost_microcredits=0 if price is None else token_cost(price, num_prompt_tokens, self.num_tokens),
             queue_seconds=(self.taken or time.monotonic()) - self.arrived,
             time_to_first_token_seconds=None if self.first_text is None else self.first_text - self.arrived,
             total_seconds=time.monotonic() - self.arrived,

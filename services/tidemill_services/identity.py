@@ -31,6 +31,7 @@ class Caller:
     scopes: frozenset[Scope] = ALL_SCOPES
     account_limits: UsageLimits = field(default_factory=UsageLimits)
     key_limits: UsageLimits = field(default_factory=UsageLimits)
+    pays_per_token: bool = False  # where no session of the key pays
     auto_session: bool = False  # the OpenAI door opens a session when none is open
 
     @property
@@ -104,6 +105,7 @@ def _caller(api_key: ApiKey, account: Account) -> Caller:
         key_id=api_key.key_id,
         role=api_key.role,
         default_model=api_key.default_model,
+        pays_per_token=account.pays_per_token,
         auto_session=api_key.auto_session,
         scopes=api_key.scopes or ALL_SCOPES,
         account_limits=account.limits,

@@ -22,6 +22,8 @@ class Recording:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.last_taken = 0  # the highest number that any reader got
+        self.num_tokens_taken = 0  # that any reader got
+        self.is_read = False  # to its end, by any reader
         self._max_bytes = max_bytes
         self._text = bytearray()  # UTF-8, of the pieces that are still here
         self._num_dropped = 0  # pieces, the oldest
@@ -89,7 +91,7 @@ class Recording:
             event = self._take(number + 1)
             if event is not None:
                 number += 1
-                self.last_taken = max(self.last_taken, number)
+                self._note_taken(number, event)
                 yield number, event
             elif self._failure is not None:
                 raise self._failure
@@ -100,6 +102,13 @@ class Recording:
                 yield number, self._sign
             else:
                 await self._change()
+
+    def _note_taken(self, number: int, event: Event) -> None:
+        self.last_taken = max(self.last_taken, number)
+        if isinstance(event, End):
+            self.is_read = True
+        elif number == self.last_taken:
+            self.num_tokens_taken = self._piece_end(number - self._num_dropped - 1)[1]
 
     def _take(self, number: int) -> Event | None:
         """The event of this number; None when there is none yet. Taking the open piece closes it."""

@@ -12,6 +12,7 @@ from tidemill_services.domain.errors import (
     RequestIdReusedError,
     TidemillError,
 )
+from tidemill_services.domain.generation import Usage
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_notes import GenerationNotes
 from tidemill_services.generation_run import End, Event, Waiting
@@ -20,6 +21,7 @@ from tidemill_services.recording import Recording
 from tidemill_services.session_streams import RunningStream, SessionStreams, StopReason
 from tidemill_services.store.database import Database
 from tidemill_services.store.requests import RequestKey
+from tidemill_services.token_funds import Reservation
 
 CLOSE_SECONDS = 5.0  # for the last notes to be written
 
@@ -44,8 +46,12 @@ class _Generation:
         self.key = key
         self.recording = Recording()
         self.running = RunningStream(
-            before_wait=self._require_unknown, before_start=self._note_begin, on_text=self._add
+            before_wait=self._require_unknown,
+            before_start=self._note_begin,
+            on_text=self._add,
+            on_charge=self._owe,
         )
+        self._owed: tuple[Reservation, Usage] | None = None  # until it is known how much of it was read
         self._notes = notes
         self._is_new = False  # as far as the store was asked
         self._begun: asyncio.Future[None] | None = None  # its note, once a replica has a place for it
@@ -84,6 +90,21 @@ class _Generation:
     def _add(self, text: str, num_tokens: int) -> None:
         if not self.recording.add(text, num_tokens) and self.running.stopped is None:
             self.running.stop(StopReason.READER_TOO_SLOW)
+
+    def charge(self, *, is_final: bool) -> None:
+        """Charge the answer, if it is paid by its tokens, once it was read to its end; or what was read, finally."""
+        if self._owed is None or not (self.recording.is_read or is_final):
+            return
+        (reservation, usage), self._owed = self._owed, None
+        num_tokens = usage.completion_tokens if self.recording.is_read else self.recording.num_tokens_taken
+        if num_tokens or self.recording.is_read:
+            reservation.charge(usage.prompt_tokens, num_tokens)
+        else:
+            reservation.release()
+
+    def _owe(self, reservation: Reservation, usage: Usage) -> None:
+        self._owed = reservation, usage
+        self.charge(is_final=False)
 
     def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call this after a while, instead of what was set before."""
@@ -174,6 +195,7 @@ class ResumableGenerations:
         await self._notes.close(CLOSE_SECONDS)
         for generation in self._generations.values():
             generation.clear_timer()
+            generation.charge(is_final=True)
         self._generations.clear()
 
     def _begin(self, key: RequestKey, start: Start) -> _Generation:
@@ -225,6 +247,7 @@ class ResumableGenerations:
     def _forget(self, generation: _Generation) -> None:
         """Let its text go. Calls that are attached still read it."""
         generation.clear_timer()
+        generation.charge(is_final=True)
         self._num_ended_bytes -= generation.num_kept_bytes
         del self._ended[generation.name], self._generations[generation.name]
 
@@ -239,6 +262,7 @@ class ResumableGenerations:
                 yield
         finally:
             generation.num_calls -= 1
+            generation.charge(is_final=False)
             if not generation.num_calls and not generation.recording.is_over:
                 seconds = 0.0 if self._is_draining else self._patience.absence
                 generation.set_timer(seconds, lambda: generation.running.stop(StopReason.CANCELLED))

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 
+from tidemill_services.domain.generation import Usage
 from tidemill_services.domain.session_use import Use
 from tidemill_services.slot_waits import SlotWaits
+from tidemill_services.token_funds import Reservation
 
+NO_SESSION = ""  # what pays where the account pays by tokens: nobody is told of its calls
 LAST_WORDS_SECONDS = 2.0  # for the ends of stopped streams to reach their readers
 
 
@@ -26,7 +29,8 @@ class RunningStream:
 
     `before_wait` is awaited when no replica has a place for it, `before_start` when one has, once more when that did
     not take it; both may refuse it. With `on_text` its text and number of tokens go there as they come, and no Delta
-    is among its events.
+    is among its events. With `on_charge` whoever asked decides how much of an answer is charged that its tokens pay:
+    it may have been made and not been read.
     """
 
     def __init__(
@@ -35,10 +39,12 @@ class RunningStream:
         before_wait: Callable[[], Awaitable[None]] | None = None,
         before_start: Callable[[], Awaitable[None]] | None = None,
         on_text: Callable[[str, int], None] | None = None,
+        on_charge: Callable[[Reservation, Usage], None] | None = None,
     ) -> None:
         self.before_wait = before_wait
         self.before_start = before_start
         self.on_text = on_text
+        self.on_charge = on_charge
         self.stopped: StopReason | None = None
         self._end: Callable[[], object] | None = None
 
@@ -88,7 +94,7 @@ class SessionStreams:
     @property
     def session_ids(self) -> frozenset[str]:
         """The sessions that pay for something here."""
-        return frozenset(self._payers)
+        return frozenset(self._payers.keys() - {NO_SESSION})
 
     def take_ends(self) -> dict[str, float]:
         """When the last calls of sessions ended since the last taking, on the clock of `time.monotonic`."""
@@ -102,6 +108,8 @@ class SessionStreams:
 
     def note_use(self, session_id: str, use: Use) -> None:
         """A generation has ended; it is told with the next news."""
+        if session_id == NO_SESSION:
+            return
         self._uses[session_id] = self._uses.get(session_id, Use()) + use
 
     @contextmanager
@@ -119,7 +127,8 @@ class SessionStreams:
             payer.num_calls -= 1
             if not payer.num_calls:
                 del self._payers[session_id]
-                self._ends[session_id] = time.monotonic()
+                if session_id != NO_SESSION:
+                    self._ends[session_id] = time.monotonic()
                 self.used.set()
                 if payer.is_draining:
                     self.changed.set()

@@ -7,7 +7,7 @@ wanted at the same time are one transaction. A limit that nobody set costs nothi
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -32,8 +32,8 @@ class CallPlaces:
 
     def __init__(self, guard: "UsageGuard", caller: Caller) -> None:
         """`caller` has the call's own place for as long as this is used."""
+        self.caller = caller
         self._guard = guard
-        self._caller = caller
         self._own = asyncio.Lock()
 
     @asynccontextmanager
@@ -42,12 +42,45 @@ class CallPlaces:
         async with AsyncExitStack() as place:
             if self._own.locked():
                 try:
-                    await place.enter_async_context(self._guard.generation(self._caller))
+                    await place.enter_async_context(self._guard.generation(self.caller))
                 except LimitReachedError:
                     await place.enter_async_context(self._own)
             else:
                 await place.enter_async_context(self._own)
             yield
+
+    @asynccontextmanager
+    async def tokens(self, bound: int) -> AsyncGenerator["TokensUsed"]:
+        """Count the tokens of a generation: `bound` for as long as the block runs, and what it used from then on.
+
+        Raises LimitReachedError, StoreUnavailableError.
+        """
+        taken = await self._guard.take_tokens(self.caller, bound)
+        used = TokensUsed()
+        try:
+            yield used
+        finally:
+            taken.give_back(bound - used.num_tokens)
+
+
+@dataclass(slots=True)
+class TokensUsed:
+    """How many tokens one generation has used."""
+
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What was taken of some slices, each in its minute."""
+
+    of: Sequence[tuple[Slice, int]]
+
+    def give_back(self, count: int) -> None:
+        """Have some of it again; what was taken in a minute that is over has fallen back by itself."""
+        for each, period in self.of:
+            if not each.kind.is_used_up or each.period == period:
+                each.give_back(count)
 
 
 @dataclass(slots=True)
@@ -56,11 +89,12 @@ class _Holding:
 
     slice: Slice
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    waited_for: int = 0
     ask_again_seconds: float = 0.0
 
-    def is_exhausted(self, now_seconds: float) -> bool:
+    def is_exhausted(self, now_seconds: float, count: int = 1) -> bool:
         """Whether asking the store would be in vain."""
-        return self.slice.is_whole(now_seconds) or now_seconds < self.ask_again_seconds
+        return self.slice.is_whole(now_seconds, count) or now_seconds < self.ask_again_seconds
 
 
 class UsageGuard:
@@ -77,6 +111,10 @@ class UsageGuard:
         """Count a request. Raises LimitReachedError, StoreUnavailableError."""
         await self._take(caller, LimitKind.REQUESTS)
 
+    async def take_tokens(self, caller: Caller, count: int) -> _Taken:
+        """Count tokens, which can be given back. Raises LimitReachedError, StoreUnavailableError."""
+        return await self._take(caller, LimitKind.TOKENS, count)
+
     @asynccontextmanager
     async def generation(self, caller: Caller) -> AsyncGenerator[None]:
         """Have a place for a generation within the block. Raises LimitReachedError, StoreUnavailableError."""
@@ -84,7 +122,7 @@ class UsageGuard:
         try:
             yield
         finally:
-            _give_back(taken)
+            taken.give_back(1)
 
     async def run(self) -> None:
         """Lease, renew and give back slices. Runs until cancelled."""
@@ -105,9 +143,9 @@ class UsageGuard:
             except StoreUnavailableError as error:
                 logger.warning("limits were not given back, they fall back by themselves: %s", error)
 
-    async def _take(self, caller: Caller, kind: LimitKind) -> list[Slice]:
-        """Spend one of the account's and one of the key's, or neither."""
-        taken: list[Slice] = []
+    async def _take(self, caller: Caller, kind: LimitKind, count: int = 1) -> _Taken:
+        """Spend some of the account's and as many of the key's, or none."""
+        taken: list[tuple[Slice, int]] = []
         try:
             for subject, limits in (
                 (f"accounts/{caller.account_id}", caller.account_limits),
@@ -115,28 +153,30 @@ class UsageGuard:
             ):
                 limit = limits.of(kind)
                 if limit is not None:
-                    taken.append(await self._take_one(subject, kind, limit))
+                    one = await self._take_one(subject, kind, limit, count)
+                    taken.append((one, one.period))
         except BaseException:
-            _give_back(taken)
+            _Taken(taken).give_back(count)
             raise
-        return taken
+        return _Taken(taken)
 
-    async def _take_one(self, subject: str, kind: LimitKind, limit: int) -> Slice:
+    async def _take_one(self, subject: str, kind: LimitKind, limit: int, count: int) -> Slice:
         holding = self._holdings.get((subject, kind))
         if holding is None:
             holding = self._holdings[subject, kind] = _Holding(Slice(kind, limit))
         holding.slice.limit = limit
-        while not holding.slice.take(time.monotonic()):
-            if holding.is_exhausted(time.monotonic()):
-                raise _refusal(subject, holding.slice)
-            await self._next_lease(holding)
+        while not holding.slice.take(time.monotonic(), count):
+            if count > limit or holding.is_exhausted(time.monotonic(), count):
+                raise _refusal(subject, holding.slice, count)
+            await self._next_lease(holding, count)
         if holding.slice.is_low() and not holding.is_exhausted(time.monotonic()):
             self._wanted.set()
         return holding.slice
 
-    async def _next_lease(self, holding: _Holding) -> None:
+    async def _next_lease(self, holding: _Holding, count: int) -> None:
         leased = asyncio.get_running_loop().create_future()
         holding.waiting.append(leased)
+        holding.waited_for += count
         self._wanted.set()
         await leased
 
@@ -153,7 +193,7 @@ class UsageGuard:
             if ask is not None:
                 asks.append(ask)
                 asking.append((holding, holding.waiting))
-                holding.waiting = []
+                holding.waiting, holding.waited_for = [], 0
             elif is_time and _is_void(holding.slice, now):
                 del self._holdings[subject, kind]
         if not asks:
@@ -187,7 +227,7 @@ def _ask(subject: str, holding: _Holding, now: float, *, is_time: bool) -> Slice
         limit=holding.slice.limit,
         held=holding.slice.held,
         spent=holding.slice.spent,
-        wanted=holding.slice.wanted(len(holding.waiting)) if needs_more else holding.slice.held,
+        wanted=holding.slice.wanted(holding.waited_for) if needs_more else holding.slice.held,
         period=holding.slice.period,
     )
 
@@ -198,7 +238,7 @@ def _is_void(held: Slice, now: float) -> bool:
 
 
 def _is_over(held: Slice, now: float) -> bool:
-    return held.kind is LimitKind.REQUESTS and now >= held.end_seconds
+    return held.kind.is_used_up and now >= held.end_seconds
 
 
 def _note(holding: _Holding, ask: SliceAsk, lease: SliceLease, *, asked_seconds: float) -> None:
@@ -215,13 +255,10 @@ def _fail(waiting: Iterable[asyncio.Future[None]], error: Exception) -> None:
             each.set_exception(error)
 
 
-def _give_back(taken: Iterable[Slice]) -> None:
-    for each in taken:
-        each.give_back()
-
-
-def _refusal(subject: str, reached: Slice) -> LimitReachedError:
+def _refusal(subject: str, reached: Slice, count: int) -> LimitReachedError:
     who = "account" if subject.startswith("accounts/") else "key"
+    if reached.kind is LimitKind.TOKENS:
+        return _token_refusal(who, reached, count)
     if reached.kind is LimitKind.REQUESTS:
         left_seconds = max(0.1, reached.end_seconds - time.monotonic())
         return LimitReachedError(
@@ -232,3 +269,11 @@ def _refusal(subject: str, reached: Slice) -> LimitReachedError:
         f"The {who} may run {reached.limit:,} generations at a time, and does: try again when one has ended.",
         retry_after_seconds=_GENERATION_ENDS_SECONDS,
     )
+
+
+def _token_refusal(who: str, reached: Slice, count: int) -> LimitReachedError:
+    sentence = f"The {who} may use {reached.limit:,} tokens a minute, and this may take {count:,}: "
+    if count > reached.limit:
+        return LimitReachedError(f"{sentence}ask for fewer.", field="options.max_tokens")
+    left_seconds = max(0.1, reached.end_seconds - time.monotonic())
+    return LimitReachedError(f"{sentence}try again in the next one.", retry_after_seconds=left_seconds)

@@ -17,6 +17,13 @@ accounts = typer.Typer(
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account.  [default: the key's own]")]
 DisplayName = Annotated[str | None, typer.Option("--name", help="What people call it.")]
 
+PaysPerToken = Annotated[
+    bool | None,
+    typer.Option(
+        "--per-token/--no-per-token", help="Whether answers are paid by their tokens where no session of the key pays."
+    ),
+]
+
 
 @accounts.command()
 def show(
@@ -35,16 +42,20 @@ def show(
 def create(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Its id: lower case, digits and -.")],
     name: DisplayName = None,
+    pays_per_token: PaysPerToken = None,
     requests_per_minute: limits.RequestsPerMinute = None,
     generations: limits.Generations = None,
     sessions: limits.Sessions = None,
+    tokens_per_minute: limits.TokensPerMinute = None,
     as_json: options.AsJson = False,
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
 ) -> None:
     """Make an account; for administrators. `tidemill key create --account` gives it a key."""
-    settings = AccountSettings(display_name=name or "")
-    if (asked := limits.changed_limits(UsageLimits(), requests_per_minute, generations, sessions)) is not None:
+    settings = AccountSettings(display_name=name or "", pays_per_token=bool(pays_per_token))
+    if (
+        asked := limits.changed_limits(UsageLimits(), requests_per_minute, generations, sessions, tokens_per_minute)
+    ) is not None:
         settings["limits"] = asked
     with options.connect(target, api_key_env) as client:
         found = client.accounts.create(account.removeprefix("accounts/"), **settings)
@@ -56,9 +67,11 @@ def update(
     account: AccountArgument = "",
     name: DisplayName = None,
     use_cache: Annotated[bool | None, typer.Option("--cache/--no-cache", help="Whether jobs read the cache.")] = None,
+    pays_per_token: PaysPerToken = None,
     requests_per_minute: limits.RequestsPerMinute = None,
     generations: limits.Generations = None,
     sessions: limits.Sessions = None,
+    tokens_per_minute: limits.TokensPerMinute = None,
     as_json: options.AsJson = False,
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
@@ -69,9 +82,13 @@ def update(
         settings["display_name"] = name
     if use_cache is not None:
         settings["use_cache"] = use_cache
+    if pays_per_token is not None:
+        settings["pays_per_token"] = pays_per_token
     with options.connect(target, api_key_env) as client:
         before = client.accounts.get(full_name(account))
-        if (asked := limits.changed_limits(before.limits, requests_per_minute, generations, sessions)) is not None:
+        if (
+            asked := limits.changed_limits(before.limits, requests_per_minute, generations, sessions, tokens_per_minute)
+        ) is not None:
             settings["limits"] = asked
         if not settings:
             raise typer.BadParameter("say what to change.")
@@ -146,6 +163,7 @@ def _print(found: Account, *, as_json: bool) -> None:
             "made": time_text(found.create_time),
             "balance": credits_of(found.balance_microcredits),
             "held": credits_of(found.held_microcredits),
+            "pays per token": "yes" if found.pays_per_token else "no",
             "cache": "on" if found.use_cache else "off",
             "limits": limits.limits_text(found.limits),
         }

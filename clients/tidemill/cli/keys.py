@@ -55,13 +55,16 @@ def create(
     requests_per_minute: limits.RequestsPerMinute = None,
     generations: limits.Generations = None,
     sessions: limits.Sessions = None,
+    tokens_per_minute: limits.TokensPerMinute = None,
     as_json: options.AsJson = False,
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
 ) -> None:
     """Make a key and print it, this once: it is stored as a hash only."""
     settings = _settings(name, role, scope, default_model, auto_session, expires)
-    if (asked := limits.changed_limits(UsageLimits(), requests_per_minute, generations, sessions)) is not None:
+    if (
+        asked := limits.changed_limits(UsageLimits(), requests_per_minute, generations, sessions, tokens_per_minute)
+    ) is not None:
         settings["limits"] = asked
     with options.connect(target, api_key_env) as client:
         made = client.accounts.create_key(full_name(account), **settings)
@@ -113,6 +116,7 @@ def update(
     requests_per_minute: limits.RequestsPerMinute = None,
     generations: limits.Generations = None,
     sessions: limits.Sessions = None,
+    tokens_per_minute: limits.TokensPerMinute = None,
     as_json: options.AsJson = False,
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
@@ -121,7 +125,9 @@ def update(
     settings = _settings(name, role, scope, default_model, auto_session, expires)
     with options.connect(target, api_key_env) as client:
         before = client.accounts.get_key(_full_name(client, key))
-        if (asked := limits.changed_limits(before.limits, requests_per_minute, generations, sessions)) is not None:
+        if (
+            asked := limits.changed_limits(before.limits, requests_per_minute, generations, sessions, tokens_per_minute)
+        ) is not None:
             settings["limits"] = asked
         if not settings:
             raise typer.BadParameter("say what to change.")

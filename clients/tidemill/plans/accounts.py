@@ -31,6 +31,8 @@ class AccountSettings(TypedDict, total=False):
 
     display_name: str
     use_cache: bool
+    pays_per_token: bool
+    """Whether it pays for answers by their tokens where the key has no open session of the model."""
     limits: UsageLimits
     """For administrators."""
 

@@ -51,7 +51,12 @@ class AccountService(BillingMethods):
             if accounts.find_account(tx, account_id) is not None:
                 raise AccountExistsError(field="account_id")
             made = accounts.create_account(
-                tx, account_id, asked.display_name, limits=asked.limits, actor=caller.key_name
+                tx,
+                account_id,
+                asked.display_name,
+                pays_per_token=asked.pays_per_token,
+                limits=asked.limits,
+                actor=caller.key_name,
             )
             return _account_message(tx, made)
 

@@ -30,7 +30,7 @@ SCOPES = {
     Scope.ACCOUNT: account_pb2.ApiKey.SCOPE_ACCOUNT,
 }
 _LIMIT_PATHS = frozenset({"limits", *(f"limits.{each.name}" for each in fields(UsageLimits))})
-ACCOUNT_PATHS = frozenset({"display_name", "use_cache"}) | _LIMIT_PATHS
+ACCOUNT_PATHS = frozenset({"display_name", "use_cache", "pays_per_token"}) | _LIMIT_PATHS
 KEY_PATHS = frozenset({"display_name", "role", "default_model", "auto_session", "expire_time", "scopes"}) | _LIMIT_PATHS
 
 
@@ -40,6 +40,7 @@ def account_message(account: Account, balance: Balance) -> account_pb2.Account:
         name=account.resource_name,
         display_name=account.display_name,
         use_cache=account.use_cache,
+        pays_per_token=account.pays_per_token,
         create_time=timestamp(account.create_ms),
         balance_microcredits=balance.balance_microcredits,
         held_microcredits=balance.held_microcredits,
@@ -97,8 +98,9 @@ def changed_account(before: Account, message: account_pb2.Account, paths: Collec
     if "display_name" in paths:
         check_display_name(message.display_name, "account.display_name")
         taken["display_name"] = message.display_name
-    if "use_cache" in paths:
-        taken["use_cache"] = message.use_cache
+    for name in ("use_cache", "pays_per_token"):
+        if name in paths:
+            taken[name] = getattr(message, name)
     return replace(before, **taken, limits=_changed_limits(before.limits, message.limits, paths, "account.limits"))
 
 
@@ -160,8 +162,4 @@ def _changed_limits(
 
 
 def _limits_message(limits: UsageLimits) -> account_pb2.UsageLimits:
-    return account_pb2.UsageLimits(
-        requests_per_minute=limits.requests_per_minute,
-        concurrent_generations=limits.concurrent_generations,
-        concurrent_sessions=limits.concurrent_sessions,
-    )
+    return account_pb2.UsageLimits(**{each.name: getattr(limits, each.name) for each in fields(UsageLimits)})

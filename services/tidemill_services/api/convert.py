@@ -123,4 +123,5 @@ def usage(used: Usage) -> usage_pb2.Usage:
         queue_duration=duration(used.queue_seconds),
         time_to_first_token=duration(used.time_to_first_token_seconds),
         total_duration=duration(used.total_seconds),
+        cost_microcredits=used.cost_microcredits,
     )

@@ -17,6 +17,7 @@ class Account:
     display_name: str
     create_ms: int
     use_cache: bool = True
+    pays_per_token: bool = False  # where no session of the key pays
     limits: UsageLimits = field(default_factory=UsageLimits)
 
     @property
@@ -26,7 +27,12 @@ class Account:
 
     def facts(self) -> dict[str, object]:
         """Its settings by the names of the contract."""
-        return {"display_name": self.display_name, "use_cache": self.use_cache, **self.limits.facts()}
+        return {
+            "display_name": self.display_name,
+            "use_cache": self.use_cache,
+            "pays_per_token": self.pays_per_token,
+            **self.limits.facts(),
+        }
 
 
 def check_account_id(account_id: str) -> None:

@@ -71,6 +71,7 @@ class Usage:
     queue_seconds: float = 0.0
     time_to_first_token_seconds: float | None = None
     total_seconds: float = 0.0
+    cost_microcredits: int = 0  # by its tokens; nothing where a session pays
 
 
 def check_options(options: GenerationOptions) -> None:

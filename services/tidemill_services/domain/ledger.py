@@ -39,6 +39,7 @@ class Contra(enum.StrEnum):
     GRANTS = "platform/grants"
     HOLDS = "platform/holds"
     SESSIONS = "platform/sessions"
+    TOKENS = "platform/tokens"
     CORRECTIONS = "platform/corrections"
 
 

@@ -2,8 +2,8 @@
 
 A process leases a *slice* of a limit from the store, spends it in memory, and settles now and then. Whatever the store
 has leased, to all processes together, never exceeds the limit; a slice that was not renewed falls back when its time is
-over. Two kinds are held so: requests in a minute of the clock, which are used up, and generations at a time, which
-are given back.
+over. Three kinds are held so: requests and tokens in a minute of the clock, which are used up, and generations at a
+time, which are given back.
 """
 
 import enum
@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from tidemill_services.domain.errors import FieldInvalidError
 
 MAX_LIMIT = 1_000_000
+MAX_TOKENS_PER_MINUTE = 1_000_000_000
 MINUTE_MS = 60_000
 PLACES_LEASE_MS = 10_000  # places of a process that gave no sign of life for so long fall back
 SLICES_OF_A_LIMIT = 8  # so that several processes find something left
@@ -25,6 +26,7 @@ class UsageLimits:
     requests_per_minute: int | None = None
     concurrent_generations: int | None = None
     concurrent_sessions: int | None = None
+    tokens_per_minute: int | None = None
 
     def facts(self) -> dict[str, object]:
         """The limits by the names of the contract."""
@@ -32,22 +34,33 @@ class UsageLimits:
 
     def of(self, kind: "LimitKind") -> int | None:
         """The limit of a kind that is held in slices."""
-        return self.requests_per_minute if kind is LimitKind.REQUESTS else self.concurrent_generations
+        return {
+            LimitKind.REQUESTS: self.requests_per_minute,
+            LimitKind.TOKENS: self.tokens_per_minute,
+            LimitKind.GENERATIONS: self.concurrent_generations,
+        }[kind]
 
     def check(self, path: str) -> None:
         """Raise FieldInvalidError for what no limit may be; `path` is where they lie in the request."""
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None and not 1 <= value <= MAX_LIMIT:
+            most = MAX_TOKENS_PER_MINUTE if each.name == "tokens_per_minute" else MAX_LIMIT
+            if value is not None and not 1 <= value <= most:
                 name = f"{path}.{each.name}"
-                raise FieldInvalidError(f"{name} must be 1 to {MAX_LIMIT:,}, got {value:,}.", field=name)
+                raise FieldInvalidError(f"{name} must be 1 to {most:,}, got {value:,}.", field=name)
 
 
 class LimitKind(enum.StrEnum):
     """What is held in slices. Open sessions are not: they are rows, and counted in the transaction that adds one."""
 
     REQUESTS = "REQUESTS"
+    TOKENS = "TOKENS"
     GENERATIONS = "GENERATIONS"
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether what was taken stays so until its minute is over; else it is given back."""
+        return self is not LimitKind.GENERATIONS
 
 
 def slice_size(limit: int) -> int:
@@ -65,7 +78,7 @@ class SliceAsk:
     held: int  # what it goes on with, whatever the answer
     spent: int  # of it
     wanted: int
-    period: int  # until when it holds that, by the store's time; for requests it says which minute
+    period: int  # until when it holds that, by the store's time; of what is used up it says which minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,7 @@ def answer(ask: SliceAsk, *, held_by_others: int, is_live: bool, now_ms: int) ->
 
     `held_by_others` counts the live leases of the others; `is_live` says whether the process's own last one is.
     """
-    if ask.kind is LimitKind.REQUESTS:
+    if ask.kind.is_used_up:
         expire_ms = (now_ms // MINUTE_MS + 1) * MINUTE_MS
         kept = ask.held if ask.period == expire_ms else 0
     else:  # generations that run do so also when their process's lease has lapsed
@@ -100,33 +113,33 @@ class Slice:
     held: int = 0
     spent: int = 0  # used up in this minute, or in use now
     end_seconds: float = 0.0  # until when it is held
-    period: int = 0  # the same in the store's time; for requests it says which minute
+    period: int = 0  # the same in the store's time; of what is used up it says which minute
     was_used: bool = True  # since the last settlement
 
-    def take(self, now_seconds: float) -> bool:
-        """Spend one; False when there is none left here."""
-        if now_seconds >= self.end_seconds or self.spent >= min(self.held, self.limit):
+    def take(self, now_seconds: float, count: int = 1) -> bool:
+        """Spend some; False when there is not as much left here."""
+        if now_seconds >= self.end_seconds or self.spent + count > min(self.held, self.limit):
             return False
-        self.spent += 1
+        self.spent += count
         self.was_used = True
         return True
 
-    def give_back(self) -> None:
-        """Have one more again: a generation ended, or a request was refused by another limit."""
-        self.spent = max(0, self.spent - 1)
+    def give_back(self, count: int = 1) -> None:
+        """Have some more again: a generation ended, or a request was refused by another limit."""
+        self.spent = max(0, self.spent - count)
 
-    def is_whole(self, now_seconds: float) -> bool:
-        """Whether all of the limit is spent here, so that the store has no more."""
-        return now_seconds < self.end_seconds and self.spent >= self.limit
+    def is_whole(self, now_seconds: float, count: int = 1) -> bool:
+        """Whether so much of the limit is spent here that the store cannot have what is asked for."""
+        return now_seconds < self.end_seconds and self.spent + count > self.limit
 
     def is_low(self) -> bool:
         """Whether to lease more before there is none left. Small limits are leased one by one, as they are needed."""
         has_little = self.held < self.limit and self.held - self.spent < slice_size(self.limit) // 2
         return self.was_used and has_little
 
-    def wanted(self, num_waiting: int) -> int:
+    def wanted(self, waited_for: int) -> int:
         """How much to ask for in all."""
-        return min(self.limit, self.spent + max(slice_size(self.limit), num_waiting))
+        return min(self.limit, self.spent + max(slice_size(self.limit), waited_for))
 
     def settle(self) -> None:
         """Give up what was of no use since the last settlement.
@@ -138,7 +151,7 @@ class Slice:
         self.was_used = False
 
     def leased(self, held: int, period: int, end_seconds: float) -> None:
-        """Note what the store answered. In another minute no request is spent yet."""
-        if self.kind is LimitKind.REQUESTS and period != self.period:
+        """Note what the store answered. In another minute nothing is used up yet."""
+        if self.kind.is_used_up and period != self.period:
             self.spent = 0
         self.held, self.period, self.end_seconds = held, period, end_seconds

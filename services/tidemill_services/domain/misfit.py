@@ -18,6 +18,7 @@ class MisfitKind(enum.StrEnum):
     BLOCK_ROWS = "BLOCK_ROWS"  # its rows are not those that were sealed
     BALANCE = "BALANCE"  # an account's balance is not that of its last row
     TOTAL = "TOTAL"  # a total is not the sum of the sealed rows
+    TOKEN_CHARGE = "TOKEN_CHARGE"  # noqa: S105 -- no password; an answer costs other than its tokens do
     SESSION_UNREADABLE = "SESSION_UNREADABLE"  # a column holds what no session can
     SESSION_ROW = "SESSION_ROW"  # a row of a session that is not there, or does not fit it
     SESSION_TIME = "SESSION_TIME"  # a time charged twice, out of order, or after the end

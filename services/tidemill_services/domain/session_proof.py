@@ -42,12 +42,14 @@ def session_misfits(session: Session, rows: Iterable[LedgerEntry], holds: Holds)
 
 
 def hold_misfits(balances: Iterable[tuple[str, Balance]], holds: Holds) -> Iterator[Misfit]:
-    """Yield the accounts that hold more or less than their sessions do."""
+    """Yield the accounts that hold more or less than their sessions and the slices of processes do."""
     for account_id, balance in balances:
         held = holds.by_account[account_id]
         if held != balance.held_microcredits:
             account = f"accounts/{account_id}"
-            sentence = f"{account} holds {balance.held_microcredits:,} microcredits, and its sessions {held:,}."
+            sentence = (
+                f"{account} holds {balance.held_microcredits:,} microcredits, and its sessions and slices {held:,}."
+            )
             yield Misfit(MisfitKind.SESSION_HOLD, sentence, account=account)
 
 

@@ -45,11 +45,11 @@ class ReportQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionUse:
-    """What one session used on one day, UTC."""
+class UseOfADay:
+    """What one session used on one day, UTC, or one key by its tokens."""
 
     day: int  # since 1970
-    session_id: str
+    session_id: str  # empty: it was paid by tokens
     model: str
     key_id: str
     labels: Mapping[str, str]
@@ -77,9 +77,10 @@ class UsageRow:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, use: SessionUse) -> None:
-        """Add what one session used."""
-        self.session_ids.add(use.session_id)
+    def add(self, use: UseOfADay) -> None:
+        """Add what was used."""
+        if use.session_id:
+            self.session_ids.add(use.session_id)
         self.billed_seconds += use.billed_seconds
         self.charged_microcredits += use.charged_microcredits
         self.refunded_microcredits += use.refunded_microcredits
@@ -94,7 +95,7 @@ def first_of_month_ms(now_ms: int) -> int:
     return int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()) * 1000
 
 
-def summed_up(uses: Iterable[SessionUse], question: ReportQuestion) -> tuple[list[UsageRow], UsageRow]:
+def summed_up(uses: Iterable[UseOfADay], question: ReportQuestion) -> tuple[list[UsageRow], UsageRow]:
     """Return the rows in their order, and their sum."""
     total = UsageRow()
     rows: defaultdict[tuple[str, str, str, str], UsageRow] = defaultdict(UsageRow)
@@ -106,7 +107,7 @@ def summed_up(uses: Iterable[SessionUse], question: ReportQuestion) -> tuple[lis
     return [rows[place] for place in sorted(rows)], total
 
 
-def _place(use: SessionUse, group_by: Collection[GroupBy], label_key: str) -> tuple[str, str, str, str]:
+def _place(use: UseOfADay, group_by: Collection[GroupBy], label_key: str) -> tuple[str, str, str, str]:
     day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=use.day)).date().isoformat()
     return (
         day if GroupBy.DAY in group_by else "",

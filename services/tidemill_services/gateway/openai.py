@@ -122,6 +122,9 @@ class CompletionPage:
         ordered = [results[index] for index in range(len(inputs))]
         usage = usage_of([result.end.usage for result in ordered], asked.num_choices)
         body = json_bytes(answer.whole(ordered, usage))
+        if not admission.session_id:
+            costs = sum(result.end.usage.cost_microcredits for result in ordered)
+            headers["x-tidemill-cost-microcredits"] = str(costs)
         await _start(send, {**headers, "content-type": "application/json", "content-length": str(len(body))})
         await _send(send, body, more=False)
 
@@ -162,13 +165,20 @@ class CompletionPage:
             yield frame
 
     async def _begin(self, asked: CompletionRequest, admission: Admission) -> tuple[Answer, dict[str, str]]:
-        """An answer without its content, and the headers that say who pays and what it has cost until now."""
+        """An answer without its content, and the headers that say which session pays and what it has cost so far."""
 
-        def cost_so_far(tx: Transaction) -> tuple[int, int]:
+        def headers_of(tx: Transaction) -> tuple[dict[str, str], int]:
+            if not admission.session_id:
+                return {}, tx.now_ms
             session = sessions.get_session(tx, admission.account_id, admission.session_id)
-            return bill(session, tx.now_ms).cost_microcredits, tx.now_ms
+            cost_microcredits = bill(session, tx.now_ms).cost_microcredits
+            named = {
+                "x-tidemill-session": f"sessions/{session.session_id}",
+                "x-tidemill-cost-microcredits": str(cost_microcredits),
+            }
+            return named, tx.now_ms
 
-        cost_microcredits, now_ms = await self._database.read(cost_so_far)
+        headers, now_ms = await self._database.read(headers_of)
         answer = Answer(
             self._dialect,
             created=now_ms // 1000,
@@ -176,10 +186,7 @@ class CompletionPage:
             fingerprint=f"fp_{admission.served.digest[:NUM_FINGERPRINT_DIGITS]}",
             include_usage=asked.include_usage,
         )
-        return answer, {
-            "x-tidemill-session": f"sessions/{admission.session_id}",
-            "x-tidemill-cost-microcredits": str(cost_microcredits),
-        }
+        return answer, headers
 
 
 def _inputs(asked: CompletionRequest, admission: Admission) -> list[BatchInput]:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Row, insert, or_, select, update
@@ -43,6 +43,7 @@ def create_account(
     display_name: str,
     *,
     use_cache: bool = True,
+    pays_per_token: bool = False,
     limits: UsageLimits | None = None,
     actor: str = "",
 ) -> Account:
@@ -50,13 +51,14 @@ def create_account(
     existing = find_account(tx, account_id)
     if existing is not None:
         return existing
-    account = Account(account_id, display_name, tx.now_ms, use_cache, limits or UsageLimits())
+    account = Account(account_id, display_name, tx.now_ms, use_cache, pays_per_token, limits or UsageLimits())
     tx.connection.execute(
         insert(accounts).values(
             account_id=account_id,
             display_name=display_name,
             create_ms=tx.now_ms,
             use_cache=use_cache,
+            pays_per_token=pays_per_token,
             **limit_columns(account.limits),
         )
     )
@@ -85,7 +87,12 @@ def save_account(tx: Transaction, before: Account, after: Account, *, actor: str
     tx.connection.execute(
         update(accounts)
         .where(accounts.c.account_id == after.account_id)
-        .values(display_name=after.display_name, use_cache=after.use_cache, **limit_columns(after.limits))
+        .values(
+            display_name=after.display_name,
+            use_cache=after.use_cache,
+            pays_per_token=after.pays_per_token,
+            **limit_columns(after.limits),
+        )
     )
     tx.notify(KEYS)
     _record(tx, actor, "UpdateAccount", after, before.facts())
@@ -203,19 +210,15 @@ def key_columns(api_key: ApiKey) -> dict[str, Any]:
 
 def limit_columns(limits: UsageLimits) -> dict[str, int | None]:
     """The columns of limits."""
-    return {
-        "requests_per_minute": limits.requests_per_minute,
-        "concurrent_generations": limits.concurrent_generations,
-        "concurrent_sessions": limits.concurrent_sessions,
-    }
+    return {each.name: getattr(limits, each.name) for each in fields(UsageLimits)}
 
 
 def _limits(row: Row[Any]) -> UsageLimits:
-    return UsageLimits(row.requests_per_minute, row.concurrent_generations, row.concurrent_sessions)
+    return UsageLimits(**{each.name: getattr(row, each.name) for each in fields(UsageLimits)})
 
 
 def _account(row: Row[Any]) -> Account:
-    return Account(row.account_id, row.display_name, row.create_ms, row.use_cache, _limits(row))
+    return Account(row.account_id, row.display_name, row.create_ms, row.use_cache, row.pays_per_token, _limits(row))
 
 
 def _record(tx: Transaction, actor: str, action: str, account: Account, before: dict[str, object]) -> None:

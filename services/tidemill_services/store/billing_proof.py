@@ -17,7 +17,8 @@ from tidemill_services.domain.misfit import Misfit, MisfitKind
 from tidemill_services.domain.session import Session
 from tidemill_services.domain.session_billing import subject_of
 from tidemill_services.domain.session_proof import Holds, hold_misfits, orphan, session_misfits
-from tidemill_services.store import ledger_seal, session_rows
+from tidemill_services.domain.token_billing import token_charge_misfit
+from tidemill_services.store import credit_slices, ledger_seal, prices, session_rows
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.ledger import entry_of
 from tidemill_services.store.tables import balances, ledger_blocks, ledger_entries, sessions
@@ -64,6 +65,7 @@ def prove_billing(
     proof.note(total_misfits(ledger_seal.read_totals(tx)[1], sums))
     if MisfitKind.ROW_UNREADABLE not in proof.misfits:
         proof.note(_session_misfits(tx, proof))
+        proof.note(_token_misfits(tx))
     proof.num_rows, proof.num_sealed_rows = sums.num_rows, sums.num_sealed_rows
     proof.num_accounts, proof.num_blocks, proof.last_block = len(sums.balances), blocks.num_blocks, blocks.last
     return proof
@@ -71,6 +73,7 @@ def prove_billing(
 
 def _session_misfits(tx: Transaction, proof: BillingProof) -> Iterator[Misfit]:
     holds = Holds()
+    holds.by_account.update(credit_slices.held_by_account(tx))
     after = ""
     in_order = select(sessions).order_by(sessions.c.session_id).limit(_PAGE)
     while rows := tx.connection.execute(in_order.where(sessions.c.session_id > after)).all():
@@ -83,10 +86,28 @@ def _session_misfits(tx: Transaction, proof: BillingProof) -> Iterator[Misfit]:
     if MisfitKind.SESSION_UNREADABLE not in proof.misfits:
         yield from hold_misfits(_balances(tx.connection), holds)
     is_there = exists().where(ledger_entries.c.subject == "sessions/" + sessions.c.session_id)
-    names_one = or_(ledger_entries.c.subject != "", ledger_entries.c.kind == EntryKind.SESSION_CHARGE.value)
+    is_of_one = ledger_entries.c.kind == EntryKind.SESSION_CHARGE.value
+    names_one = or_(ledger_entries.c.subject.startswith("sessions/"), is_of_one)
     query = select(ledger_entries).where(and_(names_one, ~is_there)).order_by(ledger_entries.c.ledger_sequence)
     for row in tx.connection.execute(query.limit(1)):
         yield orphan(entry_of(row))
+
+
+def _token_misfits(tx: Transaction) -> Iterator[Misfit]:
+    """Compare each answer's charge with the price that it names."""
+    by_revision = prices.by_revision(tx)
+    is_charge = ledger_entries.c.kind == EntryKind.TOKEN_CHARGE.value
+    query = select(ledger_entries).where(is_charge).order_by(ledger_entries.c.ledger_sequence)
+    for row in map(entry_of, _read(tx.connection, query)):
+        what = token_charge_misfit(row, by_revision.get(row.posting.used.price_revision))
+        if what:
+            yield Misfit(
+                MisfitKind.TOKEN_CHARGE,
+                f"Row {row.ledger_sequence} (accounts/{row.account_id}) {what}.",
+                account=f"accounts/{row.account_id}",
+                account_sequence=row.account_sequence,
+                ledger_sequence=row.ledger_sequence,
+            )
 
 
 def _page_misfits(connection: Connection, page: dict[str, Session], holds: Holds) -> Iterator[Misfit]:

@@ -102,6 +102,11 @@ def list_prices(
     return PricePage(page, str(page[-1].revision) if len(found) > size else "")
 
 
+def by_revision(tx: Transaction) -> Mapping[int, Price]:
+    """Return every price that ever was."""
+    return {price.revision: price for price in _load(tx, select(prices))}
+
+
 def _newest(tx: Transaction, model: str, account_id: str) -> Price | None:
     query = select(prices).where(prices.c.model == model, prices.c.account_id == account_id)
     found = _load(tx, query.order_by(prices.c.revision.desc()).limit(1))

@@ -18,7 +18,7 @@ from tidemill_services.domain.session_use import Use
 from tidemill_services.store import session_funds
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.tables import session_activity, session_holders, sessions
-from tidemill_services.store.topics import MODELS, model_topic, session_topic
+from tidemill_services.store.topics import MODELS, key_sessions_topic, model_topic, session_topic
 
 
 def load(tx: Transaction, query: Select[Any]) -> list[Session]:
@@ -54,6 +54,7 @@ def add(tx: Transaction, session: Session) -> Session:
     )
     _add_holders(tx, funded, funded.holders)
     _notify(tx, [funded])
+    tx.notify(key_sessions_topic(session.key_id))
     tx.facts.append(SessionStarted(session.model))
     return funded
 

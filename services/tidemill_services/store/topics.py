@@ -12,6 +12,11 @@ def model_topic(name: str) -> str:
     return f"model/{name}"
 
 
+def key_sessions_topic(key_id: str) -> str:
+    """The sessions of a key: one was started."""
+    return f"key-sessions/{key_id}"
+
+
 def session_topic(session_id: str) -> str:
     """One session."""
     return f"session/{session_id}"

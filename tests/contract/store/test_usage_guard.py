@@ -210,3 +210,41 @@ async def test_several_processes_together_let_in_no_more_than_the_limit(postgres
 
         held = await asyncio.gather(*(generate(guard) for guard in guards for _ in range(7)))
         assert sum(held) == 7
+
+
+@pytest.mark.rule("A2")
+async def test_tokens_of_a_minute_count_with_the_most_until_an_answer_ends_and_with_what_it_used_from_then_on(
+    database: Database,
+) -> None:
+    async def experiment(account_id: str) -> None:
+        who = caller(UsageLimits(tokens_per_minute=100), account_id=account_id)
+        async with running(database) as guard, guard.generation(who):
+            places = CallPlaces(guard, who)
+            async with places.tokens(80) as used:
+                with pytest.raises(LimitReachedError) as refused:
+                    async with places.tokens(21):
+                        pass
+                assert refused.value.retry_after_seconds is not None
+                used.num_tokens = 30
+            async with places.tokens(70):
+                pass
+            with pytest.raises(LimitReachedError, match="ask for fewer") as never:
+                async with places.tokens(101):
+                    pass
+            assert (never.value.field, never.value.retry_after_seconds) == ("options.max_tokens", None)
+
+    await in_one_minute(database, experiment)
+
+
+@pytest.mark.rule("A2")
+async def test_processes_never_use_more_tokens_together_than_the_limit(database: Database) -> None:
+    async def experiment(account_id: str) -> int:
+        who = caller(UsageLimits(tokens_per_minute=1_000), account_id=account_id)
+        async with running(database, "one") as one, running(database, "two") as two:
+            results = await asyncio.gather(
+                *((one, two)[number % 2].take_tokens(who, 90) for number in range(40)), return_exceptions=True
+            )
+        assert all(isinstance(each, LimitReachedError) for each in results if isinstance(each, BaseException))
+        return sum(not isinstance(each, BaseException) for each in results)
+
+    assert 10 <= await in_one_minute(database, experiment) <= 11

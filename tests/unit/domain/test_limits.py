@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.limits import (
     MAX_LIMIT,
+    MAX_TOKENS_PER_MINUTE,
     MINUTE_MS,
     PLACES_LEASE_MS,
     LimitKind,
@@ -169,9 +170,15 @@ def test_a_limit_that_is_lowered_holds_at_once_and_one_that_is_raised_after_the_
 
 
 @pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(UsageLimits)])
-@pytest.mark.parametrize("value", [0, -1, MAX_LIMIT + 1])
+@pytest.mark.parametrize("value", [0, -1, MAX_TOKENS_PER_MINUTE + 1])
 def test_a_limit_that_cannot_be_is_refused_by_its_name(name: str, value: int) -> None:
     with pytest.raises(FieldInvalidError) as refused:
         UsageLimits(**{name: value}).check("account.limits")
     assert refused.value.field == f"account.limits.{name}"
     UsageLimits(**{name: 1}).check("account.limits")
+
+
+def test_only_tokens_may_be_more_than_a_million_a_minute() -> None:
+    UsageLimits(tokens_per_minute=MAX_TOKENS_PER_MINUTE).check("limits")
+    with pytest.raises(FieldInvalidError):
+        UsageLimits(requests_per_minute=MAX_LIMIT + 1).check("limits")

@@ -5,7 +5,14 @@ States are stored as the names of the domain's enums. Migrations are made from t
 
 from tidemill_services.store.tables.access import accounts, api_keys, audit_events, limit_slices, requests
 from tidemill_services.store.tables.base import clock, metadata, of_model
-from tidemill_services.store.tables.books import balances, ledger_blocks, ledger_entries, ledger_totals, prices
+from tidemill_services.store.tables.books import (
+    balances,
+    credit_slices,
+    ledger_blocks,
+    ledger_entries,
+    ledger_totals,
+    prices,
+)
 from tidemill_services.store.tables.paying import counted_news, session_activity, session_holders, sessions
 from tidemill_services.store.tables.serving import assignments, demand, hosts, leader, model_starts, models, replicas
 
@@ -17,6 +24,7 @@ __all__ = [
     "balances",
     "clock",
     "counted_news",
+    "credit_slices",
     "demand",
     "hosts",
     "leader",

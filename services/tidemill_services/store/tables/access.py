@@ -25,6 +25,7 @@ accounts = Table(
     Column("display_name", String(256), nullable=False),
     Column("create_ms", BigInteger, nullable=False),
     Column("use_cache", Boolean, nullable=False, server_default=true()),
+    Column("pays_per_token", Boolean, nullable=False, server_default=false()),  # where no session pays
     *limits_columns(),
 )
 

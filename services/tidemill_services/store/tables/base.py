@@ -20,6 +20,7 @@ def limits_columns() -> list[Column[Any]]:
         Column("requests_per_minute", Integer),
         Column("concurrent_generations", Integer),
         Column("concurrent_sessions", Integer),
+        Column("tokens_per_minute", Integer),
     ]
 
 

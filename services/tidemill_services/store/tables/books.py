@@ -15,6 +15,17 @@ balances = Table(
     CheckConstraint("0 <= held_microcredits AND held_microcredits <= balance_microcredits", name="never_negative"),
 )
 
+# Credits that processes hold ahead, to pay answers by their tokens, until they return them or their time is over.
+credit_slices = Table(
+    "credit_slices",
+    metadata,
+    Column("account_id", ForeignKey("accounts.account_id"), primary_key=True),
+    Column("process_id", String(64), primary_key=True),
+    Column("held_microcredits", BigInteger, nullable=False),
+    Column("last_number", BigInteger, nullable=False),  # of the charges that have come
+    Column("expire_ms", BigInteger, nullable=False, index=True),
+)
+
 # Triggers refuse UPDATE and DELETE. Its numbers have no gaps: writers take turns.
 ledger_entries = Table(
     "ledger_entries",
