@@ -66,6 +66,13 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield PostgresServer(server.url)
 
 
+def sqlite_file(folder: Path) -> Path:
+    """Make a SQLite file with the newest schema and no rows."""
+    path = folder / "tidemill.db"
+    path.write_bytes(_migrated_file())
+    return path
+
+
 @cache
 def _migrated_file() -> bytes:
     """A SQLite file with the newest schema and no rows."""
@@ -88,8 +95,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database of each kind with the newest schema and no rows; made by copying, since migrating takes longer."""
     if request.param == "sqlite":
-        (tmp_path / "tidemill.db").write_bytes(_migrated_file())
-        yield f"sqlite:///{tmp_path / 'tidemill.db'}"
+        yield f"sqlite:///{sqlite_file(tmp_path)}"
     else:
         yield from _dropped_at_the_end(request, PostgresServer.copy_database)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases import sqlite_file
 from tidemill_services import resumable as module
 from tidemill_services import session_streams
 from tidemill_services.domain.errors import (
@@ -77,7 +78,7 @@ class Script:
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path}/test.db")
+    database = open_database(f"sqlite:///{sqlite_file(tmp_path)}")
     await database.open()
     for account_id in ("first", "second"):
         await database.write(accounts.create_account, account_id, "")

@@ -83,17 +83,10 @@ class PostgresBackend:
 
     def prepare(self) -> None:
         """Migrate, one process at a time."""
-        try:
-            migrating = self.write_engine.execution_options(isolation_level="READ COMMITTED")
-            with migrating.begin() as connection:
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        with _told():
+            with self.whole_change() as connection:
                 migrations.upgrade(connection)
             self._join_clock()
-        except DBAPIError as error:
-            raise CannotStartError(
-                f"The database cannot be opened. The server or its driver says: {error.orig}"
-            ) from error
 
     def take(self) -> None:
         """Nothing to take: any number of processes may have the database."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.store.conftest import Customer
+from tests.databases import sqlite_file
 from tidemill_services.store import memory, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.memory import Memory
@@ -40,7 +41,7 @@ def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
     """Where nothing is forgotten without a reason; Postgres may tell us of one commit twice."""
-    database = SqliteDatabase(tmp_path / "memory.db")
+    database = SqliteDatabase(sqlite_file(tmp_path))
     await database.open()
     yield database
     await database.close()

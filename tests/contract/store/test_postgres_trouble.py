@@ -2,16 +2,18 @@
 
 import asyncio
 import threading
+import time
 from contextlib import aclosing
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from tests.contract.store.test_units_of_work import count_accounts, create_next
 from tests.databases import PostgresServer
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
-from tidemill_services.store import accounts
+from tidemill_services.store import accounts, migrations, postgres
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.postgres import PostgresDatabase
 
@@ -34,6 +36,20 @@ async def two_processes(url: str):
     yield databases
     for database in databases:
         await database.close()
+
+
+def test_a_migration_may_rest_for_longer_than_a_unit_of_work(url: str, monkeypatch: pytest.MonkeyPatch):
+    upgrade = migrations.upgrade
+
+    def slow_upgrade(connection: Connection) -> None:
+        time.sleep(1.5)
+        upgrade(connection)
+
+    monkeypatch.setattr(postgres, "_TURN_SECONDS", 1)
+    monkeypatch.setattr(migrations, "upgrade", slow_upgrade)
+    backend = postgres.PostgresBackend(url)
+    backend.prepare()
+    backend.dispose()
 
 
 def cut_connections(url: str) -> None:

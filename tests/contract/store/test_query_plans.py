@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from tests.contract.store.conftest import Customer, new_customer
+from tests.databases import sqlite_file
 from tests.funds import grant
 from tests.integration.scaler.platform import manifest_json
 from tidemill_services.domain.api_key import Role
@@ -146,7 +147,7 @@ def an_id(tx: Transaction) -> str:
 
 @pytest.fixture
 async def sqlite_customer(tmp_path: Path):
-    database = SqliteDatabase(tmp_path / "tidemill.db")
+    database = SqliteDatabase(sqlite_file(tmp_path))
     await database.open()
     await database.write(
         models.register_model, name="small", digest="0" * 64, manifest_json=manifest_json(), package_path="/p"

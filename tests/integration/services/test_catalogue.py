@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import sqlite_file
 from tests.server_process import MODELS
 from tidemill_models.package import load_package
 from tidemill_models.template_renderer import TemplateRenderer
@@ -24,7 +25,7 @@ CHAT = ChatInput(messages=(("user", "hello"),), add_generation_prompt=True, temp
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = SqliteDatabase(tmp_path / "tidemill.db")
+    database = SqliteDatabase(sqlite_file(tmp_path))
     await database.open()
     package = load_package(MODELS / "tiny-llama")
     await database.write(
