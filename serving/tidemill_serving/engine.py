@@ -52,6 +52,8 @@ class GenerationRequest:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of `time.monotonic`
+    account_salt: bytes = b""  # stands for who asks: prompts are shared, and turns taken, by it
+    exact: bool = False  # the answer must not depend on what ran before, see docs/exactness.md
     origin: Origin | None = None  # the call that it is for, which log lines about it name
 
 
@@ -66,6 +68,7 @@ class SequenceOutput:
     error: str = ""  # a sentence, with FinishReason.ERROR
     num_prompt_tokens: int = 0  # with finish_reason
     num_completion_tokens: int = 0  # with finish_reason: every token that was made, also those held back
+    num_cached_prompt_tokens: int = 0  # with finish_reason: of the prompt, those that had been computed before
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Load:
     num_running: int
     num_waiting: int
     num_slots: int
-    num_free_tokens: int  # room left in the KV cache, in tokens
+    num_free_tokens: int  # room in the KV cache that no running generation holds, in tokens
 
 
 @dataclass(frozen=True, slots=True)

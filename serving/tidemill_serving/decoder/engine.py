@@ -12,10 +12,11 @@ import numpy as np
 from tidemill_models.package import ModelPackage
 from tidemill_models.tokenizer import Tokenizer
 from tidemill_serving.decoder.admission import Admission, RequestRefusedError
+from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.devices.device import Device, DeviceError, ModelRefusedError
 from tidemill_serving.decoder.heartbeat import Heartbeat
 from tidemill_serving.decoder.loop import DecoderLoop
-from tidemill_serving.decoder.scheduler import ChunkPolicy, Scheduler
+from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Limits, TokenText
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import (
@@ -48,6 +49,9 @@ class DecoderModel:
     open_text: Callable[[Sequence[int]], TokenText]
     """Called with a prompt; gives the stream that turns its answer's tokens into text."""
 
+    shares_prefixes: bool = False
+    """Whether accounts share what was computed for prompts that begin alike."""
+
     @classmethod
     def from_package(cls, package: ModelPackage) -> "DecoderModel":
         """Read the tokenizer; the graph is read by the engine. Raises ModelPackageError."""
@@ -58,16 +62,28 @@ class DecoderModel:
 class DecoderEngine:
     """See `Engine`. Sequence ids must be unique among the generations that have not ended (else ValueError)."""
 
-    def __init__(self, model: DecoderModel, device: Device, settings: DecoderSettings) -> None:
+    def __init__(
+        self,
+        model: DecoderModel,
+        device: Device,
+        settings: DecoderSettings,
+        on_idle: Callable[[Scheduler], None] = lambda scheduler: None,
+    ) -> None:
+        """`on_idle` is called in the engine's thread whenever it runs out of work."""
         self._model = model
         self._device = device
         self._settings = settings
         self._token_budget = settings.token_budget or settings.num_slots * model.limits.context_length
-        self._scheduler = Scheduler(num_slots=settings.num_slots, token_budget=self._token_budget)
+        self._scheduler = Scheduler(
+            num_slots=settings.num_slots,
+            token_budget=self._token_budget,
+            num_cache_slots=settings.num_kept_slots,
+        )
         self._chunks = ChunkPolicy(
             inter_token_budget_s=settings.inter_token_budget.total_seconds(),
             max_chunk_length=settings.max_chunk_length,
         )
+        self._on_idle = on_idle
         self._loop = DecoderLoop(device, self._scheduler, self._chunks)
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
@@ -147,14 +163,21 @@ class DecoderEngine:
         self._tell(Phase.LOADING, 0.0, "The graph is loaded.")
         vocab_size = self._device.load(
             self._model.graph,
-            num_slots=self._settings.num_slots + 1,
+            num_slots=self._settings.num_slots + 1 + self._settings.num_kept_slots,
             context_length=self._model.limits.context_length,
             on_progress=lambda progress: self._tell(Phase.LOADING, LOADED_PROGRESS * progress, "The graph is loaded."),
         )
         self._tell(Phase.WARMING, LOADED_PROGRESS, "The first runs are made.")
         self._warm()
         self._tell(Phase.READY, 1.0, "The engine takes generations.")
-        return Admission(self._model.limits, vocab_size, self._token_budget, self._model.open_text)
+        return Admission(
+            self._model.limits,
+            vocab_size,
+            self._token_budget,
+            self._model.open_text,
+            prefix_cache=self._settings.prefix_cache,
+            shares_prefixes=self._model.shares_prefixes,
+        )
 
     def _warm(self) -> None:
         """Run once what callers will run, so that the first of them does not pay for it and chunks start out right."""
@@ -178,11 +201,13 @@ class DecoderEngine:
             if is_closing:
                 self._publish(outputs + self._loop.cancel_all())
                 return
-            self._heartbeat.begin("prefill" if self._scheduler.waiting or self._scheduler.prefilling else "decode")
+            self._heartbeat.begin("prefill" if self._scheduler.will_prefill else "decode")
             self._publish(outputs + self._loop.step(cancelled))
             if self._loop.failure:
                 self._fail(self._loop.failure)
                 return
+            if not self._scheduler.has_work:
+                self._on_idle(self._scheduler)
 
     def _take_inbox(self) -> tuple[list[GenerationRequest], set[int], bool]:
         """Everything that came in; waits while there is nothing to do at all."""
