@@ -44,6 +44,8 @@ class EngineRequest:
     seed: int | None = None  # None: drawn by the engine
     stop: tuple[str, ...] = ()
     time_left_seconds: float | None = None  # None: no deadline
+    account_salt: bytes = b""  # stands for the account; a replica cannot tell which
+    exact: bool = False  # the answer must not depend on what ran before
     origin: Origin | None = None  # the call that it is for, which the replica's log and spans name
 
 
@@ -58,6 +60,7 @@ class EngineOutput:
     error: str = ""
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0  # every token that was made
+    num_cached_prompt_tokens: int = 0  # of the prompt, those that had been computed before
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             top_k=request.top_k,
             seed=request.seed,
             stop=request.stop,
+            account_salt=request.account_salt,
+            exact=request.exact,
             origin=None if request.origin is None else _write_origin(request.origin),
         )
     )

@@ -46,6 +46,8 @@ def read_submit(submit: pb.Submit, engine_id: int) -> GenerationRequest:
         stop=tuple(submit.stop),
         deadline=_read_deadline(submit),
         origin=_read_origin(submit),
+        account_salt=submit.account_salt,
+        exact=submit.exact,
     )
 
 
@@ -115,6 +117,7 @@ def write_step(
             message.error = last.error
             message.num_prompt_tokens = last.num_prompt_tokens
             message.num_completion_tokens = last.num_completion_tokens
+            message.num_cached_prompt_tokens = last.num_cached_prompt_tokens
     for sequence_id in rejected:
         add(sequence_id=sequence_id, finish_reason=pb.FINISH_REASON_REJECTED)
     return response

@@ -14,6 +14,7 @@ from tidemill_serving.decoder.sequence import Limits
 GRAPH_OF = {
     "fp32": TINY / "model.onnx",
     "int8, blocks of 32": GRAPHS / "tiny-llama-int8.onnx",
+    "int4, blocks of 32": GRAPHS / "tiny-llama-int4.onnx",
 }
 CASES = reference()[1]
 LONG = CASES[31].prompt  # 500 tokens
