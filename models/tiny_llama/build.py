@@ -7,8 +7,8 @@ It writes, deterministically for one set of library versions:
 - tests/models/tiny-llama/            the model package: the standard export, fp32, `logits [B,S,V]`
 - tests/models/tiny-llama-positions/  the same weights in the other form found in the wild: an input `position_ids`
                                       and pruned `logits [B,1,V]`
-- tests/models/graphs/                graphs alone: the weights in int8 and int4 (blocks of 32) and float16, and one that
-                                      grows its cache, which the engine refuses
+- tests/models/graphs/                graphs alone: the weights in int8 and int4 (blocks of 32) and float16, and one
+                                      that grows its cache, which the engine refuses
 - tests/models/tiny-llama-reference.json   prompts of 1 to 500 tokens with the greedy answer of `transformers`
 
 The weights are random and large, so that the answers vary from token to token and depend on the whole prompt; the

@@ -82,6 +82,22 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done since its start, and what it holds; an engine that cannot say leaves it at 0."""
+
+    token_budget: int = 0  # that the KV cache may hold at once
+    num_held_tokens: int = 0  # by running generations
+    num_kept_tokens: int = 0  # of ended ones; they give way
+    num_preemptions: int = 0  # running to waiting, because room was short
+    num_decode_runs: int = 0
+    num_decode_tokens: int = 0  # one for each row of each run
+    decode_seconds: float = 0.0
+    num_prefill_runs: int = 0
+    num_prefill_tokens: int = 0  # prompt tokens that were computed
+    prefill_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """All that one step of the engine made, for every sequence that got something."""
 
@@ -125,6 +141,9 @@ class Engine(Protocol):
 
     def load(self) -> Load:
         """How busy the engine is now."""
+
+    def stats(self) -> EngineStats:
+        """What it has done, up to a moment ago."""
 
     def is_responsive(self) -> bool:
         """Whether the engine's thread showed life within max(5 s, 5 times its longest step of that kind so far)."""

@@ -74,6 +74,23 @@ class ReplicaLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """What a replica's engine has done since its start, and what it holds."""
+
+    token_budget: int = 0  # that its KV cache may hold at once
+    num_held_tokens: int = 0  # by running generations
+    num_kept_tokens: int = 0  # of ended ones; they give way
+    resident_bytes: int = 0  # memory of its process
+    num_preemptions: int = 0  # running to waiting, because room was short
+    num_decode_runs: int = 0
+    num_decode_tokens: int = 0  # one for each row of each run
+    decode_seconds: float = 0.0
+    num_prefill_runs: int = 0
+    num_prefill_tokens: int = 0  # prompt tokens that were computed
+    prefill_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaStatus:
     """How a replica is, as it said last. What is not `connected` never comes back: it takes a new client."""
 

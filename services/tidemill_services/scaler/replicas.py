@@ -16,7 +16,7 @@ from functools import partial
 from tidemill_services.domain.errors import ModelColdError, QueueFullError, WaitExceededError
 from tidemill_services.domain.generation import WaitPolicy
 from tidemill_services.domain.model import ModelState, StartPhase
-from tidemill_services.engine_client import ReplicaClient
+from tidemill_services.engine_client import ReplicaClient, ReplicaStats
 from tidemill_services.scaler.demand_publisher import DemandPublisher
 from tidemill_services.scaler.launcher import Connect
 from tidemill_services.scaler.pool import ModelPool, PooledReplica, Pools, Waiter
@@ -147,6 +147,13 @@ class Replicas:
     def counts(self) -> Mapping[str, PoolCounts]:
         """What waits and runs now, by model."""
         return {model: _count(pool) for model, pool in self._pools.items()}
+
+    def engine_stats(self) -> Mapping[str, Mapping[str, ReplicaStats]]:
+        """What the engines of the ready replicas did, by model and replica."""
+        return {
+            model: {one.replica_id: one.connection.stats for one in pool.replicas.values() if one.is_ready}
+            for model, pool in self._pools.items()
+        }
 
     async def _take_place(self, model: str, pool: ModelPool, account_id: str, wait: WaitPolicy) -> PooledReplica:
         replica = self._take_free_place(pool, account_id)

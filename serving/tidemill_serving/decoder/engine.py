@@ -22,6 +22,7 @@ from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import (
     EngineBusyError,
     EngineListener,
+    EngineStats,
     EngineStoppedError,
     FinishReason,
     GenerationRequest,
@@ -33,6 +34,7 @@ from tidemill_serving.engine import (
 from tidemill_telemetry.logs import about_origin
 
 IDLE_BEAT_S = 1.0  # an idle engine shows life this often
+STATS_S = 0.25  # a working one counts together what it did so often
 CLOSE_PATIENCE_S = 10.0
 LOADED_PROGRESS = 0.8  # share of a start that loading takes; warming is the rest
 WARM_LENGTHS = (2, 16, 64)  # tokens of the prompts that are run before the first caller's
@@ -56,7 +58,8 @@ class DecoderModel:
     def from_package(cls, package: ModelPackage) -> "DecoderModel":
         """Read the tokenizer; the graph is read by the engine. Raises ModelPackageError."""
         limits = Limits(package.decoder.context_length, frozenset(package.decoder.eos_token_ids))
-        return cls(package.graph_path, limits, Tokenizer.from_file(package.tokenizer_path).text_stream)
+        open_text = Tokenizer.from_file(package.tokenizer_path).text_stream
+        return cls(package.graph_path, limits, open_text, package.decoder.shared_prefixes)
 
 
 class DecoderEngine:
@@ -88,12 +91,14 @@ class DecoderEngine:
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
         self._num_steps = 0
+        self._next_count = 0.0
         # All below is shared between threads and guarded by `_changed`.
         self._changed = threading.Condition()
         self._inbox: list[GenerationRequest] = []
         self._cancelled: set[int] = set()
         self._unfinished: set[int] = set()
         self._load = self._scheduler.load()
+        self._stats = self._loop.stats()
         self._is_closing = False
         self._failure = ""
 
@@ -127,6 +132,11 @@ class DecoderEngine:
         """How busy the engine is now."""
         with self._changed:
             return replace(self._load, num_waiting=len(self._unfinished) - self._load.num_running)
+
+    def stats(self) -> EngineStats:
+        """What it has done, up to a moment ago."""
+        with self._changed:
+            return self._stats
 
     def is_responsive(self) -> bool:
         """Whether the engine's thread lives and what it does has not taken too long."""
@@ -237,6 +247,7 @@ class DecoderEngine:
     def _publish(self, outputs: list[SequenceOutput]) -> None:
         """Hand out a step's outputs and the load after it, if there is news."""
         load = self._scheduler.load()
+        self._count()
         with self._changed:
             is_news = bool(outputs) or load != self._load
             self._load = load
@@ -250,6 +261,15 @@ class DecoderEngine:
             self._listener.on_step(Step(self._num_steps, tuple(outputs), load))
         except Exception:
             _logger.exception("the listener failed")
+
+    def _count(self) -> None:
+        """Let others see what was done."""
+        now = time.monotonic()
+        if now >= self._next_count or not self._scheduler.has_work:
+            self._next_count = now + STATS_S
+            stats = self._loop.stats()
+            with self._changed:
+                self._stats = stats
 
     def _fail(self, sentence: str) -> None:
         """Take nothing more, end what is here, and say why."""

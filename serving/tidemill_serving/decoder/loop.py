@@ -13,7 +13,7 @@ from tidemill_serving.decoder.sampler import draw_token, is_greedy
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.slots import CopyIn, CopyOut, Move, Order
-from tidemill_serving.engine import FinishReason, SequenceOutput
+from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput
 from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
@@ -43,6 +43,21 @@ class DecoderLoop:
         outputs += self._decode()
         outputs += self._prefill()
         return outputs
+
+    def stats(self) -> EngineStats:
+        """What was done so far, and what is held now."""
+        return EngineStats(
+            token_budget=self.scheduler.token_budget,
+            num_held_tokens=self.scheduler.num_held_tokens,
+            num_kept_tokens=self.scheduler.num_kept_tokens,
+            num_preemptions=self.scheduler.num_preemptions,
+            num_decode_runs=self.counters.num_decode_runs,
+            num_decode_tokens=self.counters.num_decode_tokens,
+            decode_seconds=self.counters.decode_seconds,
+            num_prefill_runs=self.counters.num_prefill_runs,
+            num_prefill_tokens=self.counters.num_prefill_tokens,
+            prefill_seconds=self.counters.prefill_seconds,
+        )
 
     def cancel_all(self) -> list[SequenceOutput]:
         """End every sequence as its caller would have, without a run."""

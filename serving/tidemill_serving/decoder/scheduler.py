@@ -58,18 +58,22 @@ class Scheduler:
         return bool(self.waiting or self.preempted or self.prefilling)
 
     @property
+    def num_held_tokens(self) -> int:
+        """Tokens in the cache that running sequences hold, or will when their prompt is computed."""
+        return sum(sequence.num_held for sequence in self.running)
+
+    @property
     def num_kept_tokens(self) -> int:
         """Tokens in the cache that belong to no running sequence, and give way to one."""
         return self.slots.num_kept_tokens
 
     def load(self) -> Load:
         """How busy the engine is."""
-        running = self.running
         return Load(
-            num_running=len(running),
+            num_running=len(self.prefilling) + len(self.decoding),
             num_waiting=len(self.waiting) + len(self.preempted),
             num_slots=self.num_slots,
-            num_free_tokens=self.token_budget - sum(sequence.num_held for sequence in running),
+            num_free_tokens=self.token_budget - self.num_held_tokens,
         )
 
     def spare_slot(self) -> int:
@@ -120,7 +124,7 @@ class Scheduler:
 
         The oldest never does, so that it comes to its end, and then the next one: whatever the budget, all are served.
         """
-        while self._num_held + len(self.decoding) > self.token_budget and len(self.running) > 1:
+        while self.num_held_tokens + len(self.decoding) > self.token_budget and len(self.running) > 1:
             self._preempt(max(self.running, key=_age))
         self._make_kept_fit(len(self.decoding))
         return self._take_orders()
@@ -135,10 +139,6 @@ class Scheduler:
         else:
             self.waiting.remove(sequence)
         return self._take_orders()
-
-    @property
-    def _num_held(self) -> int:
-        return sum(sequence.num_held for sequence in self.running)
 
     def _next_to_admit(self) -> Sequence | None:
         if self.preempted:
