@@ -47,3 +47,10 @@ def check_kept(scheduler: Scheduler, device: FakeDevice, salts: list[bytes]) -> 
 def tokens_of(sequence: Sequence) -> list[int]:
     """What a sequence has in the cache."""
     return [*sequence.prompt.tolist(), *sequence.completion][: sequence.num_cached]
+
+
+def check_at_rest(scheduler: Scheduler, device: FakeDevice) -> None:
+    """For an engine's `on_idle`: what fails here fails the engine."""
+    check_integrity(scheduler, device)
+    assert not list(scheduler)
+    assert scheduler.load().num_free_tokens == scheduler.token_budget
