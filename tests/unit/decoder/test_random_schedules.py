@@ -12,8 +12,8 @@ from tidemill_serving.decoder.devices.fake import FakeDevice, fake_answer
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.engine import FinishReason
 
-NUM_SCHEDULES = count(240, full=20_000)
-NUM_PARTS = 6
+NUM_SCHEDULES = count(120, full=20_000)
+NUM_PARTS = 4
 CONTEXT = 384
 SALTS = [b"ada", b"bob", b"eve"]
 
