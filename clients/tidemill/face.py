@@ -32,6 +32,8 @@ class MoreOptions(TypedDict, total=False):
     """The same seed gives the same text."""
     top_k: int
     """Only this many of the likeliest tokens."""
+    exact: bool
+    """The answer must not depend on what else ran before."""
     fail_fast: bool
     """Raise ModelColdError at once when the model is not running; it wakes all the same."""
     max_wait: timedelta

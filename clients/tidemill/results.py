@@ -88,6 +88,8 @@ class Usage:
     total_duration: timedelta
     cost_microcredits: int = 0
     """What the answer costs by its tokens, where the account pays so; 0 where a session pays."""
+    cached_prompt_tokens: int = 0
+    """Tokens of the prompt that had been computed before, for another generation of the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def usage_of(message: usage_pb2.Usage) -> Usage:
         time_to_first_token=duration_of(message, "time_to_first_token"),
         total_duration=message.total_duration.ToTimedelta(),
         cost_microcredits=message.cost_microcredits,
+        cached_prompt_tokens=message.cached_prompt_tokens,
     )
 
 

@@ -7,8 +7,8 @@ It writes, deterministically for one set of library versions:
 - tests/models/tiny-llama/            the model package: the standard export, fp32, `logits [B,S,V]`
 - tests/models/tiny-llama-positions/  the same weights in the other form found in the wild: an input `position_ids`
                                       and pruned `logits [B,1,V]`
-- tests/models/graphs/                graphs alone: the weights in int8 (blocks of 32) and float16, and one that grows
-                                      its cache, which the engine refuses
+- tests/models/graphs/                graphs alone: the weights in int8 and int4 (blocks of 32) and float16, and one
+                                      that grows its cache, which the engine refuses
 - tests/models/tiny-llama-reference.json   prompts of 1 to 500 tokens with the greedy answer of `transformers`
 
 The weights are random and large, so that the answers vary from token to token and depend on the whole prompt; the
@@ -228,8 +228,9 @@ def main() -> None:
         graphs = target / "graphs"
         graphs.mkdir(exist_ok=True)
         write_growing_graph(graphs / "growing-cache.onnx")
-        int8_options = ["block_size=32", "accuracy_level=4", "is_symmetric=true"]
-        export(checkpoint, graphs / "tiny-llama-int8.onnx", int8_options, ("int8", "cpu"))
+        blocks_of_32 = ["block_size=32", "accuracy_level=4", "is_symmetric=true"]
+        export(checkpoint, graphs / "tiny-llama-int8.onnx", blocks_of_32, ("int8", "cpu"))
+        export(checkpoint, graphs / "tiny-llama-int4.onnx", blocks_of_32, ("int4", "cpu"))
         export(checkpoint, graphs / "tiny-llama-fp16.onnx", [], ("fp16", "cuda"))
         # The builder leaves `position_ids` in the graph where the device does not fuse the rotary embedding. Its
         # modules import each other as `builders`, so this is the class that it really uses.

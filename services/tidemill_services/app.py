@@ -168,7 +168,7 @@ class Application:
         host_id = installation.host_id_of(settings.data_dir)
         process_id = f"{host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         replicas = await self._start_scaling(parts, database, secret, host_id, process_id)
-        metrics.pools.watch(replicas.counts)
+        metrics.watch_replicas(replicas)
         self._keep_running(parts, LedgerSealer(database, process_id).run(), "ledger-sealer")
         catalogue = Catalogue(database, renderer)
         signs, session_guard = self._start_session_watches(parts, database, process_id)

@@ -216,7 +216,7 @@ def _measure(run: GenerationRun, metrics: ModelMetrics) -> None:
         metrics.taken(run.taken - run.arrived, len(run.admitted.request.prompt_tokens))
     if run.first_text is not None:
         metrics.said_first(run.first_text - run.arrived)
-    metrics.end(run.finish_reason, run.num_tokens, time.monotonic() - run.arrived)
+    metrics.end(run.finish_reason, run.num_tokens, time.monotonic() - run.arrived, run.num_cached_prompt_tokens)
 
 
 def _name_in_logs(session_id: str, model: str) -> None:
@@ -277,4 +277,5 @@ def _engine_request(served: ServedModel, tokens: list[int], options: GenerationO
         top_k=defaults.top_k if options.top_k is None else options.top_k,
         seed=options.seed,
         stop=options.stop,
+        exact=options.exact,
     )

@@ -126,6 +126,7 @@ class GenerationRun:
         self.first_text: float | None = None
         self.has_shown = False  # whether the caller got anything of the answer
         self.num_tokens = 0
+        self.num_cached_prompt_tokens = 0
         self.finish_reason = FinishReason.CANCELLED  # unless it ends in another way
         self._replicas = replicas
         self._waits = waits
@@ -156,7 +157,8 @@ class GenerationRun:
 
     async def _on_one_replica(self, running: RunningStream) -> AsyncGenerator[Event]:
         async with AsyncExitStack() as held:
-            lease = None if running.stopped else self._replicas.lease_now(self.admitted.model)
+            model, account_id = self.admitted.model, self.admitted.account_id
+            lease = None if running.stopped else self._replicas.lease_now(model, account_id)
             held.callback(self._end_wait)
             if self.admitted.session_id and (lease is None or not lease.has_slot):
                 self._wait = self._waits.begin(self.admitted.session_id)
@@ -181,7 +183,7 @@ class GenerationRun:
             self.taken = time.monotonic()
             if running.before_start is not None:
                 await running.before_start()
-            stream = lease.client.generate(self._request_now())
+            stream = lease.client.generate(self._request_now(lease))
             stream.on_end(lease.give_back)  # however slowly the answer is read
             held.push_async_callback(stream.aclose)
             running.on_stop(stream.abort)
@@ -230,6 +232,7 @@ class GenerationRun:
 
     def _engine_end(self, output: EngineOutput, running: RunningStream) -> End:
         self.num_tokens = output.num_completion_tokens
+        self.num_cached_prompt_tokens = output.num_cached_prompt_tokens
         if output.finish_reason is EngineFinish.DEADLINE:
             raise WaitExceededError
         if output.finish_reason is EngineFinish.ERROR:
@@ -253,10 +256,9 @@ class GenerationRun:
         wait = replace(admitted.wait, max_wait_seconds=max(0.0, until - time.monotonic()))
         return self._replicas.lease(admitted.model, admitted.account_id, wait=wait)
 
-    def _request_now(self) -> EngineRequest:
-        if self._deadline is None:
-            return self.admitted.request
-        return replace(self.admitted.request, time_left_seconds=self._deadline - time.monotonic())
+    def _request_now(self, lease: Lease) -> EngineRequest:
+        time_left = None if self._deadline is None else self._deadline - time.monotonic()
+        return replace(self.admitted.request, time_left_seconds=time_left, account_salt=lease.account_salt)
 
     def usage(self) -> Usage:
         """What it used until now."""
@@ -268,4 +270,5 @@ class GenerationRun:
             queue_seconds=(self.taken or time.monotonic()) - self.arrived,
             time_to_first_token_seconds=None if self.first_text is None else self.first_text - self.arrived,
             total_seconds=time.monotonic() - self.arrived,
+            cached_prompt_tokens=self.num_cached_prompt_tokens,
         )

@@ -43,6 +43,8 @@ class DecoderSpec:
     context_length: int  # tokens, prompt and answer together
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None = None  # put in front of a plain prompt
+    shared_prefixes: bool = False  # what is computed for a prompt serves all accounts, not its own alone
+    cache_tokens: int | None = None  # that one replica's KV cache may hold; None: the context length for each slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,10 @@ class Manifest:
     def to_json(self) -> str:
         """The canonical JSON: defaults written out, keys sorted, no spaces, no key for what is not there."""
         tables = {key: value for key, value in asdict(self).items() if value is not None}
-        if self.decoder is not None and self.decoder.bos_token_id is None:
-            del tables["decoder"]["bos_token_id"]
+        if self.decoder is not None:  # what is absent in model.toml is absent here
+            for key in ("bos_token_id", "shared_prefixes", "cache_tokens"):
+                if (value := getattr(self.decoder, key)) is None or value is False:
+                    del tables["decoder"][key]
         return json.dumps({"format": FORMAT, **tables}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
     @cached_property
@@ -194,12 +198,15 @@ def _file_reference(table: StrictTable, key: str, files: Mapping[str, FileDigest
 
 
 def _decoder(table: StrictTable, files: Mapping[str, FileDigest]) -> DecoderSpec:
+    context_length = table.integer("context_length", least=2, most=2**24)
     decoder = DecoderSpec(
         graph=_file_reference(table, "graph", files),
         tokenizer=_file_reference(table, "tokenizer", files),
-        context_length=table.integer("context_length", least=2, most=2**24),
+        context_length=context_length,
         eos_token_ids=table.items("eos_token_ids", _token_id, "a token id"),
         bos_token_id=table.optional_integer("bos_token_id", least=0, most=_MAX_INT32),
+        shared_prefixes=table.flag("shared_prefixes"),
+        cache_tokens=table.optional_integer("cache_tokens", least=context_length, most=2**40),
     )
     table.end()
     return decoder

@@ -47,6 +47,15 @@ class StrictTable:
         """An integer from `least` to `most`, or None where the key is missing."""
         return self._check_integer(key, self._take(key), least, most) if key in self._rest else None
 
+    def flag(self, key: str) -> bool:
+        """True or false; false when it is not there."""
+        if key not in self:
+            return False
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise self.error(key, f"must be true or false, not {_kind(value)}")
+        return value
+
     def number(self, key: str, *, least: float, most: float, default: float) -> float:
         """A number from `least` to `most`; an integer is taken as one."""
         value = self._rest.pop(key, default)

@@ -52,6 +52,8 @@ class GenerationRequest:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of `time.monotonic`
+    account_salt: bytes = b""  # stands for who asks: prompts are shared, and turns taken, by it
+    exact: bool = False  # the answer must not depend on what ran before, see docs/exactness.md
     origin: Origin | None = None  # the call that it is for, which log lines about it name
 
 
@@ -66,6 +68,7 @@ class SequenceOutput:
     error: str = ""  # a sentence, with FinishReason.ERROR
     num_prompt_tokens: int = 0  # with finish_reason
     num_completion_tokens: int = 0  # with finish_reason: every token that was made, also those held back
+    num_cached_prompt_tokens: int = 0  # with finish_reason: of the prompt, those that had been computed before
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,23 @@ class Load:
     num_running: int
     num_waiting: int
     num_slots: int
-    num_free_tokens: int  # room left in the KV cache, in tokens
+    num_free_tokens: int  # room in the KV cache that no running generation holds, in tokens
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done since its start, and what it holds; an engine that cannot say leaves it at 0."""
+
+    token_budget: int = 0  # that the KV cache may hold at once
+    num_held_tokens: int = 0  # by running generations
+    num_kept_tokens: int = 0  # of ended ones; they give way
+    num_preemptions: int = 0  # running to waiting, because room was short
+    num_decode_runs: int = 0
+    num_decode_tokens: int = 0  # one for each row of each run
+    decode_seconds: float = 0.0
+    num_prefill_runs: int = 0
+    num_prefill_tokens: int = 0  # prompt tokens that were computed
+    prefill_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,9 @@ class Engine(Protocol):
 
     def load(self) -> Load:
         """How busy the engine is now."""
+
+    def stats(self) -> EngineStats:
+        """What it has done, up to a moment ago."""
 
     def is_responsive(self) -> bool:
         """Whether the engine's thread showed life within max(5 s, 5 times its longest step of that kind so far)."""

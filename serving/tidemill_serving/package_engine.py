@@ -13,6 +13,7 @@ from tidemill_models.package import ModelPackage
 from tidemill_serving.engine import (
     Engine,
     EngineListener,
+    EngineStats,
     EngineStoppedError,
     GenerationRequest,
     Load,
@@ -57,6 +58,10 @@ class PackageEngine:
     def load(self) -> Load:
         """How busy the engine is; without one there are no slots."""
         return _NOTHING_LOADED if self._engine is None else self._engine.load()
+
+    def stats(self) -> EngineStats:
+        """What the engine has done."""
+        return EngineStats() if self._engine is None else self._engine.stats()
 
     def is_responsive(self) -> bool:
         """Whether the engine lives; reading a package takes what the disk takes."""
@@ -111,7 +116,9 @@ def _decoder_engine(package: ModelPackage, settings: ReplicaSettings) -> Engine:
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
 
     decoder = DecoderSettings(
-        num_slots=settings.slots or package.manifest.scaling.slots, num_threads=settings.threads or 0
+        num_slots=settings.slots or package.manifest.scaling.slots,
+        num_threads=settings.threads or 0,
+        token_budget=package.decoder.cache_tokens,
     )
     model = DecoderModel.from_package(package)
     return DecoderEngine(model, _device(package, settings, decoder), decoder)

@@ -25,6 +25,7 @@ class Settings:
     top_k: int | None = None
     seed: int | None = None
     stop: str | Sequence[str] = ()
+    exact: bool = False
     fail_fast: bool = False
     max_wait: timedelta | None = None
     on_progress: OnProgress | None = None
@@ -47,6 +48,7 @@ class Settings:
             max_tokens=self.max_tokens,
             sampling=sampling,
             stop=[self.stop] if isinstance(self.stop, str) else self.stop,
+            exact=self.exact or None,
             wait=build(inference_pb2.Wait, "options.wait.", fail_fast=self.fail_fast, max_wait=self.max_wait),
         )
 

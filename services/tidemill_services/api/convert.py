@@ -91,6 +91,7 @@ def options(message: inference_pb2.GenerationOptions) -> GenerationOptions:
         seed=sampling.seed if sampling.HasField("seed") else None,
         stop=tuple(message.stop),
         wait=_wait(message.wait),
+        exact=message.exact,
     )
 
 
@@ -124,4 +125,5 @@ def usage(used: Usage) -> usage_pb2.Usage:
         time_to_first_token=duration(used.time_to_first_token_seconds),
         total_duration=duration(used.total_seconds),
         cost_microcredits=used.cost_microcredits,
+        cached_prompt_tokens=used.cached_prompt_tokens,
     )

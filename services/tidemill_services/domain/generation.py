@@ -60,6 +60,7 @@ class GenerationOptions:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     wait: WaitPolicy = WaitPolicy()
+    exact: bool = False  # the answer must not depend on what ran before
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Usage:
     time_to_first_token_seconds: float | None = None
     total_seconds: float = 0.0
     cost_microcredits: int = 0  # by its tokens; nothing where a session pays
+    cached_prompt_tokens: int = 0  # of the prompt, those that had been computed before
 
 
 def check_options(options: GenerationOptions) -> None:

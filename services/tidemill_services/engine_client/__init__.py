@@ -13,6 +13,7 @@ from tidemill_services.engine_client.types import (
     ReplicaLoad,
     ReplicaPhase,
     ReplicaRejectedError,
+    ReplicaStats,
     ReplicaStatus,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "ReplicaLoad",
     "ReplicaPhase",
     "ReplicaRejectedError",
+    "ReplicaStats",
     "ReplicaStatus",
 ]

@@ -14,8 +14,8 @@ from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client.channel import lost_sentence, open_channel
 from tidemill_services.engine_client.life import LOOK_SECONDS, Patience, SignsOfLife
 from tidemill_services.engine_client.stream import Backlog, EngineStream
-from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStatus
-from tidemill_services.engine_client.wire import read_load, read_status, write_abort, write_submit
+from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStats, ReplicaStatus
+from tidemill_services.engine_client.wire import read_load, read_stats, read_status, write_abort, write_submit
 from tidemill_services.tls.replica_tls import ReplicaTls
 
 _DRAIN_CALL_SECONDS = 5.0
@@ -38,6 +38,7 @@ class ReplicaClient:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._status = _NOT_OPEN
         self._load = ReplicaLoad()
+        self._stats = ReplicaStats()
         self._status_now: ReplicaStatus | None = None  # both together; made when it is asked for
         self._changed = asyncio.Event()  # set, and replaced, at each change of the status
         self._streams: dict[int, EngineStream] = {}
@@ -84,6 +85,11 @@ class ReplicaClient:
         if self._status_now is None:
             self._status_now = replace(self._status, load=self._load)
         return self._status_now
+
+    @property
+    def stats(self) -> ReplicaStats:
+        """What its engine has done, as it said last."""
+        return self._stats
 
     @property
     def num_streams(self) -> int:
@@ -178,6 +184,7 @@ class ReplicaClient:
     def _take_status(self, message: pb.Status) -> None:
         status = read_status(message)
         self._load, self._status_now = status.load, None
+        self._stats = read_stats(message.stats)
         if status.responsive:
             self._life.engine_lives()
             self._show(replace(status, load=ReplicaLoad()))

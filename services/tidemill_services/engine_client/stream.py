@@ -157,6 +157,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
             error=last.error,
             num_prompt_tokens=last.num_prompt_tokens,
             num_completion_tokens=last.num_completion_tokens,
+            num_cached_prompt_tokens=last.num_cached_prompt_tokens,
         )
 
     def _count(self, num_bytes: int) -> None:

@@ -44,6 +44,8 @@ class EngineRequest:
     seed: int | None = None  # None: drawn by the engine
     stop: tuple[str, ...] = ()
     time_left_seconds: float | None = None  # None: no deadline
+    account_salt: bytes = b""  # stands for the account; a replica cannot tell which
+    exact: bool = False  # the answer must not depend on what ran before
     origin: Origin | None = None  # the call that it is for, which the replica's log and spans name
 
 
@@ -58,6 +60,7 @@ class EngineOutput:
     error: str = ""
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0  # every token that was made
+    num_cached_prompt_tokens: int = 0  # of the prompt, those that had been computed before
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,23 @@ class ReplicaLoad:
     num_waiting: int = 0
     num_slots: int = 0  # 0 until its model is known
     num_free_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """What a replica's engine has done since its start, and what it holds."""
+
+    token_budget: int = 0  # that its KV cache may hold at once
+    num_held_tokens: int = 0  # by running generations
+    num_kept_tokens: int = 0  # of ended ones; they give way
+    resident_bytes: int = 0  # memory of its process
+    num_preemptions: int = 0  # running to waiting, because room was short
+    num_decode_runs: int = 0
+    num_decode_tokens: int = 0  # one for each row of each run
+    decode_seconds: float = 0.0
+    num_prefill_runs: int = 0
+    num_prefill_tokens: int = 0  # prompt tokens that were computed
+    prefill_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

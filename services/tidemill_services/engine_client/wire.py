@@ -1,11 +1,14 @@
 """Between the private contract's messages and our own types."""
 
+from dataclasses import fields
+
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.engine_client.types import (
     EngineFinish,
     EngineRequest,
     ReplicaLoad,
     ReplicaPhase,
+    ReplicaStats,
     ReplicaStatus,
 )
 from tidemill_telemetry.call_record import Origin
@@ -26,6 +29,8 @@ _PHASES = {
     pb.PHASE_FAILED: ReplicaPhase.FAILED,
 }
 
+_STATS = tuple(field.name for field in fields(ReplicaStats))
+
 
 def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
     """The message that starts a generation. Raises ValueError for numbers that the contract cannot hold."""
@@ -39,6 +44,8 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             top_k=request.top_k,
             seed=request.seed,
             stop=request.stop,
+            account_salt=request.account_salt,
+            exact=request.exact,
             origin=None if request.origin is None else _write_origin(request.origin),
         )
     )
@@ -67,6 +74,11 @@ def read_status(status: pb.Status) -> ReplicaStatus:
         connected=True,
         load=read_load(status.load),
     )
+
+
+def read_stats(stats: pb.Stats) -> ReplicaStats:
+    """What it has done."""
+    return ReplicaStats(**{name: getattr(stats, name) for name in _STATS})
 
 
 def read_load(load: pb.Load) -> ReplicaLoad:

@@ -103,6 +103,7 @@ def usage_of(usages: Sequence[Usage], num_choices: int) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_prompt_tokens for usage in usages[::num_choices])},
     }
 
 

@@ -144,6 +144,7 @@ def _options(fields: Fields, headers: Headers) -> GenerationOptions:
         top_k=fields.integer("top_k", 0, MAX_INT32),  # not OpenAI's, and what many send
         seed=fields.integer("seed", -(2**63), 2**63 - 1),
         stop=_stop(fields.take("stop")),
+        exact=fields.flag("exact"),  # ours
         wait=_wait(headers.get(WAIT_HEADER, "")),
     )
 

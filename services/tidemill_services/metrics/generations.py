@@ -65,6 +65,12 @@ class Families:
             "tidemill_running_generations", "Generations that wait or run.", _LABELS, registry=registry
         )
         self.prompt_tokens = Counter("tidemill_prompt_tokens", "Tokens of prompts.", _LABELS, registry=registry)
+        self.cached_prompt_tokens = Counter(
+            "tidemill_cached_prompt_tokens",
+            "Tokens of prompts that had been computed before.",
+            _LABELS,
+            registry=registry,
+        )
         self.completion_tokens = Counter(
             "tidemill_completion_tokens", "Tokens that models made.", _LABELS, registry=registry
         )
@@ -93,6 +99,7 @@ class ModelMetrics:
         self._ended = {reason: families.ended.labels(model, reason) for reason in FinishReason}
         self._running = families.running.labels(model)
         self._prompt_tokens = families.prompt_tokens.labels(model)
+        self._cached_prompt_tokens = families.cached_prompt_tokens.labels(model)
         self._completion_tokens = families.completion_tokens.labels(model)
         self._queue_seconds = families.queue_seconds.labels(model)
         self._first_text_seconds = families.first_text_seconds.labels(model)
@@ -111,11 +118,12 @@ class ModelMetrics:
         """The first text of one came, this long after its arrival."""
         self._first_text_seconds.observe(seconds)
 
-    def end(self, reason: FinishReason, num_tokens: int, seconds: float) -> None:
+    def end(self, reason: FinishReason, num_tokens: int, seconds: float, num_cached_prompt_tokens: int = 0) -> None:
         """One is over, with so many tokens made, this long after its arrival."""
         self._running.dec()
         self._ended[reason].inc()
         self._completion_tokens.inc(num_tokens)
+        self._cached_prompt_tokens.inc(num_cached_prompt_tokens)
         if reason in _WHOLE_ANSWERS:
             self._whole_seconds.observe(seconds)
 

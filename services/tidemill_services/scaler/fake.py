@@ -13,6 +13,7 @@ from tidemill_services.engine_client import (
     ReplicaLoad,
     ReplicaPhase,
     ReplicaRejectedError,
+    ReplicaStats,
     ReplicaStatus,
 )
 from tidemill_services.scaler.launcher import LaunchedReplica, LaunchFailedError, LaunchSpec, ReplicaExit
@@ -137,6 +138,11 @@ class FakeConnection:
         if self._is_closed or self._num_cuts != self._replica.num_cuts:
             return replace(self._replica.status, responsive=False, connected=False)
         return self._replica.status
+
+    @property
+    def stats(self) -> ReplicaStats:
+        """It has no engine that would do anything."""
+        return ReplicaStats()
 
     async def open(self) -> None:
         """Connect. Raises ReplicaLostError when the replica has ended or the token is another."""

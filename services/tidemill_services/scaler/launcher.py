@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tidemill_services.engine_client import EngineRequest, EngineStream, ReplicaStatus
+from tidemill_services.engine_client import EngineRequest, EngineStream, ReplicaStats, ReplicaStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,10 @@ class ReplicaConnection(Protocol):
     @property
     def status(self) -> ReplicaStatus:
         """How the replica is, as it said last."""
+
+    @property
+    def stats(self) -> ReplicaStats:
+        """What its engine has done, as it said last."""
 
     @property
     def num_buffered_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import ItemsView, ValuesView
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from tidemill_services.scaler.launcher import ReplicaConnection
 from tidemill_services.scaler.queue import FairQueue
 
 NUM_EXTRA_LEASES = 2  # above a replica's slots, so that a free slot finds work there already
+NUM_FIRST_LEASES = 1  # above these, for an account that has none: the replica then gives it the next free slot
 
 
 @dataclass(eq=False, slots=True)
@@ -33,10 +35,10 @@ class PooledReplica:
         """Generations there: those that it reported, of all processes, or ours where the report is behind."""
         return max(_reported(self.connection.status), self.num_leased)
 
-    @property
-    def has_place(self) -> bool:
-        """Whether one more generation finds a slot, or nearly."""
-        return self.is_ready and self.load < self.connection.status.load.num_slots + NUM_EXTRA_LEASES
+    def has_place(self, *, is_first: bool) -> bool:
+        """Whether one more generation finds a slot, or nearly; `is_first`: its account holds nothing yet."""
+        num_extra = NUM_EXTRA_LEASES + (NUM_FIRST_LEASES if is_first else 0)
+        return self.is_ready and self.load < self.connection.status.load.num_slots + num_extra
 
     @property
     def is_over_full(self) -> bool:
@@ -58,6 +60,7 @@ class ModelPool:
 
     queue: FairQueue[Waiter]
     replicas: dict[str, PooledReplica] = field(default_factory=dict)
+    num_held: Counter[str] = field(default_factory=Counter)  # places that this process holds, by account
     view: ModelView | None = None  # None: not read yet
     retry_at: float = 0.0  # when a failed start is tried again, on the clock of `time.monotonic`
 
@@ -80,38 +83,43 @@ class ModelPool:
             retry_after_seconds=max(0.0, self.retry_at - time.monotonic()),
         )
 
-    def take_place(self) -> PooledReplica | None:
+    def take_place(self, account_id: str) -> PooledReplica | None:
         """Take a place in the replica with the least load; None when there is none."""
-        places = [replica for replica in self.replicas.values() if replica.has_place]
+        is_first = not self.num_held[account_id]
+        places = [replica for replica in self.replicas.values() if replica.has_place(is_first=is_first)]
         if not places:
             return None
         replica = min(places, key=lambda replica: replica.load)
         replica.num_leased += 1
+        self.num_held[account_id] += 1
         return replica
+
+    def give_back(self, account_id: str, replica: PooledReplica) -> None:
+        """Let go of a place that was taken."""
+        replica.num_leased -= 1
+        self.num_held[account_id] -= 1
+        if not self.num_held[account_id]:
+            del self.num_held[account_id]
 
     def hand_out(self) -> None:
         """Give the free places to those that wait, in fair turns."""
         while len(self.queue):
-            replica = self.take_place()
+            account_id = self.queue.next_account(self.num_held)
+            replica = self.take_place(account_id)
             if replica is None:
                 return
-            waiter = self._next_waiter()
-            if waiter is None:
-                replica.num_leased -= 1
-                return
-            waiter.set_result(replica)
+            waiter = self.queue.pop(account_id)
+            if waiter.done():  # it has just gone away
+                self.give_back(account_id, replica)
+            else:
+                waiter.set_result(replica)
 
     def refuse_waiters(self, error: Exception) -> None:
         """Let all that wait go away with an error."""
-        while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(error)
-
-    def _next_waiter(self) -> Waiter | None:
         while len(self.queue):
-            waiter = self.queue.pop()
-            if not waiter.done():  # else it has just gone away
-                return waiter
-        return None
+            waiter = self.queue.pop(self.queue.next_account(self.num_held))
+            if not waiter.done():
+                waiter.set_exception(error)
 
 
 class Pools:

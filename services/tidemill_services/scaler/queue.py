@@ -1,13 +1,17 @@
 """A bounded queue that is fair between accounts: first come, first served within one, in turn between them."""
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Items by account. Every account that waits gets its turn, however many items another one has."""
+    """Items by account. Every account that waits gets its turn, however many items another one has.
+
+    It is the turn of the account that holds the fewest places already; of equals, the one whose last turn is oldest.
+    """
 
     def __init__(self, max_length: int) -> None:
         self._max_length = max_length
@@ -28,9 +32,13 @@ class FairQueue(Generic[T]):
         self._accounts.setdefault(account_id, deque()).append(item)
         self._length += 1
 
-    def pop(self) -> T:
-        """Take the next item of the account whose turn it is. Raises KeyError when there is none."""
-        account_id, items = self._accounts.popitem(last=False)
+    def next_account(self, num_held: Mapping[str, int]) -> str:
+        """Whose turn it is, by what each account holds. Raises ValueError when nobody waits."""
+        return min(self._accounts, key=lambda account_id: num_held.get(account_id, 0))
+
+    def pop(self, account_id: str) -> T:
+        """Take an account's next item. Raises KeyError when there is none."""
+        items = self._accounts.pop(account_id)
         item = items.popleft()
         self._length -= 1
         if items:

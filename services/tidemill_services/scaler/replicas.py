@@ -5,6 +5,8 @@ the model: nothing here ever starts a process.
 """
 
 import asyncio
+import hashlib
+import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +16,7 @@ from functools import partial
 from tidemill_services.domain.errors import ModelColdError, QueueFullError, WaitExceededError
 from tidemill_services.domain.generation import WaitPolicy
 from tidemill_services.domain.model import ModelState, StartPhase
-from tidemill_services.engine_client import ReplicaClient
+from tidemill_services.engine_client import ReplicaClient, ReplicaStats
 from tidemill_services.scaler.demand_publisher import DemandPublisher
 from tidemill_services.scaler.launcher import Connect
 from tidemill_services.scaler.pool import ModelPool, PooledReplica, Pools, Waiter
@@ -33,7 +35,8 @@ COLD_RETRY_SECONDS = 5.0  # when no earlier start says how long one takes
 class Lease:
     """A place in a replica, until it is given back."""
 
-    def __init__(self, replica: PooledReplica, queue_ms: int, free: Callable[[], None]) -> None:
+    def __init__(self, replica: PooledReplica, account_salt: bytes, queue_ms: int, free: Callable[[], None]) -> None:
+        self.account_salt = account_salt  # stands for the account where nobody may know it
         self.replica_id = replica.replica_id
         self.client = replica.connection
         self.queue_ms = queue_ms  # how long it was waited for
@@ -83,6 +86,7 @@ class Replicas:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._database = database
+        self._launcher_secret = launcher_secret
         self._pools = Pools(max_waiting)
         self._publisher = DemandPublisher(database, process_id, self._pools)
         self._follower = PoolFollower(database, launcher_secret, connect, self._pools)
@@ -96,11 +100,11 @@ class Replicas:
             group.create_task(self._follower.run(), name="replicas-follow")
             group.create_task(self._look_for_places(), name="replicas-look")
 
-    def lease_now(self, model: str) -> Lease | None:
+    def lease_now(self, model: str, account_id: str) -> Lease | None:
         """A place that is free and that nobody waits for; the caller must give it back. None when one must wait."""
         pool = self._pools.of(model)
-        replica = self._take_free_place(pool)
-        return None if replica is None else self._lease(pool, replica, queue_ms=0)
+        replica = self._take_free_place(pool, account_id)
+        return None if replica is None else self._lease(pool, account_id, replica, queue_ms=0)
 
     @asynccontextmanager
     async def lease(self, model: str, account_id: str, *, wait: WaitPolicy) -> AsyncIterator[Lease]:
@@ -113,7 +117,7 @@ class Replicas:
         pool = self._pools.of(model)
         replica = await self._take_place(model, pool, account_id, wait)
         queue_ms = round((time.monotonic() - arrived) * 1000)
-        lease = self._lease(pool, replica, queue_ms)
+        lease = self._lease(pool, account_id, replica, queue_ms)
         try:
             yield lease
         finally:
@@ -144,8 +148,15 @@ class Replicas:
         """What waits and runs now, by model."""
         return {model: _count(pool) for model, pool in self._pools.items()}
 
+    def engine_stats(self) -> Mapping[str, Mapping[str, ReplicaStats]]:
+        """What the engines of the ready replicas did, by model and replica."""
+        return {
+            model: {one.replica_id: one.connection.stats for one in pool.replicas.values() if one.is_ready}
+            for model, pool in self._pools.items()
+        }
+
     async def _take_place(self, model: str, pool: ModelPool, account_id: str, wait: WaitPolicy) -> PooledReplica:
-        replica = self._take_free_place(pool)
+        replica = self._take_free_place(pool, account_id)
         if replica is not None:
             return replica
         if not pool.is_ready and (failure := pool.failure()) is not None:
@@ -169,6 +180,7 @@ class Replicas:
     async def _wait(self, model: str, pool: ModelPool, account_id: str, max_wait_seconds: float) -> PooledReplica:
         waiter: Waiter = asyncio.get_running_loop().create_future()
         pool.queue.push(account_id, waiter)
+        pool.hand_out()  # one whose account holds nothing may find a place where the others before it do not
         self._someone_waits.set()
         if pool.is_ready:
             self._publisher.something_runs()
@@ -180,23 +192,24 @@ class Replicas:
         except BaseException as error:
             pool.queue.remove(account_id, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._give_back(pool, waiter.result())  # it came in the moment in which we went away
+                self._give_back(pool, account_id, waiter.result())  # it came in the moment in which we went away
             if isinstance(error, TimeoutError):
                 state = self.waiting_status(model).model_state
                 raise WaitExceededError(f"{model} was waited for {max_wait_seconds:g} s and is {state}.") from None
             raise
 
-    def _take_free_place(self, pool: ModelPool) -> PooledReplica | None:
-        replica = None if len(pool.queue) else pool.take_place()
+    def _take_free_place(self, pool: ModelPool, account_id: str) -> PooledReplica | None:
+        replica = None if len(pool.queue) else pool.take_place(account_id)
         if replica is not None:
             self._publisher.something_runs()
         return replica
 
-    def _lease(self, pool: ModelPool, replica: PooledReplica, queue_ms: int) -> Lease:
-        return Lease(replica, queue_ms, partial(self._give_back, pool, replica))
+    def _lease(self, pool: ModelPool, account_id: str, replica: PooledReplica, queue_ms: int) -> Lease:
+        salt = hmac.digest(self._launcher_secret, b"account-salt:" + account_id.encode(), hashlib.sha256)[:16]
+        return Lease(replica, salt, queue_ms, partial(self._give_back, pool, account_id, replica))
 
-    def _give_back(self, pool: ModelPool, replica: PooledReplica) -> None:
-        replica.num_leased -= 1
+    def _give_back(self, pool: ModelPool, account_id: str, replica: PooledReplica) -> None:
+        pool.give_back(account_id, replica)
         pool.hand_out()
 
     async def _refuse_at_once(self, model: str, pool: ModelPool) -> None:

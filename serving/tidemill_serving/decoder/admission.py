@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidemill_serving.decoder.devices.device import IntArray
+from tidemill_serving.decoder.prefix import MAX_SALT_BYTES
 from tidemill_serving.decoder.sampler import check_sampling
 from tidemill_serving.decoder.sequence import Limits, Sequence, TokenText
 from tidemill_serving.engine import GenerationRequest
@@ -24,6 +25,8 @@ class Admission:
     vocab_size: int
     token_budget: int
     open_text: Callable[[Tokens[int]], TokenText]
+    prefix_cache: bool = True
+    shares_prefixes: bool = False  # between accounts
 
     def make_sequence(self, request: GenerationRequest) -> Sequence:
         """Raises RequestRefusedError."""
@@ -32,13 +35,21 @@ class Admission:
             raise RequestRefusedError(f"max_tokens is {request.max_tokens}; it must be at least 1")
         if sentence := check_sampling(request.sampling):
             raise RequestRefusedError(sentence)
+        if len(request.account_salt) > MAX_SALT_BYTES:
+            raise RequestRefusedError(f"account_salt may have {MAX_SALT_BYTES} bytes at most")
         if not all(request.stop):
             raise RequestRefusedError("a stop string is empty; it must have at least one character")
-        sequence = Sequence(request, prompt, self.limits, self.open_text(request.prompt_tokens))
+        text = self.open_text(request.prompt_tokens)
+        sequence = Sequence(request, prompt, self.limits, text, cache_salt=self._cache_salt(request))
         if sequence.num_reserved > self.token_budget:
             needed = sequence.num_reserved
             raise RequestRefusedError(f"prompt and max_tokens need {needed} tokens; the cache has {self.token_budget}")
         return sequence
+
+    def _cache_salt(self, request: GenerationRequest) -> bytes | None:
+        if not self.prefix_cache:
+            return None
+        return b"" if self.shares_prefixes else request.account_salt
 
     def _check_prompt(self, prompt_tokens: Tokens[int]) -> IntArray:
         """The prompt as an array of token ids, each within the vocabulary."""

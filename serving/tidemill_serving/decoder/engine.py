@@ -12,15 +12,17 @@ import numpy as np
 from tidemill_models.package import ModelPackage
 from tidemill_models.tokenizer import Tokenizer
 from tidemill_serving.decoder.admission import Admission, RequestRefusedError
+from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.devices.device import Device, DeviceError, ModelRefusedError
 from tidemill_serving.decoder.heartbeat import Heartbeat
 from tidemill_serving.decoder.loop import DecoderLoop
-from tidemill_serving.decoder.scheduler import ChunkPolicy, Scheduler
+from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Limits, TokenText
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import (
     EngineBusyError,
     EngineListener,
+    EngineStats,
     EngineStoppedError,
     FinishReason,
     GenerationRequest,
@@ -32,6 +34,7 @@ from tidemill_serving.engine import (
 from tidemill_telemetry.logs import about_origin
 
 IDLE_BEAT_S = 1.0  # an idle engine shows life this often
+STATS_S = 0.25  # a working one counts together what it did so often
 CLOSE_PATIENCE_S = 10.0
 LOADED_PROGRESS = 0.8  # share of a start that loading takes; warming is the rest
 WARM_LENGTHS = (2, 16, 64)  # tokens of the prompts that are run before the first caller's
@@ -48,36 +51,54 @@ class DecoderModel:
     open_text: Callable[[Sequence[int]], TokenText]
     """Called with a prompt; gives the stream that turns its answer's tokens into text."""
 
+    shares_prefixes: bool = False
+    """Whether accounts share what was computed for prompts that begin alike."""
+
     @classmethod
     def from_package(cls, package: ModelPackage) -> "DecoderModel":
         """Read the tokenizer; the graph is read by the engine. Raises ModelPackageError."""
         limits = Limits(package.decoder.context_length, frozenset(package.decoder.eos_token_ids))
-        return cls(package.graph_path, limits, Tokenizer.from_file(package.tokenizer_path).text_stream)
+        open_text = Tokenizer.from_file(package.tokenizer_path).text_stream
+        return cls(package.graph_path, limits, open_text, package.decoder.shared_prefixes)
 
 
 class DecoderEngine:
     """See `Engine`. Sequence ids must be unique among the generations that have not ended (else ValueError)."""
 
-    def __init__(self, model: DecoderModel, device: Device, settings: DecoderSettings) -> None:
+    def __init__(
+        self,
+        model: DecoderModel,
+        device: Device,
+        settings: DecoderSettings,
+        on_idle: Callable[[Scheduler], None] = lambda scheduler: None,
+    ) -> None:
+        """`on_idle` is called in the engine's thread whenever it runs out of work."""
         self._model = model
         self._device = device
         self._settings = settings
         self._token_budget = settings.token_budget or settings.num_slots * model.limits.context_length
-        self._scheduler = Scheduler(num_slots=settings.num_slots, token_budget=self._token_budget)
+        self._scheduler = Scheduler(
+            num_slots=settings.num_slots,
+            token_budget=self._token_budget,
+            num_cache_slots=settings.num_kept_slots,
+        )
         self._chunks = ChunkPolicy(
             inter_token_budget_s=settings.inter_token_budget.total_seconds(),
             max_chunk_length=settings.max_chunk_length,
         )
+        self._on_idle = on_idle
         self._loop = DecoderLoop(device, self._scheduler, self._chunks)
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
         self._num_steps = 0
+        self._next_count = 0.0
         # All below is shared between threads and guarded by `_changed`.
         self._changed = threading.Condition()
         self._inbox: list[GenerationRequest] = []
         self._cancelled: set[int] = set()
         self._unfinished: set[int] = set()
         self._load = self._scheduler.load()
+        self._stats = self._loop.stats()
         self._is_closing = False
         self._failure = ""
 
@@ -111,6 +132,11 @@ class DecoderEngine:
         """How busy the engine is now."""
         with self._changed:
             return replace(self._load, num_waiting=len(self._unfinished) - self._load.num_running)
+
+    def stats(self) -> EngineStats:
+        """What it has done, up to a moment ago."""
+        with self._changed:
+            return self._stats
 
     def is_responsive(self) -> bool:
         """Whether the engine's thread lives and what it does has not taken too long."""
@@ -147,14 +173,21 @@ class DecoderEngine:
         self._tell(Phase.LOADING, 0.0, "The graph is loaded.")
         vocab_size = self._device.load(
             self._model.graph,
-            num_slots=self._settings.num_slots + 1,
+            num_slots=self._settings.num_slots + 1 + self._settings.num_kept_slots,
             context_length=self._model.limits.context_length,
             on_progress=lambda progress: self._tell(Phase.LOADING, LOADED_PROGRESS * progress, "The graph is loaded."),
         )
         self._tell(Phase.WARMING, LOADED_PROGRESS, "The first runs are made.")
         self._warm()
         self._tell(Phase.READY, 1.0, "The engine takes generations.")
-        return Admission(self._model.limits, vocab_size, self._token_budget, self._model.open_text)
+        return Admission(
+            self._model.limits,
+            vocab_size,
+            self._token_budget,
+            self._model.open_text,
+            prefix_cache=self._settings.prefix_cache,
+            shares_prefixes=self._model.shares_prefixes,
+        )
 
     def _warm(self) -> None:
         """Run once what callers will run, so that the first of them does not pay for it and chunks start out right."""
@@ -178,11 +211,13 @@ class DecoderEngine:
             if is_closing:
                 self._publish(outputs + self._loop.cancel_all())
                 return
-            self._heartbeat.begin("prefill" if self._scheduler.waiting or self._scheduler.prefilling else "decode")
+            self._heartbeat.begin("prefill" if self._scheduler.will_prefill else "decode")
             self._publish(outputs + self._loop.step(cancelled))
             if self._loop.failure:
                 self._fail(self._loop.failure)
                 return
+            if not self._scheduler.has_work:
+                self._on_idle(self._scheduler)
 
     def _take_inbox(self) -> tuple[list[GenerationRequest], set[int], bool]:
         """Everything that came in; waits while there is nothing to do at all."""
@@ -212,6 +247,7 @@ class DecoderEngine:
     def _publish(self, outputs: list[SequenceOutput]) -> None:
         """Hand out a step's outputs and the load after it, if there is news."""
         load = self._scheduler.load()
+        self._count()
         with self._changed:
             is_news = bool(outputs) or load != self._load
             self._load = load
@@ -225,6 +261,15 @@ class DecoderEngine:
             self._listener.on_step(Step(self._num_steps, tuple(outputs), load))
         except Exception:
             _logger.exception("the listener failed")
+
+    def _count(self) -> None:
+        """Let others see what was done."""
+        now = time.monotonic()
+        if now >= self._next_count or not self._scheduler.has_work:
+            self._next_count = now + STATS_S
+            stats = self._loop.stats()
+            with self._changed:
+                self._stats = stats
 
     def _fail(self, sentence: str) -> None:
         """Take nothing more, end what is here, and say why."""

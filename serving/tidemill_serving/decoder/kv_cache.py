@@ -22,3 +22,12 @@ class KVCache:
         """Copy the first `num_tokens` of slot `source` over slot `target`."""
         for array in (*self.keys, *self.values):
             array[target, :, :num_tokens] = array[source, :, :num_tokens]
+
+    def copy_out(self, slot: int, num_tokens: int) -> list[NDArray[np.generic]]:
+        """The first `num_tokens` of a slot, in memory of their own."""
+        return [array[slot, :, :num_tokens].copy() for array in (*self.keys, *self.values)]
+
+    def copy_in(self, slot: int, saved: list[NDArray[np.generic]]) -> None:
+        """Put what `copy_out` gave at the start of a slot."""
+        for array, part in zip((*self.keys, *self.values), saved, strict=True):
+            array[slot, :, : part.shape[1]] = part

@@ -1,4 +1,4 @@
-"""One step of the engine: admit, one decode run, at most one piece of a prompt, sample."""
+"""One step of the engine: schedule, run, sample. One decode run for all, and at most one piece of a prompt."""
 
 import logging
 import time
@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tidemill_serving.decoder.chunks import ChunkPolicy
+from tidemill_serving.decoder.counters import Counters
 from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
 from tidemill_serving.decoder.sampler import draw_token, is_greedy
-from tidemill_serving.decoder.scheduler import ChunkPolicy, Move, Scheduler
+from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
-from tidemill_serving.engine import FinishReason, SequenceOutput
+from tidemill_serving.decoder.slots import CopyIn, CopyOut, Move, Order
+from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput
 from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
@@ -23,21 +26,38 @@ class DecoderLoop:
         self, device: Device, scheduler: Scheduler, chunks: ChunkPolicy, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.scheduler = scheduler
+        self.counters = Counters()
         self._device = device
         self._chunks = chunks
         self._clock = clock
         self.failure = ""
 
     def step(self, cancelled: Iterable[int] = ()) -> list[SequenceOutput]:
-        """End what is cancelled or overdue, admit, run, sample.
+        """End what is cancelled or overdue, make room, admit, run, sample.
 
         Sets `failure` to a sentence when the device does not run any more, whatever it is given.
         """
         outputs = self._end_unwanted(frozenset(cancelled))
-        self.scheduler.admit()
+        self._carry_out(self.scheduler.make_room())
+        self._carry_out(self.scheduler.admit())
         outputs += self._decode()
         outputs += self._prefill()
         return outputs
+
+    def stats(self) -> EngineStats:
+        """What was done so far, and what is held now."""
+        return EngineStats(
+            token_budget=self.scheduler.token_budget,
+            num_held_tokens=self.scheduler.num_held_tokens,
+            num_kept_tokens=self.scheduler.num_kept_tokens,
+            num_preemptions=self.scheduler.num_preemptions,
+            num_decode_runs=self.counters.num_decode_runs,
+            num_decode_tokens=self.counters.num_decode_tokens,
+            decode_seconds=self.counters.decode_seconds,
+            num_prefill_runs=self.counters.num_prefill_runs,
+            num_prefill_tokens=self.counters.num_prefill_tokens,
+            prefill_seconds=self.counters.prefill_seconds,
+        )
 
     def cancel_all(self) -> list[SequenceOutput]:
         """End every sequence as its caller would have, without a run."""
@@ -47,7 +67,7 @@ class DecoderLoop:
         """End every sequence with ERROR and a sentence, without touching the device."""
         ended = list(self.scheduler)
         for sequence in ended:
-            self.scheduler.remove(sequence)
+            self.scheduler.remove(sequence, keeps=False)
         return [sequence.fail(error) for sequence in ended]
 
     def _end_unwanted(self, cancelled: frozenset[int]) -> list[SequenceOutput]:
@@ -72,7 +92,9 @@ class DecoderLoop:
             logits = self._device.decode(token_ids, num_past)
         except DeviceError:
             return self._decode_alone(running)
-        self._chunks.saw_decode(self._clock() - start)
+        seconds = self._clock() - start
+        self._chunks.saw_decode(seconds)
+        self.counters.saw_decode(seconds, len(running))
         for sequence in running:
             sequence.num_cached += 1
         return self._take(running, logits)
@@ -96,6 +118,7 @@ class DecoderLoop:
         if not self.scheduler.prefilling:
             return []
         sequence = self.scheduler.prefilling[0]
+        self._carry_out(self.scheduler.open_prefill())
         length = self._chunks.length(sequence.num_prompt_left, others_decode=bool(self.scheduler.decoding))
         chunk = sequence.prompt[sequence.num_cached : sequence.num_cached + length]
         start = self._clock()
@@ -105,10 +128,13 @@ class DecoderLoop:
             output = self._fail(sequence, f"the model's run failed: {error}")
             self._check_device()
             return [output]
-        self._chunks.saw_prefill(self._clock() - start, length)
+        seconds = self._clock() - start
+        self._chunks.saw_prefill(seconds, length)
+        self.counters.saw_prefill(seconds, length)
         sequence.num_cached += length
         if sequence.num_prompt_left:
             return []
+        self.counters.saw_prompt(len(sequence.prompt), sequence.num_reused)
         self._carry_out(self.scheduler.promote(sequence))
         return self._take([sequence], logits[None])
 
@@ -145,16 +171,22 @@ class DecoderLoop:
         return sequence.end(reason)
 
     def _fail(self, sequence: Sequence, error: str) -> SequenceOutput:
-        self._carry_out(self.scheduler.remove(sequence))
+        self._carry_out(self.scheduler.remove(sequence, keeps=False))
         return sequence.fail(error)
 
     def _check_device(self) -> None:
         """After a failed run: see in the spare slot whether the device still runs anything at all."""
         try:
-            self._device.extend(self.scheduler.spare_slot, np.zeros(1, np.int64), 0)
+            self._device.extend(self.scheduler.spare_slot(), np.zeros(1, np.int64), 0)
         except DeviceError as error:
             self.failure = f"The device does not run any more: {error}."
 
-    def _carry_out(self, moves: list[Move]) -> None:
-        for move in moves:
-            self._device.move(move.source, move.target, move.num_tokens)
+    def _carry_out(self, orders: list[Order]) -> None:
+        for order in orders:
+            match order:
+                case Move():
+                    self._device.move(order.source, order.target, order.num_tokens)
+                case CopyOut():
+                    order.sequence.saved = self._device.copy_out(order.source, order.num_tokens)
+                case CopyIn():
+                    self._device.copy_in(order.target, order.saved)

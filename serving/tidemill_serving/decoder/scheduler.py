@@ -1,162 +1,227 @@
-"""The engine's policy: who is admitted, which slot is whose, how long a piece of a prompt may be. Pure; no tensors."""
+"""The engine's policy: who is admitted, whose slot is which, who gives way. Pure; no tensors."""
 
-from collections import deque
+from bisect import insort
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from tidemill_serving.decoder.devices.device import SavedCache
 from tidemill_serving.decoder.sequence import Sequence, State
+from tidemill_serving.decoder.slots import CopyIn, CopyOut, Kept, Move, Order, Slots
+from tidemill_serving.decoder.waiting_line import WaitingLine
 from tidemill_serving.engine import Load
 
-SHORTEST_CHUNK = 16  # tokens; however tight the budget, a prompt moves on
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A slot's first `num_tokens` go to another slot."""
-
-    source: int
-    target: int
-    num_tokens: int
+HEADROOM = 64  # tokens, at least 1: what each running sequence should be able to make before anyone must give way
 
 
 class Scheduler:
-    """Holds every sequence in one of three queues.
+    """Holds every sequence in one of four places.
 
     Sequences that decode are always in the slots 0 to n-1, in the order of `decoding`, since one run covers a prefix
-    of the slots. There is one slot more than sequences may run, so that room for a move is always there.
+    of the slots. Of those that prefill the first one alone has a slot: what the others can reuse shows when their turn
+    comes. There is at least one slot more than sequences may run, so that room for a move is always there.
+
+    Every method that changes what slots hold returns the orders that must be carried out on the device, in order.
     """
 
-    def __init__(self, *, num_slots: int, token_budget: int) -> None:
-        self.waiting: deque[Sequence] = deque()
+    def __init__(
+        self, *, num_slots: int, token_budget: int, num_cache_slots: int = 0, headroom: int = HEADROOM
+    ) -> None:
+        self.waiting = WaitingLine()
+        self.preempted: list[Sequence] = []  # the oldest first; they come back before anyone new
         self.prefilling: deque[Sequence] = deque()
         self.decoding: list[Sequence] = []
-        self._num_slots = num_slots
-        self._token_budget = token_budget
-        self._num_reserved = 0
-        self._free = set(range(num_slots + 1))
+        self.num_preemptions = 0
+        self.num_slots = num_slots
+        self.token_budget = token_budget
+        self._headroom = headroom
+        self._num_admitted = 0
+        self.slots = Slots(num_slots + 1 + num_cache_slots)
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from self.waiting
-        yield from self.prefilling
-        yield from self.decoding
+        yield from self.preempted
+        yield from self.running
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Those that were admitted and did not give way."""
+        return [*self.prefilling, *self.decoding]
 
     @property
     def has_work(self) -> bool:
         """Whether any sequence is here."""
-        return bool(self.waiting or self.prefilling or self.decoding)
+        return bool(self.waiting or self.preempted or self.prefilling or self.decoding)
 
     @property
-    def spare_slot(self) -> int:
-        """A slot that no one uses; there always is one."""
-        return min(self._free)
+    def will_prefill(self) -> bool:
+        """Whether the next step may compute a piece of a prompt."""
+        return bool(self.waiting or self.preempted or self.prefilling)
+
+    @property
+    def num_held_tokens(self) -> int:
+        """Tokens in the cache that running sequences hold, or will when their prompt is computed."""
+        return sum(sequence.num_held for sequence in self.running)
+
+    @property
+    def num_kept_tokens(self) -> int:
+        """Tokens in the cache that belong to no running sequence, and give way to one."""
+        return self.slots.num_kept_tokens
 
     def load(self) -> Load:
         """How busy the engine is."""
         return Load(
             num_running=len(self.prefilling) + len(self.decoding),
-            num_waiting=len(self.waiting),
-            num_slots=self._num_slots,
-            num_free_tokens=self._token_budget - self._num_reserved,
+            num_waiting=len(self.waiting) + len(self.preempted),
+            num_slots=self.num_slots,
+            num_free_tokens=self.token_budget - self.num_held_tokens,
         )
 
+    def spare_slot(self) -> int:
+        """A slot that holds nothing, after what was kept gave way."""
+        return self.slots.empty_slot()
+
     def add(self, sequence: Sequence) -> None:
-        """Put a sequence at the end of the waiting ones."""
-        self.waiting.append(sequence)
+        """Put a sequence among the waiting ones."""
+        self.waiting.push(sequence)
 
-    def admit(self) -> None:
-        """Give slots to those who wait, first come, first served, while slots and token budget last."""
-        while self.waiting and len(self.prefilling) + len(self.decoding) < self._num_slots:
-            sequence = self.waiting[0]
-            if self._num_reserved + sequence.num_reserved > self._token_budget:
-                return
-            self.waiting.popleft()
-            self._num_reserved += sequence.num_reserved
-            sequence.slot = self._take_free()
-            sequence.state = State.PREFILL
-            self.prefilling.append(sequence)
+    def admit(self) -> list[Order]:
+        """Let those in who wait while slots and tokens last: first those that gave way, then by fair turns."""
+        while (sequence := self._next_to_admit()) is not None and self._has_place_for(sequence):
+            if self.preempted:
+                self.preempted.pop(0)
+            else:
+                self.waiting.take(sequence)
+                self._num_admitted += 1
+                sequence.admitted_as = self._num_admitted
+            if sequence.num_prompt_left > 0:
+                sequence.state = State.PREFILL
+                self.prefilling.append(sequence)
+            else:
+                self._let_decode(sequence)
+        return self._take_orders()
 
-    def promote(self, sequence: Sequence) -> list[Move]:
-        """Let a sequence whose prompt is in the cache decode; returns what must be moved first, in order."""
-        moves = []
-        target = len(self.decoding)
-        if sequence.slot != target:
-            if target not in self._free:
-                occupant = next(other for other in self.prefilling if other.slot == target)
-                moves.append(self._move(occupant, self._take_free()))
-            self._free.remove(target)
-            moves.append(self._move(sequence, target))
+    def open_prefill(self) -> list[Order]:
+        """Give the first of those that prefill a slot, with as much of its prompt in it as is known."""
+        sequence = self.prefilling[0]
+        if sequence.slot >= 0:
+            return []
+        if sequence.saved is not None:
+            self._seat(sequence)
+            self._bring_back(sequence, sequence.saved)
+        else:
+            self._seat_with_prefix(sequence)
+        self._make_kept_fit(0)
+        return self._take_orders()
+
+    def promote(self, sequence: Sequence) -> list[Order]:
+        """Let a sequence whose prompt is in the cache decode."""
         self.prefilling.remove(sequence)
-        self.decoding.append(sequence)
-        sequence.state = State.DECODE
-        return moves
+        self._let_decode(sequence)
+        return self._take_orders()
 
-    def remove(self, sequence: Sequence) -> list[Move]:
-        """Take a sequence out, wherever it is; returns what must be moved to keep the decoding slots together."""
-        if sequence.state is State.WAITING:
+    def make_room(self) -> list[Order]:
+        """Before a decode run: see that each next token has its place. What is kept gives way, then the youngest do.
+
+        The oldest never does, so that it comes to its end, and then the next one: whatever the budget, all are served.
+        """
+        while self.num_held_tokens + len(self.decoding) > self.token_budget and len(self.running) > 1:
+            self._preempt(max(self.running, key=_age))
+        self._make_kept_fit(len(self.decoding))
+        return self._take_orders()
+
+    def remove(self, sequence: Sequence, *, keeps: bool = True) -> list[Order]:
+        """Take a sequence out, wherever it is. With `keeps` what it computed stays, for prompts that begin alike."""
+        sequence.saved = None
+        if sequence.state is not State.WAITING:
+            self._take_from_running(sequence, keeps=keeps)
+        elif sequence.admitted_as:
+            self.preempted.remove(sequence)
+        else:
             self.waiting.remove(sequence)
-            return []
-        self._num_reserved -= sequence.num_reserved
-        if sequence.state is State.PREFILL:
-            self.prefilling.remove(sequence)
-            self._free.add(sequence.slot)
-            return []
-        last = self.decoding.pop()
-        if last is sequence:
-            self._free.add(sequence.slot)
-            return []
-        self.decoding[sequence.slot] = last
-        return [self._move(last, sequence.slot)]
+        return self._take_orders()
 
-    def _take_free(self) -> int:
-        slot = min(self._free)
-        self._free.remove(slot)
-        return slot
+    def _next_to_admit(self) -> Sequence | None:
+        if self.preempted:
+            return self.preempted[0]
+        if not self.waiting:
+            return None
+        return self.waiting.first(Counter(sequence.request.account_salt for sequence in self.running))
 
-    def _move(self, sequence: Sequence, target: int) -> Move:
-        """Note the sequence's new slot; its old one is free."""
-        move = Move(sequence.slot, target, sequence.num_cached)
-        self._free.add(sequence.slot)
-        sequence.slot = target
-        return move
+    def _has_place_for(self, sequence: Sequence) -> bool:
+        running = self.running
+        wanted = sum(self._wish(other) for other in running) + self._wish(sequence)
+        return len(running) < self.num_slots and wanted <= self.token_budget
 
+    def _wish(self, sequence: Sequence) -> int:
+        """What a sequence needs now and soon."""
+        return min(sequence.num_held + self._headroom, sequence.num_reserved)
 
-class ChunkPolicy:
-    """How long a piece of a prompt may be, from what runs were seen to take.
+    def _seat(self, sequence: Sequence) -> None:
+        """Where it will decode, as it looks now."""
+        self.slots.clear_for(sequence, len(self.decoding))
 
-    While others decode, one decode run and one piece of a prompt together should fit into the inter-token budget.
-    """
-
-    def __init__(self, *, inter_token_budget_s: float, max_chunk_length: int) -> None:
-        self._budget = inter_token_budget_s
-        self._max_length = max_chunk_length
-        self._decode_s = 0.0
-        self._prefill_s_per_token = 0.0
-
-    def saw_decode(self, seconds: float) -> None:
-        """A decode run took this long."""
-        self._decode_s = _smoothed(self._decode_s, seconds)
-
-    def saw_prefill(self, seconds: float, num_tokens: int) -> None:
-        """A piece of a prompt took this long. Short ones say nothing: their fixed cost outweighs the tokens'."""
-        if num_tokens >= SHORTEST_CHUNK:
-            self._prefill_s_per_token = _smoothed(self._prefill_s_per_token, seconds / num_tokens)
+    def _seat_with_prefix(self, sequence: Sequence) -> None:
+        """In place where nothing is lost or nothing else is free; else as a copy."""
+        match = self.slots.match(sequence)
+        if match is None:
+            self._seat(sequence)
+            return
+        tenant, num_exact = match.tenant, match.tenant.num_exact
+        room = self.token_budget - self._num_seated - self.num_kept_tokens
+        has_room_for_a_copy = self.slots.has_empty and len(sequence.prompt) <= room
+        if isinstance(tenant, Kept) and (match.is_whole or not has_room_for_a_copy):
+            self.slots.take_over(tenant, sequence)
+        else:
+            self._seat(sequence)
+            self.slots.orders.append(Move(tenant.slot, sequence.slot, match.num_tokens))
+        sequence.reuse(match.num_tokens, num_exact)
 
     @property
-    def longest_chunk_s(self) -> float:
-        """How long the longest piece of a prompt takes, by what was seen of shorter ones; 0 when nothing was."""
-        return self._max_length * self._prefill_s_per_token
+    def _num_seated(self) -> int:
+        """Tokens that are held in slots by running sequences."""
+        return sum(sequence.num_held for sequence in self.running if sequence.slot >= 0)
 
-    def length(self, num_left: int, *, others_decode: bool) -> int:
-        """The length of the next piece of a prompt of which `num_left` tokens are left."""
-        longest = self._max_length
-        if others_decode and self._prefill_s_per_token > 0:
-            fitting = int((self._budget - self._decode_s) / self._prefill_s_per_token)
-            longest = min(max(fitting, SHORTEST_CHUNK), self._max_length)
-        if num_left <= longest:
-            return num_left
-        # A last piece of a single token is computed by another kernel and may differ in quantised models.
-        return longest - 1 if num_left - longest == 1 else longest
+    def _make_kept_fit(self, num_coming: int) -> None:
+        self.slots.evict_to(self.token_budget - self._num_seated - num_coming)
+
+    def _let_decode(self, sequence: Sequence) -> None:
+        self.slots.clear_for(sequence, len(self.decoding))
+        if sequence.saved is not None:
+            self._bring_back(sequence, sequence.saved)
+        self.decoding.append(sequence)
+        sequence.state = State.DECODE
+        self._make_kept_fit(len(self.decoding))
+
+    def _bring_back(self, sequence: Sequence, saved: SavedCache) -> None:
+        sequence.saved = None
+        self.slots.orders.append(CopyIn(sequence.slot, saved))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Running to waiting: what it computed goes to host memory, so that nothing is computed twice."""
+        if sequence.slot >= 0:
+            self.num_preemptions += 1
+            self.slots.orders.append(CopyOut(sequence, sequence.slot, sequence.num_cached))
+        self._take_from_running(sequence, keeps=False)
+        insort(self.preempted, sequence, key=_age)
+        sequence.state = State.WAITING
+
+    def _take_from_running(self, sequence: Sequence, *, keeps: bool) -> None:
+        """Out of its queue and its slot; the last one that decodes takes over a slot among theirs."""
+        slot = sequence.slot
+        if slot >= 0:
+            self.slots.leave(sequence, keeps=keeps)
+        if sequence.state is State.PREFILL:
+            self.prefilling.remove(sequence)
+            return
+        last = self.decoding.pop()
+        if last is not sequence:
+            self.decoding[slot] = last
+            self.slots.clear_for(last, slot)
+
+    def _take_orders(self) -> list[Order]:
+        orders, self.slots.orders = self.slots.orders, []
+        return orders
 
 
-def _smoothed(before: float, now: float) -> float:
-    return now if before == 0.0 else 0.8 * before + 0.2 * now
+def _age(sequence: Sequence) -> int:
+    return sequence.admitted_as

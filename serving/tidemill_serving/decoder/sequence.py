@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from tidemill_models.stop_strings import StopMatcher
-from tidemill_serving.decoder.devices.device import IntArray
+from tidemill_serving.decoder.devices.device import IntArray, SavedCache
+from tidemill_serving.decoder.prefix import BLOCK_LENGTH, Chain, extend_chain
 from tidemill_serving.decoder.sampler import make_generator
 from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput
 
@@ -34,7 +35,7 @@ class Limits:
 class State(Enum):
     """Where a sequence is: waiting for a slot, its prompt going into the cache, or making tokens."""
 
-    WAITING = "waiting"
+    WAITING = "waiting"  # also of one that had a slot and gave it up
     PREFILL = "prefill"
     DECODE = "decode"
 
@@ -47,17 +48,35 @@ class Sequence:
     prompt: IntArray
     limits: Limits
     text: TokenText
+    cache_salt: bytes | None = None  # None: takes no part in the prefix cache
+    prompt_chain: Chain = ()
     state: State = State.WAITING
-    slot: int = -1  # meaningful from PREFILL on
-    num_cached: int = 0  # tokens whose keys and values are in the slot
-    num_completion_tokens: int = 0
-    last_token: int = 0  # sampled, not yet in the cache
+    slot: int = -1  # while it has none
+    num_cached: int = 0  # tokens whose keys and values are in the slot, or saved
+    saved: SavedCache | None = None  # what was in its slot, while it waits for another
+    admitted_as: int = 0  # counts first admissions; the highest is the youngest
+    num_reused: int = 0  # prompt tokens that were found in the cache
+    first_inexact: int = field(init=False)  # from here on the cache is not what a prefill would have made, bit by bit
+    completion: list[int] = field(default_factory=list)  # all tokens made; the last one is not in the cache yet
     generator: np.random.Generator = field(init=False)
     _stops: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
+        self.first_inexact = len(self.prompt)
         self.generator = make_generator(self.request.sampling.seed)
         self._stops = StopMatcher(self.request.stop)
+        if self.cache_salt is not None:
+            self.prompt_chain = extend_chain((), self.prompt, self.cache_salt)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens made so far."""
+        return len(self.completion)
+
+    @property
+    def last_token(self) -> int:
+        """The newest token."""
+        return self.completion[-1]
 
     @property
     def num_reserved(self) -> int:
@@ -69,10 +88,37 @@ class Sequence:
         """Prompt tokens that are not in the cache yet."""
         return len(self.prompt) - self.num_cached
 
+    @property
+    def num_held(self) -> int:
+        """Tokens of cache that it needs now: its prompt is one wish."""
+        return max(len(self.prompt), self.num_cached)
+
+    @property
+    def num_exact(self) -> int:
+        """Tokens at the cache's start that are what a prefill of them makes, bit by bit."""
+        return min(self.num_cached, self.first_inexact)
+
+    @property
+    def prompt_chain_in_cache(self) -> Chain:
+        """The whole blocks of the prompt that are in the cache."""
+        return self.prompt_chain[: self.num_cached // BLOCK_LENGTH]
+
+    def chain(self) -> Chain:
+        """All whole blocks that are in the cache, those of the answer too."""
+        if self.cache_salt is None or self.num_prompt_left >= 0:
+            return self.prompt_chain_in_cache
+        made = np.asarray(self.completion[: self.num_cached - len(self.prompt)], np.int64)
+        return extend_chain(self.prompt_chain, np.concatenate((self.prompt, made)), self.cache_salt)
+
+    def reuse(self, num_tokens: int, num_exact: int) -> None:
+        """Its first tokens are in its slot already; so many of them are exact."""
+        self.num_cached = self.num_reused = num_tokens
+        if num_tokens > num_exact:
+            self.first_inexact = num_exact
+
     def take(self, token: int) -> SequenceOutput:
         """Take the next token; the output says whether it was the last."""
-        self.num_completion_tokens += 1
-        self.last_token = token
+        self.completion.append(token)
         if token in self.limits.eos_token_ids:
             return self.end(FinishReason.STOP, token_ids=(token,))
         text, hit = self._stops.push(self.text.push([token]))
@@ -108,4 +154,5 @@ class Sequence:
             error=error,
             num_prompt_tokens=len(self.prompt),
             num_completion_tokens=self.num_completion_tokens,
+            num_cached_prompt_tokens=self.num_reused,
         )

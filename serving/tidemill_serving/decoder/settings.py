@@ -16,7 +16,13 @@ class DecoderSettings:
     """Generations that may wait for a slot; beyond them the engine is busy."""
 
     token_budget: int | None = None
-    """Tokens of prompts and answers that may be reserved at once; None: what the slots hold."""
+    """Tokens of prompts and answers that the cache may hold at once; None: what the slots of running ones hold."""
+
+    prefix_cache: bool = True
+    """Whether what was computed for a prompt is kept for others that begin alike."""
+
+    num_cache_slots: int = 8
+    """Slots beside those that run, for what is kept; it counts against `token_budget`, and gives way."""
 
     num_threads: int = 0
     """Threads of one run; 0: one for each processor that this process may use."""
@@ -33,12 +39,18 @@ class DecoderSettings:
     def __post_init__(self) -> None:
         _check_range("num_slots", self.num_slots, 1, 1024)
         _check_range("num_waiting_places", self.num_waiting_places, 0, 1024)
+        _check_range("num_cache_slots", self.num_cache_slots, 0, 1024)
         _check_range("num_threads", self.num_threads, 0, 1024)
         _check_range("max_chunk_length", self.max_chunk_length, 16, 65_536)
         if self.token_budget is not None:
             _check_range("token_budget", self.token_budget, 1, 2**40)
         if not timedelta(milliseconds=1) <= self.inter_token_budget <= timedelta(seconds=60):
             raise ValueError(f"inter_token_budget is {self.inter_token_budget}; it may be 1 ms to 60 s")
+
+    @property
+    def num_kept_slots(self) -> int:
+        """Slots for what is kept; none when nothing is."""
+        return self.num_cache_slots if self.prefix_cache else 0
 
     def threads(self) -> int:
         """The number of threads of one run."""

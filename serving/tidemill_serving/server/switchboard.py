@@ -167,7 +167,14 @@ class Switchboard:
     def _status(self) -> pb.ConnectResponse:
         stage, load = self.stage, self._engine.load()
         silent_seconds = None if self.responsive else time.monotonic() - self._engine.last_life()
-        return write_status(stage.phase, stage.progress, stage.detail, silent_seconds=silent_seconds, load=load)
+        return write_status(
+            stage.phase,
+            stage.progress,
+            stage.detail,
+            silent_seconds=silent_seconds,
+            load=load,
+            stats=self._engine.stats(),
+        )
 
     def connect(self) -> Caller:
         """A new caller; its first message is the status."""

@@ -1,11 +1,14 @@
 """Between the private contract's messages and the engine's own types."""
 
 import math
+import resource
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from tidemill.engine.v1 import engine_pb2 as pb
-from tidemill_serving.engine import FinishReason, GenerationRequest, Load, Phase, Sampling, SequenceOutput
+from tidemill_serving.engine import EngineStats, FinishReason, GenerationRequest, Load, Phase, Sampling, SequenceOutput
 from tidemill_telemetry.call_record import Origin, is_request_id
 from tidemill_telemetry.trace_context import TraceContext
 
@@ -46,6 +49,8 @@ def read_submit(submit: pb.Submit, engine_id: int) -> GenerationRequest:
         stop=tuple(submit.stop),
         deadline=_read_deadline(submit),
         origin=_read_origin(submit),
+        account_salt=submit.account_salt,
+        exact=submit.exact,
     )
 
 
@@ -77,7 +82,7 @@ def _read_origin(submit: pb.Submit) -> Origin | None:
 
 
 def write_status(
-    phase: Phase, progress: float, detail: str, *, silent_seconds: float | None, load: Load
+    phase: Phase, progress: float, detail: str, *, silent_seconds: float | None, load: Load, stats: EngineStats
 ) -> pb.ConnectResponse:
     """How the replica is, as its callers hear it; `silent_seconds` is None while the engine shows life."""
     status = pb.Status(
@@ -86,6 +91,7 @@ def write_status(
         detail=detail,
         load=_write_load(load),
         responsive=silent_seconds is None,
+        stats=pb.Stats(resident_bytes=_resident_bytes(), **asdict(stats)),
     )
     if silent_seconds is not None:
         status.silent_for.FromMilliseconds(round(silent_seconds * 1000))
@@ -115,9 +121,15 @@ def write_step(
             message.error = last.error
             message.num_prompt_tokens = last.num_prompt_tokens
             message.num_completion_tokens = last.num_completion_tokens
+            message.num_cached_prompt_tokens = last.num_cached_prompt_tokens
     for sequence_id in rejected:
         add(sequence_id=sequence_id, finish_reason=pb.FINISH_REASON_REJECTED)
     return response
+
+
+def _resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _write_load(load: Load) -> pb.Load:

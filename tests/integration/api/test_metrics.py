@@ -117,6 +117,26 @@ def test_a_generations_tokens_and_times_are_counted_by_model(server: ServerProce
     assert grown("tidemill_inter_token_seconds_sum") < grown("tidemill_generation_seconds_sum")
 
 
+def test_what_the_engines_do_is_shown_by_model_and_phase(server: ServerProcess, wire: Wire) -> None:
+    def shown(name: str, **labels: str) -> float:
+        return value_of(series_of(read_page(server.admin)), f"tidemill_engine_{name}", model=MODEL, **labels)
+
+    wire.start()
+    before = shown("run_tokens_total", phase="decode")
+    num_tokens = list(wire.generate("a prompt for the engine's own counters", max_tokens=8))[
+        -1
+    ].end.usage.completion_tokens
+    wait_until(lambda: shown("run_tokens_total", phase="decode") >= before + num_tokens - 1, "the engine's next word")
+    assert shown("run_tokens_total", phase="prefill") > 0
+    for phase in ("decode", "prefill"):
+        assert shown("runs_total", phase=phase) <= shown("run_tokens_total", phase=phase)
+        assert shown("run_seconds_total", phase=phase) > 0
+    assert shown("budget_tokens") > 0
+    assert shown("resident_bytes") > 1e6
+    assert shown("preemptions_total") == 0
+    wait_until(lambda: shown("held_tokens") == 0, "an engine that holds nothing")
+
+
 def test_sessions_are_counted_as_they_start_and_stop_by_why(server: ServerProcess, neighbour: Wire) -> None:
     def counted(name: str, **labels: str) -> float:
         return value_of(series_of(read_page(server.admin)), f"tidemill_sessions_{name}_total", model=MODEL, **labels)

@@ -95,6 +95,8 @@ def test_complete_prints_one_json_line(tidemill, mill: Mill) -> None:
             "queue_seconds": 0.0,
             "time_to_first_token_seconds": 0.04,
             "total_seconds": 0.09,
+            "cost_microcredits": 0,
+            "cached_prompt_tokens": 0,
         },
     }
     request = mill.requests["Generate"][-1]

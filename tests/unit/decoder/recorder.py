@@ -7,10 +7,11 @@ from pathlib import Path
 
 from tidemill_models.text_stream import TextStream
 from tidemill_serving.decoder.admission import Admission
+from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.devices.device import Device
 from tidemill_serving.decoder.engine import DecoderModel
 from tidemill_serving.decoder.loop import DecoderLoop
-from tidemill_serving.decoder.scheduler import ChunkPolicy, Scheduler
+from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.engine import GenerationRequest, Phase, Sampling, SequenceOutput, Step
 
@@ -95,22 +96,28 @@ class LoopRig:
         *,
         num_slots: int = 4,
         token_budget: int | None = None,
+        num_cache_slots: int = 3,
+        prefix_cache: bool = True,
+        headroom: int = 64,
         max_chunk_length: int = 16,
         limits: Limits = LIMITS,
+        graph: Path = Path("no-graph"),
     ) -> None:
         budget = token_budget or num_slots * limits.context_length
         vocab_size = device.load(
-            Path("no-graph"),
-            num_slots=num_slots + 1,
+            graph,
+            num_slots=num_slots + 1 + num_cache_slots,
             context_length=limits.context_length,
             on_progress=lambda progress: None,
         )
         self.now = 0.0
         self.recorder = Recorder()
-        self.scheduler = Scheduler(num_slots=num_slots, token_budget=budget)
+        self.scheduler = Scheduler(
+            num_slots=num_slots, token_budget=budget, num_cache_slots=num_cache_slots, headroom=headroom
+        )
         chunks = ChunkPolicy(inter_token_budget_s=0.05, max_chunk_length=max_chunk_length)
         self.loop = DecoderLoop(device, self.scheduler, chunks, clock=lambda: self.now)
-        self.admission = Admission(limits, vocab_size, budget, open_letters)
+        self.admission = Admission(limits, vocab_size, budget, open_letters, prefix_cache=prefix_cache)
 
     def add(self, sequence_id: int, prompt: Sequence[int] = (5, 6, 7), max_tokens: int = 8, **fields: object) -> None:
         self.scheduler.add(self.admission.make_sequence(request(sequence_id, prompt, max_tokens, **fields)))

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.unit.decoder.integrity import check_at_rest
 from tests.unit.decoder.recorder import LIMITS, Recorder, letter_model, letters, request
 from tidemill_serving.decoder.devices.device import DeviceError, ModelRefusedError
 from tidemill_serving.decoder.devices.fake import FakeDevice, fake_answer
@@ -60,7 +61,13 @@ def open_engine():
     engines = []
 
     def start(device=None, **settings):
-        engine = DecoderEngine(letter_model(), device or FakeDevice(), DecoderSettings(**settings))
+        device = device or FakeDevice()
+        engine = DecoderEngine(
+            letter_model(),
+            device,
+            DecoderSettings(**settings),
+            on_idle=lambda scheduler: check_at_rest(scheduler, device),
+        )
         engines.append(engine)
         recorder = Recorder()
         engine.start(recorder)

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.unit.decoder.recorder import EOS, LIMITS, LoopRig, hot, letters
 from tidemill_serving.decoder.devices.device import DeviceError
@@ -203,7 +201,7 @@ def test_a_text_stream_that_fails_ends_its_own_generation_only_and_the_log_names
     rig = LoopRig(FakeDevice())
     rig.add(1)
     rig.add(2, origin=origin)
-    rig.scheduler.waiting[1].text = BrokenText()
+    [*rig.scheduler.waiting][1].text = BrokenText()
     rig.run()
     assert rig.recorder.ends[2].finish_reason is FinishReason.ERROR
     assert rig.recorder.tokens[1] == fake_answer([5, 6, 7], 8)
@@ -223,61 +221,3 @@ def test_a_seed_gives_the_same_answer_whatever_else_is_running():
     crowd.run()
     assert crowd.recorder.tokens[1] == alone.recorder.tokens[1]
     assert len(set(alone.recorder.tokens[1])) > 20
-
-
-WISHES = st.lists(
-    st.tuples(
-        st.integers(0, 6),  # steps before it comes
-        st.integers(1, 60),  # prompt tokens
-        st.integers(1, 30),  # max_tokens
-        st.none() | st.integers(0, 40),  # cancelled so many steps after it came
-        st.none() | st.integers(0, 40),  # deadline, in steps after it came
-    ),
-    min_size=1,
-    max_size=25,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(wishes=WISHES, num_slots=st.integers(1, 5), num_tokens=st.integers(60, 400), chunk=st.integers(3, 20))
-def test_no_slot_is_lost_or_used_twice_and_everybody_is_served(wishes, num_slots, num_tokens, chunk):
-    rig = LoopRig(FakeDevice(), num_slots=num_slots, token_budget=max(num_tokens, 90), max_chunk_length=chunk)
-    cancels: dict[int, list[int]] = {}
-    step = 0
-
-    def advance() -> None:
-        nonlocal step
-        rig.now = float(step)
-        rig.step(*cancels.get(step, ()))
-        step += 1
-        check_slots(rig.scheduler, num_slots)
-
-    for sequence_id, (pause, prompt_length, max_tokens, cancelled, deadline) in enumerate(wishes):
-        for _ in range(pause):
-            advance()
-        due = None if deadline is None else float(step + deadline)
-        rig.add(sequence_id, [sequence_id % 30 + 3] * prompt_length, max_tokens, deadline=due)
-        if cancelled is not None:
-            cancels.setdefault(step + cancelled, []).append(sequence_id)
-    while rig.scheduler.has_work:
-        advance()
-        assert step < 20_000
-    assert rig.scheduler.load().num_free_tokens == max(num_tokens, 90)
-    for sequence_id, (_, prompt_length, max_tokens, cancelled, deadline) in enumerate(wishes):
-        answer = fake_answer([sequence_id % 30 + 3] * prompt_length, max_tokens)
-        end = rig.recorder.ends[sequence_id]
-        made = rig.recorder.tokens[sequence_id]
-        assert made == answer[: len(made)]
-        assert end.num_completion_tokens == len(made)
-        if cancelled is None and deadline is None:
-            assert len(made) == max_tokens
-            assert end.finish_reason is FinishReason.LENGTH
-
-
-def check_slots(scheduler, num_slots: int) -> None:
-    assert [sequence.slot for sequence in scheduler.decoding] == list(range(len(scheduler.decoding)))
-    used = [sequence.slot for sequence in (*scheduler.prefilling, *scheduler.decoding)]
-    assert len(used) == len(set(used)) <= num_slots
-    assert scheduler._free == set(range(num_slots + 1)) - set(used)
-    reserved = sum(sequence.num_reserved for sequence in (*scheduler.prefilling, *scheduler.decoding))
-    assert scheduler.load().num_free_tokens == scheduler._token_budget - reserved >= 0

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from tests.unit.decoder.recorder import LIMITS, open_letters, request
 from tidemill_serving.decoder.admission import Admission
-from tidemill_serving.decoder.scheduler import ChunkPolicy, Move, Scheduler
+from tidemill_serving.decoder.chunks import ChunkPolicy
+from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence, State
+from tidemill_serving.decoder.slots import CopyIn, Move
 
 ADMISSION = Admission(LIMITS, 512, 10_000, open_letters)
 
@@ -25,6 +27,7 @@ def admitted(scheduler: Scheduler, *sequences: Sequence) -> None:
 def decoding(scheduler: Scheduler, *sequences: Sequence) -> None:
     admitted(scheduler, *sequences)
     for each in sequences:
+        scheduler.open_prefill()
         each.num_cached = len(each.prompt)
         scheduler.promote(each)
 
@@ -45,11 +48,11 @@ def test_nobody_is_admitted_beyond_the_token_budget():
     first, second, third = (sequence(i) for i in range(3))  # 11 tokens each
     admitted(scheduler, first, second, third)
     assert third.state is State.WAITING
-    assert scheduler.load().num_free_tokens == 3
+    assert scheduler.load().num_free_tokens == 19
     scheduler.remove(second)
     scheduler.admit()
     assert third.state is State.PREFILL
-    assert scheduler.load().num_free_tokens == 3
+    assert scheduler.load().num_free_tokens == 19
 
 
 def test_a_large_sequence_at_the_front_is_not_overtaken_for_ever():
@@ -69,19 +72,26 @@ def test_the_last_decoding_sequence_moves_into_the_hole_of_one_that_leaves():
 
 
 def test_a_sequence_that_prefills_in_the_way_gives_its_slot_to_one_that_decodes():
-    scheduler = Scheduler(num_slots=2, token_budget=1000)
-    slow, quick = sequence(0, 50), sequence(1, 2)
-    admitted(scheduler, slow, quick)
-    assert (slow.slot, quick.slot) == (0, 1)
-    slow.num_cached, quick.num_cached = 16, 2
-    assert scheduler.promote(quick) == [Move(0, 2, 16), Move(1, 0, 2)]
-    assert (slow.slot, quick.slot) == (2, 0)
+    scheduler = Scheduler(num_slots=3, token_budget=200, headroom=1)
+    oldest, preempted, slow = sequence(0, 3, 100), sequence(1, 3, 100), sequence(2, 90, 1)
+    decoding(scheduler, oldest, preempted)
+    oldest.completion, oldest.num_cached = [5] * 98, 100
+    preempted.completion, preempted.num_cached = [5] * 98, 100
+    scheduler.make_room()
+    preempted.saved = []
+    assert scheduler.preempted == [preempted]
+    scheduler.remove(oldest, keeps=False)
+    slow.state, slow.num_cached = State.PREFILL, 16
+    scheduler.prefilling.append(slow)
+    scheduler.slots.seat(slow, 0)
+    assert scheduler.admit() == [Move(0, 3, 16), CopyIn(0, [])]
+    assert (slow.slot, preempted.slot) == (3, 0)
 
 
 def test_there_is_a_spare_slot_even_when_all_run():
     scheduler = Scheduler(num_slots=2, token_budget=1000)
     decoding(scheduler, sequence(0), sequence(1))
-    assert scheduler.spare_slot == 2
+    assert scheduler.spare_slot() == 2
 
 
 @given(

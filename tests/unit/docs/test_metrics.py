@@ -11,6 +11,7 @@ from tests.metrics_document import BLOCKS, DOCUMENT, EXPRESSIONS
 from tests.prometheus_server import prometheus_programs
 from tidemill_services.domain.ledger import EntryKind
 from tidemill_services.domain.session import SessionState
+from tidemill_services.engine_client import ReplicaStats
 from tidemill_services.metrics import Metrics
 from tidemill_services.metrics.billing import LedgerTotals
 from tidemill_services.scaler.replicas import PoolCounts
@@ -47,6 +48,7 @@ async def test_every_series_of_a_process_and_nothing_else_stands_there_with_its_
     metrics.http.end("/v1/models", 200, "", 0.1)
     metrics.generations.of("tiny").begin()
     metrics.pools.watch(lambda: {"tiny": PoolCounts(1, 2, 3, 4, 5, 6)})
+    metrics.engines.watch(lambda: {"tiny": {"replica-1": ReplicaStats()}})
     metrics.sessions.show_open({("tiny", SessionState.ACTIVE): 1})
     assert rows_of("What one process did") == shown(metrics.registry.collect())
 

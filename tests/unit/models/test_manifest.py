@@ -46,6 +46,22 @@ def test_the_digest_says_whether_two_manifests_mean_the_same():
     assert Manifest.from_toml(GOOD.replace("eos_token_ids = [1]", "eos_token_ids = [1, 2]")).digest != digest
 
 
+def test_a_decoder_may_share_prefixes_and_bound_its_cache():
+    plain = Manifest.from_toml(GOOD)
+    assert plain.decoder is not None
+    assert (plain.decoder.shared_prefixes, plain.decoder.cache_tokens) == (False, None)
+    assert "shared_prefixes" not in plain.to_json()
+    length = plain.decoder.context_length
+    text = GOOD.replace("[decoder]\n", f"[decoder]\nshared_prefixes = true\ncache_tokens = {4 * length}\n")
+    manifest = Manifest.from_toml(text)
+    assert manifest.decoder is not None
+    assert (manifest.decoder.shared_prefixes, manifest.decoder.cache_tokens) == (True, 4 * length)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    for wrong in ("shared_prefixes = 1", f"cache_tokens = {length - 1}"):
+        with pytest.raises(ModelPackageError):
+            Manifest.from_toml(GOOD.replace("[decoder]\n", f"[decoder]\n{wrong}\n"))
+
+
 def without_table(name: str) -> str:
     lines, keep = [], True
     for line in GOOD.splitlines(keepends=True):

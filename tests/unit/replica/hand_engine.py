@@ -5,6 +5,7 @@ import time
 from tidemill_serving.engine import (
     EngineBusyError,
     EngineListener,
+    EngineStats,
     FinishReason,
     GenerationRequest,
     Load,
@@ -41,6 +42,9 @@ class HandEngine:
 
     def load(self) -> Load:
         return Load(len(self.requests), 0, self.num_places, self.num_free_tokens)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(token_budget=1000, num_held_tokens=1000 - self.num_free_tokens)
 
     def is_responsive(self) -> bool:
         return self.responsive

@@ -1,11 +1,13 @@
 """What one side of the private contract writes, as the other side reads it."""
 
+from dataclasses import asdict
+
 import pytest
 
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.engine_client import EngineRequest
-from tidemill_services.engine_client.wire import read_status, write_submit
-from tidemill_serving.engine import Load, Phase
+from tidemill_services.engine_client.wire import read_stats, read_status, write_submit
+from tidemill_serving.engine import EngineStats, Load, Phase
 from tidemill_serving.server.wire import read_submit, write_status
 from tidemill_telemetry.call_record import Origin
 from tidemill_telemetry.trace_context import TraceContext
@@ -38,9 +40,23 @@ def test_what_a_replica_says_of_itself_is_fit_for_the_store() -> None:
 
 def test_a_replica_says_for_how_long_its_engine_has_shown_no_life() -> None:
     load = Load(1, 0, 8, 100)
-    wedged = write_status(Phase.READY, 1.0, "", silent_seconds=7.25, load=load).status
+    wedged = write_status(Phase.READY, 1.0, "", silent_seconds=7.25, stats=EngineStats(), load=load).status
     assert wedged.silent_for.ToMilliseconds() == 7_250
     assert not read_status(wedged).responsive
-    lively = write_status(Phase.READY, 1.0, "", silent_seconds=None, load=load).status
+    lively = write_status(Phase.READY, 1.0, "", silent_seconds=None, stats=EngineStats(), load=load).status
     assert not lively.HasField("silent_for")
     assert read_status(lively).responsive
+
+
+def test_what_an_engine_did_comes_over_the_wire_whole() -> None:
+    stats = EngineStats(*range(1, 11))
+    status = write_status(Phase.READY, 1.0, "", silent_seconds=None, stats=stats, load=Load(1, 0, 8, 100)).status
+    read = read_stats(status.stats)
+    assert read.resident_bytes > 0
+    assert all(getattr(read, name) == value for name, value in asdict(stats).items())
+
+
+def test_a_replica_learns_the_salt_and_whether_the_answer_must_be_exact() -> None:
+    request = EngineRequest([5, 6], 10, account_salt=b"\x00salt", exact=True)
+    read = read_submit(write_submit(1, request).submit, 7)
+    assert (read.account_salt, read.exact) == (b"\x00salt", True)

@@ -7,7 +7,7 @@ from tidemill_services.scaler.queue import FairQueue
 
 
 def drained(queue: FairQueue[str]) -> list[str]:
-    return [queue.pop() for _ in range(len(queue))]
+    return [queue.pop(queue.next_account({})) for _ in range(len(queue))]
 
 
 def test_an_account_with_many_requests_does_not_hold_up_one_with_few():
@@ -51,9 +51,22 @@ def test_while_accounts_wait_none_gets_two_turns_before_another_gets_one(steps):
             waiting[account].append(number)
             queue.push(account, (account, number))
         elif len(queue):
-            served, item = queue.pop()
+            served, item = queue.pop(queue.next_account({}))
             assert item == waiting[served].pop(0)
             for other in "abc":
                 turns_since[other] = 0 if other == served else turns_since[other] + bool(waiting[other])
             assert max(turns_since.values()) <= 2
     assert len(queue) == sum(len(items) for items in waiting.values())
+
+
+def test_it_is_the_turn_of_the_account_that_holds_least():
+    queue: FairQueue[str] = FairQueue(256)
+    for account in ("greedy", "modest", "small"):
+        queue.push(account, account)
+    held = {"greedy": 7, "modest": 2}
+    order = []
+    while len(queue):
+        account = queue.next_account(held)
+        order.append(queue.pop(account))
+        held[account] = held.get(account, 0) + 1
+    assert order == ["small", "modest", "greedy"]

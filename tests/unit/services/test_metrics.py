@@ -4,6 +4,7 @@ import pytest
 from tidemill_services.domain.errors import FieldInvalidError, StoreUnavailableError
 from tidemill_services.domain.generation import FinishReason
 from tidemill_services.domain.session import SessionState
+from tidemill_services.engine_client import ReplicaStats
 from tidemill_services.gateway.health import admin_application
 from tidemill_services.metrics import Metrics
 from tidemill_services.metrics.billing import LedgerTotals
@@ -22,6 +23,23 @@ async def test_counters_are_there_at_0_before_anything_happens() -> None:
     assert found["tidemill_generations_total", "tiny", "length"] == 0
     assert found["tidemill_completion_tokens_total", "tiny"] == 0
     assert found["tidemill_inter_token_seconds_count", "tiny"] == 0
+
+
+async def test_what_an_ended_replica_did_stays_counted_and_a_new_one_adds_to_it() -> None:
+    metrics, replicas = Metrics(), {"one": ReplicaStats(num_decode_runs=5, num_held_tokens=9)}
+    metrics.engines.watch(lambda: {"tiny": replicas})
+
+    def shown(name: str) -> float:
+        return next(sample.value for sample in _samples(metrics) if sample.name == name)
+
+    assert shown("tidemill_engine_runs_total") == 5
+    replicas["one"] = ReplicaStats(num_decode_runs=7)
+    assert shown("tidemill_engine_runs_total") == 7
+    assert shown("tidemill_engine_held_tokens") == 0
+    del replicas["one"]
+    assert shown("tidemill_engine_runs_total") == 7
+    replicas["two"] = ReplicaStats(num_decode_runs=2)
+    assert shown("tidemill_engine_runs_total") == 9
 
 
 async def test_each_token_after_the_first_is_one_observation_of_the_time_between_tokens() -> None:

@@ -14,7 +14,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from tidemill_serving.decoder.devices.device import DeviceError, FloatArray, IntArray, ModelRefusedError
+from tidemill_serving.decoder.devices.device import (
+    DeviceError,
+    FloatArray,
+    IntArray,
+    ModelRefusedError,
+    SavedCache,
+)
 from tidemill_serving.decoder.devices.export import (
     BETTER_EXPORT,
     Export,
@@ -80,6 +86,14 @@ class CpuDevice:
     def move(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the start of a slot."""
         self._cache.move(source, target, num_tokens)
+
+    def copy_out(self, slot: int, num_tokens: int) -> SavedCache:
+        """Copy the start of a slot out of the cache."""
+        return self._cache.copy_out(slot, num_tokens)
+
+    def copy_in(self, slot: int, saved: SavedCache) -> None:
+        """Put it back."""
+        self._cache.copy_in(slot, saved)
 
     def close(self) -> None:
         """Drop the session and the cache; their memory goes with them."""

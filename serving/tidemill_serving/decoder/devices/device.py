@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
+SavedCache = list[NDArray[np.generic]]
+"""The start of a slot in host memory; only the device that made it knows its shape."""
 
 
 class ModelRefusedError(Exception):
@@ -47,6 +49,12 @@ class Device(Protocol):
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first `num_tokens` of slot `source` over slot `target`."""
+
+    def copy_out(self, slot: int, num_tokens: int) -> SavedCache:
+        """The first `num_tokens` of a slot, in host memory."""
+
+    def copy_in(self, slot: int, saved: SavedCache) -> None:
+        """Put back, into any slot, what `copy_out` gave."""
 
     def close(self) -> None:
         """Free the model and the cache."""
