@@ -39,8 +39,11 @@ def test_a_key_is_changed_in_what_was_asked_for_only(tidemill, mill: Mill) -> No
     )
     assert changed["scopes"] == []
     assert changed["limits"] == {
-        "requests_per_minute": 9, "concurrent_generations": None, "concurrent_sessions": None
-    }  # fmt: skip
+        "requests_per_minute": 9,
+        "concurrent_generations": None,
+        "concurrent_sessions": None,
+        "tokens_per_minute": None,
+    }
     assert list(mill.requests["UpdateApiKey"][0].update_mask.paths) == ["expire_time", "limits", "scopes"]
     assert tidemill("key", "update", "1").exit_code == 2
     assert tidemill("key", "update", "1", "--expires", "soon").exit_code == 2
@@ -102,3 +105,15 @@ def test_a_refusal_is_a_sentence_and_an_exit_code(tidemill, mill: Mill, words: t
     refused = tidemill(*words)
     assert (refused.exit_code, refused.stderr) == (1, "Error: This needs a key with the role admin.\n")
     assert json.loads(tidemill(*words, "--json").stderr)["error"]["reason"] == "ROLE_REQUIRED"
+
+
+def test_an_account_agrees_to_pay_by_its_tokens_and_takes_it_back(tidemill, mill: Mill) -> None:
+    assert json.loads(tidemill("account", "update", "--per-token", "--json").stdout)["pays_per_token"]
+    assert "pays per token  yes" in tidemill("account", "show").stdout
+    taken_back = json.loads(tidemill("account", "update", "--no-per-token", "--json").stdout)
+    assert taken_back["pays_per_token"] is False
+
+
+def test_tokens_a_minute_are_limited_as_the_others_are(tidemill, mill: Mill) -> None:
+    limited = json.loads(tidemill("key", "create", "--tokens-per-minute", "9000", "--json").stdout)
+    assert limited["api_key"]["limits"]["tokens_per_minute"] == 9000
