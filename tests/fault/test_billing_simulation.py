@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from sqlalchemy import Connection, insert, select
 from tests.fault.billing_trace import DAY_MS, SessionTrace, Span, crosses_midnight, joined
 from tests.funds import grant
 from tests.scale import count
-from tidemill_services.domain.errors import InsufficientCreditsError
+from tidemill_services.domain.errors import FieldInvalidError, InsufficientCreditsError, SessionEndedError
 from tidemill_services.domain.ledger import EntryKind
 from tidemill_services.domain.session import EndReason, Session
 from tidemill_services.domain.session_limits import GivenLimits
@@ -22,6 +24,7 @@ from tidemill_services.store.billing_proof import prove_billing
 from tidemill_services.store.database import Transaction
 from tidemill_services.store.ledger import entry_of
 from tidemill_services.store.opening import open_backend
+from tidemill_services.store.session_activity import CountedNews, News
 from tidemill_services.store.tables import ledger_entries, models
 
 NUM_BLOCKS = 4
@@ -29,7 +32,21 @@ FIVE_MINUTES = 300
 PRICES = (0, 1, 7, 1_250, 1_250, 1_250)
 LOOK = {"holders_are_heard": True}
 LONG = {"idle_timeout_ms": DAY_MS}
-HAPPENINGS = {"pass": 20, "look": 12, "ready": 6, "lost": 4, "grant": 3, "start": 6, "stop": 1}
+HAPPENINGS = {
+    "pass": 20,
+    "look": 12,
+    "ready": 6,
+    "lost": 4,
+    "grant": 3,
+    "start": 6,
+    "stop": 1,
+    "wait": 6,
+    "late_wait": 1,
+    "dead_process": 1,
+    "update": 3,
+}
+PROCESS = "host.1"
+LEASE_MS = 6_000  # that what a process told holds
 
 
 class Story:
@@ -45,6 +62,8 @@ class Story:
         self.is_ready = False
         self.ready_ms = self.now_ms
         self.session_id: str | None = None
+        self.num_news = 0
+        self.told_ms = 0  # what waits, while something does
         self.traces: dict[str, SessionTrace] = {}
         self._do(accounts.create_account, "a", "A")
         self.key_id = self._do(accounts.create_api_key, "a", b"secret")[0].key_id
@@ -63,6 +82,8 @@ class Story:
         self.now_ms += self.random.choice(
             [1, 999, 1_000, 30_000, 60_000, 61_007, 119_999, self.random.randrange(400_000)]
         )
+        if self._trace is not None and self._trace.waiting_since_ms is not None:
+            self._tell()
 
     def _look(self) -> None:
         self._do(session_activity.look_at_sessions, **LOOK)
@@ -78,11 +99,81 @@ class Story:
 
     def _lost(self) -> None:
         if self.is_ready:
-            lost_ms = max(self.ready_ms, self.now_ms - self.random.choice([0, 5_000, 70_000, 200_000]))
+            late_ms = 70_000 if self._trace is not None and self._trace.waits else 200_000
+            lost_ms = max(self.ready_ms, self.now_ms - self.random.choice([0, 5_000, 70_000, late_ms]))
             self._do(sessions.model_was_lost, "small", lost_ms=lost_ms)
             self.is_ready = False
             if self._trace is not None:
                 self._trace.lost(lost_ms)
+
+    def _wait(self) -> None:
+        """A generation has waited for too long, or no longer does."""
+        trace = self._trace
+        if trace is None:
+            return
+        if trace.waiting_since_ms is None:
+            trace.waiting_since_ms = self.now_ms - self.random.choice([0, 1, 900, 3_000])
+            self._tell()
+        else:
+            self._end_wait(trace, self.random.randint(self.told_ms, self.now_ms))
+
+    def _late_wait(self) -> None:
+        """A wait is told long after its end."""
+        if self._trace is not None and self._trace.waiting_since_ms is None:
+            until_ms = self.now_ms - self.random.choice([0, 20_000, 59_000, 90_000])
+            wait = (until_ms - self.random.choice([1, 1_500, 29_000]), until_ms)
+            self._trace.waits.append(wait)
+            self._trace.was_told_late = True
+            self._tell(wait)
+
+    def _dead_process(self) -> None:
+        """A process dies while something waits in it; nobody can know for how long that went on."""
+        trace = self._trace
+        if trace is not None and trace.waiting_since_ms is not None:
+            self.now_ms += self.random.choice([LEASE_MS, LEASE_MS + 3_000])
+            trace.waits.append((trace.waiting_since_ms, self.told_ms + LEASE_MS))
+            trace.waiting_since_ms = None
+            self._look()
+
+    def _end_wait(self, trace: SessionTrace, until_ms: int) -> None:
+        wait = (trace.waiting_since_ms or 0, until_ms)
+        trace.waits.append(wait)
+        trace.waiting_since_ms = None
+        self._tell(wait)
+
+    def _tell(self, *ended: Span) -> None:
+        """Tell what waits now, and what waited."""
+        trace, session_id = self._trace, self.session_id or ""
+        since_ms = None if trace is None else trace.waiting_since_ms
+        waiting = {} if since_ms is None else {session_id: self.now_ms - since_ms}
+        counted = None
+        if ended:
+            self.num_news += 1
+            agos = [(self.now_ms - from_ms, self.now_ms - until_ms) for from_ms, until_ms in ended]
+            counted = CountedNews(self.num_news, {session_id: agos})
+        news = News(running=waiting.keys(), waiting_ago_ms=waiting, counted=counted)
+        self._do(session_activity.tell_activity, PROCESS, news)
+        self.told_ms = self.now_ms
+
+    def _update(self) -> None:
+        """The customer sets another spending limit."""
+        trace = self._trace
+        if trace is None:
+            return
+        asked = self.random.choice([None, 1, 60 * self.price, 400 * self.price + 5, 2_000 * self.price]) or None
+        before, was_used_up_ms = trace.max_spend, trace.used_up_ms()
+        trace.max_spend = asked
+        used_up_ms = trace.used_up_ms()
+        refusal: type[Exception] | None = None
+        if was_used_up_ms is not None and was_used_up_ms <= self.now_ms:
+            refusal = SessionEndedError
+        elif (asked is not None and asked < self.price) or (used_up_ms is not None and used_up_ms <= self.now_ms):
+            refusal = FieldInvalidError
+        change = partial(replace, max_spend_microcredits=asked)
+        with nullcontext() if refusal is None else pytest.raises(refusal):
+            self._do(sessions.update_session, "a", self.session_id, limits=change)
+        if refusal is not None:
+            trace.max_spend = before
 
     def _grant(self) -> None:
         amount = self.random.choice([1, 59, 300, 301, 450]) * max(1, self.price) + self.random.choice([0, 0, 3])
@@ -140,6 +231,7 @@ class Story:
         trace.stopped(self.now_ms)
         self.money = trace.money - trace.billed_seconds() * trace.price
         self.session_id = None
+        self._tell()
 
     def _check_balance(self) -> None:
         balance = self._do(ledger.balance_of, "a")
@@ -153,7 +245,7 @@ class Story:
             session = self._session(session_id)
             assert (session.billed_ms, session.settled_ms) == (trace.billed_ms(), trace.billed_ms())
             charged, seconds = self._charged(session_id)
-            assert covers(joined(charged), trace.spans)
+            assert trace.was_told_late or covers(joined(charged), trace.spans)
             assert seconds == trace.billed_seconds()
         self._seal()
         proof = prove_billing(self.connection)
@@ -174,7 +266,7 @@ class Story:
                 assert not spans or spans[-1][1] <= span[0]
                 spans.append(span)
             elif posting.kind is EntryKind.REFUND:
-                assert spans[-1][1] == span[1]
+                assert self.traces[session_id].was_told_late or spans[-1][1] == span[1]
                 spans = [(begin, min(end, span[0])) for begin, end in spans if begin < span[0]]
         return spans, seconds
 
