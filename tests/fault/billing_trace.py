@@ -96,3 +96,11 @@ def joined(spans: list[Span]) -> list[Span]:
 def crosses_midnight(span: Span) -> bool:
     """Whether it lies on two days, UTC."""
     return span[0] // DAY_MS != max(span[0], span[1] - 1) // DAY_MS
+
+
+def covers(charged: list[Span], spans: list[Span]) -> bool:
+    """Whether all time that was billed is charged, and no row reaches beyond it; pauses may be in a row."""
+    if not charged or not spans:
+        return charged == spans
+    ends_fit = (charged[0][0], charged[-1][1]) == (spans[0][0], spans[-1][1])
+    return ends_fit and all(any(begin <= span[0] and span[1] <= end for begin, end in charged) for span in spans)
