@@ -50,6 +50,7 @@ def log_to_stderr(log_format: LogFormat, level: str, stderr: TextIO | None = Non
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_says_no_metadata)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda caught: _log_uncaught(caught.exc_type, caught.exc_value, caught.exc_traceback)
@@ -64,6 +65,11 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
         **(call.log_fields() if call is not None else {}),
         **getattr(record, "fields", {}),
     }
+
+
+def _says_no_metadata(record: logging.LogRecord) -> bool:
+    """Keep out the lines in which gRPC cites metadata that are no UTF-8: somebody's key may be one byte off."""
+    return record.msg != "Invalid encoding on %s"
 
 
 class _Stderr(logging.StreamHandler[Any]):

@@ -113,8 +113,12 @@ def bill_now(session: Session, now_ms: int) -> Bill:
 def check_not_passed(session: Session, now_ms: int) -> None:
     """Raise FieldInvalidError when a limit would end the session at once: who wants that stops it."""
     stop = next_automatic_stop(session, now_ms)
-    if stop is not None and stop.due_ms <= now_ms and stop.reason in _FIELDS:
-        field = _FIELDS[stop.reason]
+    reason = None if stop is None or now_ms < stop.due_ms else stop.reason
+    spend_ms = _spend_ms(session)
+    if spend_ms is not None and session.clock.billed_until(now_ms) > spend_ms:  # also of a clock that stands
+        reason = EndReason.MAX_SPEND
+    if reason in _FIELDS:
+        field = _FIELDS[reason]
         raise FieldInvalidError(f"{field} is passed already: it would end the session at once. Stop it.", field=field)
 
 

@@ -134,7 +134,8 @@ async def test_after_a_stop_by_hand_nothing_ends_by_itself(story: Story):
     assert await story.get() == stopped
 
 
-async def test_a_look_says_when_the_next_one_is_due(story: Story):
+async def test_a_look_says_when_the_next_one_is_due(customer: Customer):
+    story = await begin_at_noon(customer)
     assert 0 < await story.look(1_000) <= 2 * MINUTE_MS  # when the first minute is charged
     assert await story.look(IDLE_MS - 10_000) == 11_000  # with the moment of grace
     await story.tell(IDLE_MS, ended_ago_ms={story.session_id: 1_000})

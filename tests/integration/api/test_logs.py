@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,8 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 import grpc
+import hpack
 import pytest
+from hyperframe.frame import DataFrame, HeadersFrame
 
+from tests.fuzzing.http2 import PREFACE, SETTINGS, grpc_endings
 from tests.integration.api.conftest import MODEL, Wire, text_of, wait_until, wire_to
 from tests.integration.scaler.processes import replica_pids
 from tests.server_process import ServerProcess, server_process
@@ -42,6 +46,23 @@ class Story:
         return found[0]
 
 
+def _call_with_a_key_that_is_no_text(server: ServerProcess) -> None:
+    """Send the key with one byte changed, as a line that is not clean might; read the refusal."""
+    key = server.api_key.encode()
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", "/tidemill.v1.ModelService/ListModels")]
+    headers += [(":authority", "here"), ("te", "trailers"), ("content-type", "application/grpc")]
+    encoded = hpack.Encoder().encode([*headers, (b"authorization", b"Bearer " + key[:-1] + b"\xd2")])
+    call = HeadersFrame(1, encoded, flags=["END_HEADERS"]).serialize()
+    call += DataFrame(1, b"\0" * 5, flags=["END_STREAM"]).serialize()
+    host, _, port = server.grpc.rpartition(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(PREFACE + SETTINGS + call)
+        while not grpc_endings(answer):
+            answer += connection.recv(65_536)
+    assert grpc_endings(answer) == [(grpc.StatusCode.UNAUTHENTICATED.value[0], True)]
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     arguments = ("--replica-device", "fake", "--log-format", "json", "--log-level", "debug")
@@ -54,6 +75,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             http_request_id = _ask_over_http(server)
             with wire_to(server, "tm_" + "0" * 43) as stranger, pytest.raises(grpc.RpcError):
                 stranger.start(request_id="never-read")
+            _call_with_a_key_that_is_no_text(server)
             urllib.request.urlopen(f"http://{server.http}/healthz").close()
             urllib.request.urlopen(f"http://{server.admin}/metrics").close()
             _kill_a_replica_in_mid_stream(server, wire)
@@ -110,7 +132,8 @@ def test_every_line_is_an_object_with_time_level_logger_and_message(story: Story
 
 def test_no_prompt_no_answer_and_no_key_is_told(story: Story) -> None:
     assert story.answer
-    for secret in (PROMPT, "ferryman", "spoons", story.answer, story.api_key, story.api_key[3:], "0" * 43):
+    key = story.api_key
+    for secret in (PROMPT, "ferryman", "spoons", story.answer, key, key[3:], key[:-1], "0" * 43):
         assert json.dumps(secret)[1:-1] not in story.text
     assert "evil" not in story.text
 
@@ -167,6 +190,7 @@ def test_a_generation_that_broke_says_so_in_its_lines(story: Story) -> None:
 def test_health_checks_and_scrapes_have_no_line(story: Story) -> None:
     methods = {line["method"] for line in story.lines if line["logger"] == "tidemill.access"}
     assert methods == {
+        "/tidemill.v1.ModelService/ListModels",
         "/tidemill.v1.InferenceService/Generate",
         "/tidemill.v1.SessionService/StartSession",
         "/tidemill.v1.SessionService/StopSession",

@@ -11,6 +11,7 @@ from tidemill_services.domain import session as rules
 from tidemill_services.domain import session_stops as stops
 from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.session import Activity, EndReason, Session, SessionState
+from tidemill_services.domain.session_clock import Clock
 from tidemill_services.domain.session_limits import GivenLimits, SessionLimits
 from tidemill_services.domain.session_stops import AutomaticStop, SessionWarning
 
@@ -182,6 +183,17 @@ def test_a_new_limit_that_is_passed_already_is_refused_by_its_name():
             stops.check_not_passed(rules.changed(active(), limits, {}), NOW_MS)
         assert refusal.value.field == field
     stops.check_not_passed(rules.changed(active(), LIMITS, {}), NOW_MS)
+
+
+def test_a_new_spending_limit_below_what_was_spent_is_refused_while_the_clock_stands():
+    standing = replace(active(), clock=Clock(past_ms=10_000))
+    stops.check_not_passed(with_spend(standing, 10 * PRICE), NOW_MS)
+    with pytest.raises(FieldInvalidError, match=r"limits.max_spend_microcredits is passed already"):
+        stops.check_not_passed(with_spend(standing, 9 * PRICE), NOW_MS)
+
+
+def with_spend(session: Session, max_spend_microcredits: int) -> Session:
+    return rules.changed(session, replace(LIMITS, max_spend_microcredits=max_spend_microcredits), {})
 
 
 def test_a_spending_limit_pays_for_a_second_at_least():
