@@ -55,6 +55,7 @@ class AsyncTransport:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._channel: grpc.aio.Channel | None = None
+        self._calls: dict[str, Any] = {}  # of the channel, by the path of the method
         self._open: WeakSet[_AioCall] = WeakSet()  # calls that may have a farewell to say
         self._farewells: set[Any] = set()  # that are on their way
         self._is_closed = False
@@ -98,15 +99,20 @@ class AsyncTransport:
     def _start(self, method: Method[Any, Any], request: Any, timeout: float | None) -> Any:
         if self._is_closed:
             raise ConfigError("This client is closed.")
+        call = self._calls.get(method.path) or self._call(method)
+        return call(request, timeout=timeout, metadata=channel.metadata(self._connection))
+
+    def _call(self, method: Method[Any, Any]) -> Any:
+        """The channel's callable for a method, made once."""
         if self._channel is None:
             self._channel = channel.open_aio_channel(self._connection)
         make = self._channel.unary_stream if method.streams else self._channel.unary_unary
-        call = make(
+        made = self._calls[method.path] = make(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.reply.FromString,
         )
-        return call(request, timeout=timeout, metadata=channel.metadata(self._connection))
+        return made
 
     def _opened(self, call: Any, farewell: Unary | None) -> _AioCall:
         if farewell is None:
@@ -132,6 +138,7 @@ class AsyncTransport:
             async with asyncio.timeout(channel.FAREWELL_SECONDS):
                 for said in tuple(self._farewells):
                     await said.code()
+        self._calls.clear()
         if self._channel is not None:
             await self._channel.close()
             self._channel = None

@@ -7,7 +7,7 @@ comes as the stream's typed end, so that the text until there is not lost.
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tidemill_services.catalogue import Catalogue, ServedModel
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError, SessionEndedError, TidemillError
@@ -157,9 +157,8 @@ class Generations:
         Raises a typed error as long as no text was yielded.
         """
         trace = GenerationTrace(self._tracing, admitted)
-        admitted = replace(admitted, request=replace(admitted.request, origin=trace.origin))
         metrics = self._metrics.of(admitted.model)
-        run = GenerationRun(admitted, self._replicas, self._streams.waits, deadline, metrics.token_gaps)
+        run = GenerationRun(admitted, self._replicas, self._streams.waits, deadline, metrics.token_gaps, trace.origin)
         failure = ""
         metrics.begin()
         try:

@@ -32,6 +32,7 @@ from tidemill_services.scaler.replicas import Lease, Replicas, WaitStatus
 from tidemill_services.session_streams import RunningStream, StopReason
 from tidemill_services.slot_waits import SlotWait, SlotWaits
 from tidemill_services.usage_limits import CallPlaces
+from tidemill_telemetry.call_record import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,9 @@ class GenerationRun:
         waits: SlotWaits,
         deadline: float | None,
         token_gaps: TokenGaps,
+        origin: Origin | None = None,
     ) -> None:
+        """`origin` is the call that it is for, which the replica is told."""
         self.admitted = admitted
         self.arrived = admitted.arrived
         self.taken: float | None = None
@@ -133,6 +136,7 @@ class GenerationRun:
         self._wait: SlotWait | None = None
         self._deadline = deadline
         self._token_gaps = token_gaps
+        self._origin = origin
         self._last_tokens: float | None = None  # when they came
         self._wait_until = time.monotonic() + admitted.wait.max_wait_seconds
 
@@ -257,8 +261,12 @@ class GenerationRun:
         return self._replicas.lease(admitted.model, admitted.account_id, wait=wait)
 
     def _request_now(self, lease: Lease) -> EngineRequest:
-        time_left = None if self._deadline is None else self._deadline - time.monotonic()
-        return replace(self.admitted.request, time_left_seconds=time_left, account_salt=lease.account_salt)
+        return replace(
+            self.admitted.request,
+            origin=self._origin,
+            account_salt=lease.account_salt,
+            time_left_seconds=None if self._deadline is None else self._deadline - time.monotonic(),
+        )
 
     def usage(self) -> Usage:
         """What it used until now."""

@@ -61,9 +61,11 @@ class Recording:
         self._num_tokens += num_tokens
         if self._waiters:
             self._wake()
-        while (is_full := self._num_text_bytes > self._max_bytes) and self._piece_ends:
+        while self._num_text_bytes > self._max_bytes:
+            if not self._piece_ends:
+                return False
             self._drop_oldest()
-        return not is_full
+        return True
 
     def sign(self, waiting: Waiting) -> None:
         """Tell those who are attached now that it lives; a sign is not kept."""
@@ -115,16 +117,18 @@ class Recording:
         place = number - self._num_dropped - 1
         if place < 0:
             raise ReaderTooSlowError
-        if place > len(self._piece_ends):
+        num_pieces = len(self._piece_ends)
+        if place > num_pieces:
             return None
-        if place == len(self._piece_ends):
-            num_bytes = self._num_dropped_bytes + len(self._text)
-            if (num_bytes, self._num_tokens) == self._piece_end(place - 1):
-                return self._end
-            self._piece_ends.append(num_bytes)
-            self._token_ends.append(self._num_tokens)
         first, first_token = self._piece_end(place - 1)
-        last, last_token = self._piece_end(place)
+        if place < num_pieces:
+            last, last_token = self._piece_end(place)
+        else:
+            last, last_token = self._num_dropped_bytes + len(self._text), self._num_tokens
+            if last == first and last_token == first_token:
+                return self._end
+            self._piece_ends.append(last)
+            self._token_ends.append(last_token)
         text = self._text[first - self._num_dropped_bytes : last - self._num_dropped_bytes]
         return Delta(text.decode(), last_token - first_token)
 

@@ -39,13 +39,14 @@ class CallPlaces:
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[None]:
         """Have a place within the block; when there is none, wait for the call's own."""
+        if not self._own.locked():
+            async with self._own:
+                yield
+            return
         async with AsyncExitStack() as place:
-            if self._own.locked():
-                try:
-                    await place.enter_async_context(self._guard.generation(self.caller))
-                except LimitReachedError:
-                    await place.enter_async_context(self._own)
-            else:
+            try:
+                await place.enter_async_context(self._guard.generation(self.caller))
+            except LimitReachedError:
                 await place.enter_async_context(self._own)
             yield
 

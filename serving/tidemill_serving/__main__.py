@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from tidemill_ports.garbage import look_for_garbage_rarely
 from tidemill_serving.lifeline import die_with_parent
 from tidemill_serving.package_engine import engine_for
 from tidemill_serving.server import Replica
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if settings.parent_pid is not None:
             die_with_parent(settings.parent_pid)
+        look_for_garbage_rarely()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             failure = runner.run(_serve(settings, tracing))
     except OSError as error:

@@ -1,6 +1,7 @@
 """Accounts and keys: make, look, change, rotate, revoke; and what was done to them."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
@@ -167,13 +168,7 @@ def _key(settings: KeySettings, name: str = "") -> account_pb2.ApiKey:
 def _limits(limits: UsageLimits, path: str) -> Message:
     if not isinstance(limits, UsageLimits):
         raise FieldInvalidError(f"{path} must be UsageLimits.", field=path)
-    return build(
-        account_pb2.UsageLimits,
-        f"{path}.",
-        requests_per_minute=limits.requests_per_minute,
-        concurrent_generations=limits.concurrent_generations,
-        concurrent_sessions=limits.concurrent_sessions,
-    )
+    return build(account_pb2.UsageLimits, f"{path}.", **asdict(limits))
 
 
 def _check_known(settings: AccountSettings | KeySettings, kind: type) -> None:

@@ -72,6 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._calls = calls
         self._open = OPEN_SERVICES + (REFLECTION_SERVICES if open_reflection else ())
         self._reader_patience_seconds = reader_patience_seconds
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}  # by method, of those that there are
         self.is_draining = False
 
     def drain(self) -> None:
@@ -81,11 +82,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
-        """Wrap the method's handler, whatever its kind."""
-        handler: Any = await continuation(handler_call_details)  # typed for the sync API only
+        """Wrap the method's handler, whatever its kind; each is wrapped once."""
         method = handler_call_details.method
-        if handler is None:
-            return None
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler: Any = await continuation(handler_call_details)  # typed for the sync API only
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any) -> "grpc.RpcMethodHandler[Any, Any]":
         # Requests are parsed behind the key's check: what is no message is then refused as any wrong request.
         if method.startswith(self._open):
             return open_handler(handler, method)  # type: ignore[no-any-return]

@@ -1,5 +1,7 @@
 """What is counted at the doors: calls by method, HTTP requests by route."""
 
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tidemill_services.access import METHODS, PAGES
@@ -31,16 +33,38 @@ class CallMetrics:
         for method in METHODS:  # from 0, so that the first increase is seen
             self._ended.labels(method, "OK", "")
             self._ended.labels(method, "INTERNAL", FaultError.reason)
+        self._series: dict[str, _Series] = {}
 
     def begin(self, method: str) -> None:
         """A call has arrived."""
-        self._open.labels(method).inc()
+        self._of(method).open.inc()
 
     def end(self, method: str, code: str, reason: str, seconds: float) -> None:
         """It is over; `reason` is the catalogue's, empty when it went well."""
-        self._open.labels(method).dec()
-        self._ended.labels(method, code, reason).inc()
-        self._seconds.labels(method).observe(seconds)
+        series = self._of(method)
+        series.open.dec()
+        series.seconds.observe(seconds)
+        if code == "OK":
+            series.went_well.inc()
+        else:
+            self._ended.labels(method, code, reason).inc()
+
+    def _of(self, method: str) -> "_Series":
+        found = self._series.get(method)
+        if found is None:
+            made = _Series(
+                self._open.labels(method), self._ended.labels(method, "OK", ""), self._seconds.labels(method)
+            )
+            found = self._series[method] = made
+        return found
+
+
+class _Series(NamedTuple):
+    """Those of one method that every call changes: looking them up costs more than that."""
+
+    open: Gauge
+    went_well: Counter
+    seconds: Histogram
 
 
 class HttpMetrics:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from tidemill_services.domain.errors import GenerationEndedError, GenerationLostError, TidemillError
 from tidemill_services.domain.generation import Usage
@@ -32,8 +31,12 @@ def write_notes(
 
     The reasons are those that `check_unknown` raises.
     """
-    replace_responses(tx, ((key, json.dumps(asdict(usage)).encode()) for key, usage in ends))
+    replace_responses(tx, ((key, _told(usage)) for key, usage in ends))
     return [_note_begin(tx, key) for key in begins]
+
+
+def _told(usage: Usage) -> bytes:
+    return json.dumps({name: getattr(usage, name) for name in Usage.__dataclass_fields__}).encode()
 
 
 def _note_begin(tx: Transaction, key: RequestKey) -> TidemillError | None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.store.backend import Backend, Moment
 from tidemill_services.store.database import Transaction
+from tidemill_services.store.prepared import run_by_driver
 
 MAX_BATCH = 256  # units; bounds how long the first of a batch waits for the last
 MAX_ATTEMPTS = 20
@@ -131,20 +132,19 @@ class GroupCommit:
     def _run_unit(self, tx: Transaction, handed: _Handed) -> None:
         """Run one unit in its savepoint. Raises only when the whole transaction is gone."""
         # By hand: SQLAlchemy's nested transactions cost more than most units.
-        savepoint = tx.connection.exec_driver_sql
-        savepoint("SAVEPOINT unit")
+        run_by_driver(tx.connection, "SAVEPOINT unit")
         try:
             handed.result = handed.unit(tx)
         except Exception as error:
             if self._backend.lost_race(error):
                 raise
             try:
-                savepoint("ROLLBACK TO SAVEPOINT unit")
+                run_by_driver(tx.connection, "ROLLBACK TO SAVEPOINT unit")
             except SQLAlchemyError as broken:  # the disk is full, or the connection lost: there is no savepoint left
                 is_cause = self._backend.store_error(error, Moment.WRITING) is not None
                 raise (error if is_cause else broken) from None  # a unit's own refusal is not the others'
             handed.error = self._backend.store_error(error, Moment.WRITING) or _for_a_future(error)
-        savepoint("RELEASE SAVEPOINT unit")
+        run_by_driver(tx.connection, "RELEASE SAVEPOINT unit")
 
     def _resolve(self, batch: Sequence[_Handed], topics: set[str]) -> None:
         self._on_commit(topics)  # first, so that nobody acts on a result while what is remembered is older

@@ -32,11 +32,12 @@ def post(tx: Transaction, account_id: str, postings: Sequence[Posting]) -> list[
     """Enter rows for an account, in this order. Raises InsufficientCreditsError where credits are missing."""
     if not postings:
         return []
-    before: Row[Any] | None = _FIND_FOR_POST.run(tx.connection, {"of_account": account_id}).one_or_none()
+    before = _FIND_FOR_POST.run(tx.connection, {"of_account": account_id}).fetchone()
     if before is None:
         balance, sequence = Balance(), tx.connection.execute(_LAST_SEQUENCE).scalar() or 0
     else:
-        balance, sequence = _balance(before), before.last_sequence
+        *found, sequence = before
+        balance = Balance(*found)
     entries: list[LedgerEntry] = []
     for posting in postings:
         entry = posted(balance, account_id, posting, sequence + len(entries) + 1, tx.now_ms)

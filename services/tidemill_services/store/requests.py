@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert  # SQLite writes ON CONFLICT a
 
 from tidemill_services.domain.errors import FieldInvalidError, RequestIdReusedError
 from tidemill_services.store.database import Transaction
+from tidemill_services.store.prepared import Prepared, Values
 from tidemill_services.store.tables import requests
 
 MAX_REQUEST_ID_LENGTH = 128
@@ -41,12 +42,14 @@ _IS_KEY = and_(
 _FIND = select(requests.c.body_hash, requests.c.response, requests.c.create_ms).where(_IS_KEY)
 _PRIMARY_KEY = (requests.c.account_id, requests.c.rpc, requests.c.request_id)
 _INSERT = insert(requests)
-_SAVE = _INSERT.on_conflict_do_update(
-    index_elements=_PRIMARY_KEY,
-    set_={name: _INSERT.excluded[name] for name in ("body_hash", "response", "create_ms")},
-    where=requests.c.create_ms <= bindparam("expired_ms"),
-).execution_options(preserve_rowcount=True)  # of an INSERT it is not kept else
-_REPLACE = update(requests).where(_IS_KEY).values(response=bindparam("new_response"))
+_SAVE = Prepared(
+    _INSERT.on_conflict_do_update(
+        index_elements=_PRIMARY_KEY,
+        set_={name: _INSERT.excluded[name] for name in ("body_hash", "response", "create_ms")},
+        where=requests.c.create_ms <= bindparam("expired_ms"),
+    )
+)
+_REPLACE = Prepared(update(requests).where(_IS_KEY).values(response=bindparam("new_response")))
 _FORGET = delete(requests).where(_IS_KEY)
 _FORGET_EXPIRED = delete(requests).where(
     tuple_(*_PRIMARY_KEY).in_(
@@ -73,7 +76,7 @@ def find_response(tx: Transaction, key: RequestKey) -> bytes | None:
 
 def save_response(tx: Transaction, key: RequestKey, response: bytes) -> bool:
     """Keep an answer for its repeats; False, and nothing is done, when the request has one that has not expired."""
-    row = {
+    row: Values = {
         "account_id": key.account_id,
         "rpc": key.rpc,
         "request_id": key.request_id,
@@ -82,14 +85,14 @@ def save_response(tx: Transaction, key: RequestKey, response: bytes) -> bool:
         "create_ms": tx.now_ms,
         "expired_ms": tx.now_ms - KEPT_MS,
     }
-    return tx.connection.execute(_SAVE, row).rowcount > 0
+    return _SAVE.run(tx.connection, row).rowcount > 0
 
 
 def replace_responses(tx: Transaction, responses: Iterable[tuple[RequestKey, bytes]]) -> None:
     """Give requests other answers than those that are kept, for as long as those."""
-    rows = [{**_named(key), "new_response": response} for key, response in responses]
+    rows: list[Values] = [{**_named(key), "new_response": response} for key, response in responses]
     if rows:
-        tx.connection.execute(_REPLACE, rows)
+        _REPLACE.run_for_all(tx.connection, rows)
 
 
 def forget_expired(tx: Transaction) -> int:

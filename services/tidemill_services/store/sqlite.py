@@ -14,6 +14,7 @@ from tidemill_services.store import migrations
 from tidemill_services.store.backend import Moment
 from tidemill_services.store.clock import Clock
 from tidemill_services.store.file_lock import FileLock
+from tidemill_services.store.prepared import run_by_driver
 from tidemill_services.store.sql_database import SqlDatabase
 from tidemill_services.store.sqlite_errors import store_error
 from tidemill_services.store.tables import clock
@@ -89,7 +90,7 @@ class SqliteBackend:
 
     def before_commit(self, connection: Connection, now_ms: int, topics: Iterable[str]) -> None:
         """Raise the mark behind which time never goes back, whatever the wall clock says after a restart."""
-        connection.exec_driver_sql(_RAISE_MARK, (now_ms,))
+        run_by_driver(connection, _RAISE_MARK, (now_ms,))
 
     def lost_race(self, error: Exception) -> bool:
         """Never: there is one writer."""
@@ -131,6 +132,6 @@ def _engine(path: Path, *, begin: str, query_only: bool, pool_size: int) -> Engi
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        run_by_driver(connection, begin)
 
     return engine
