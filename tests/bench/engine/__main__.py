@@ -102,7 +102,7 @@ def main() -> None:
             Family(plan, SHAPES[name], family, given.threads, found, tell).measure()
         found.rows += list(bandwidth_rows(found.rows, SHAPES[name], read_rate))
     facts = about(given.threads, read_rate, found.versions)
-    show(found, facts, Console())
+    show(found, facts, Console(width=None if sys.stdout.isatty() else 160))
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(records(found, facts), indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,21 +73,28 @@ class Family:
     def measure(self) -> None:
         """All metrics of the plan."""
         metrics = set(self._plan.metrics)
-        if "cold" in metrics:
-            for name, entrant in self._entrants.items():
-                self._tell(f"{self._shape.name}: cold starts of {name}")
-                self._cold(entrant)
-        if not metrics - {"cold"}:
-            return
         with ExitStack() as stack:
             children = {}
             for name, entrant in self._entrants.items():
-                children[name] = stack.enter_context(self._start(entrant))
-                self._found.versions |= children[name].said["versions"]
+                if process := self._try_start(entrant, stack):
+                    children[name] = process
+                    self._found.versions |= process.said["versions"]
             for metric in ("memory", "decode", "prefill", "arrivals", "prefix", "accuracy"):
                 if metric in metrics:
                     self._tell(f"{self._shape.name}: {metric} of {', '.join(children)}")
                     getattr(self, f"_{metric}")(children)
+        if "cold" in metrics:
+            self._cold_starts(children)
+
+    def _try_start(self, entrant: Entrant, stack: ExitStack) -> Child | None:
+        """The entrant's process, loaded; None for a peer that does not start, which the report says."""
+        try:
+            return stack.enter_context(self._start(entrant))
+        except AssertionError as error:
+            if entrant.engine.name == OURS:
+                raise
+            self._found.absent.append(f"{entrant.name} of {self._shape.name}: it did not start: {error}")
+            return None
 
     @contextmanager
     def _start(self, entrant: Entrant) -> Iterator[Child]:
@@ -176,6 +183,11 @@ class Family:
                 process.ask(do="logits", prompt=reference["prompt"].tolist(), to=str(path))
                 value = workloads.cosine(np.load(path).ravel(), reference["logits"])
                 self._add(name, "cosine of the last logits to fp32", 1, value, "cosine")
+
+    def _cold_starts(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._tell(f"{self._shape.name}: cold starts of {name}")
+            self._cold(self._entrants[name])
 
     def _cold(self, entrant: Entrant) -> None:
         for state in ("warm", "empty"):
