@@ -56,21 +56,31 @@ fault: setup  ## the strain tests with their full counts, and a summary: about a
 	@echo "The figures are in .build/strain.json."
 
 bench: setup bench-setup  ## measure; prints tables and writes JSON into .build/bench
-	$(BIN)/python -m tests.bench.engine --json .build/bench/engine.json
+	$(BIN)/python -m tests.bench.engine --json .build/bench/engine.json --plots .build/bench/plots
 	$(BIN)/python -m tests.bench.store --json .build/bench/store.json
 	$(BIN)/python -m tests.bench.ledger --json .build/bench/ledger.json
 	$(BIN)/python -m tests.bench.platform --json .build/bench/platform.json
 
-# What is compared with us, and what builds the bench's model: never in our own environment.
-$(PEERS)/.done: tests/bench/platform/peers.txt
+# What is compared with us, each in an environment of its own, never in ours. One that cannot be installed is absent from the
+# bench, which says so; the next `make bench-setup` tries again.
+$(PEERS)/.done: tests/bench/peers/litserve.txt
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement tests/bench/platform/peers.txt
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	@touch $@
 
-.build/bench/bench-125m/model.toml: tests/bench/platform/model.py | $(PEERS)/.done
-	$(PEERS)/bin/python -m tests.bench.platform.model
+$(PEERS)-%/.done: tests/bench/peers/%.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(LLAMA_FLAGS) $(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $< \
+		&& $(@D)/bin/python -m pip uninstall --quiet --yes torchvision 2>/dev/null && touch $@ \
+		|| echo "absent from the bench: $* could not be installed"
 
-bench-setup: $(PEERS)/.done .build/bench/bench-125m/model.toml  ## install the benches' peers apart and build their model
+# Nothing but the library of llama.cpp; and optimum-intel brings a torchvision that does not fit a torch without CUDA.
+LLAMA_FLAGS := CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAVA_BUILD=OFF"
+ENGINES := genai transformers llama openvino
+
+bench-setup: $(PEERS)/.done $(PEERS)-bench/.done $(ENGINES:%=$(PEERS)-%/.done)  ## install the benches' peers apart and make their models
+	$(PEERS)-bench/bin/python -m tests.bench.models
+	-@test ! -e $(PEERS)-openvino/.done || $(PEERS)-openvino/bin/python -m tests.bench.models.openvino_ir
 
 run: $(VENV)/.run  ## set up what is missing, start the platform, ask the demo model, serve until Ctrl-C
 	$(BIN)/tidemill demo --stay
@@ -79,4 +89,4 @@ demo: $(VENV)/.run  ## the same, but end after the answer
 	$(BIN)/tidemill demo
 
 clean:  ## remove what was built; data and settings stay
-	rm -rf $(VENV) $(PEERS) .build build dist clients/tidemill/v1 clients/tidemill/engine .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) $(PEERS)-* .build build dist clients/tidemill/v1 clients/tidemill/engine .mypy_cache .ruff_cache .pytest_cache

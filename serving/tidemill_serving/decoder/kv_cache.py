@@ -1,5 +1,8 @@
 """The memory that holds every running sequence's keys and values."""
 
+import math
+import mmap
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -15,8 +18,8 @@ class KVCache:
         self, *, num_layers: int, num_slots: int, num_kv_heads: int, num_tokens: int, head_size: int, dtype: DTypeLike
     ) -> None:
         shape = (num_slots, num_kv_heads, num_tokens, head_size)
-        self.keys: list[NDArray[np.generic]] = [np.zeros(shape, dtype) for _ in range(num_layers)]
-        self.values: list[NDArray[np.generic]] = [np.zeros(shape, dtype) for _ in range(num_layers)]
+        self.keys: list[NDArray[np.generic]] = [_lazy_zeros(shape, dtype) for _ in range(num_layers)]
+        self.values: list[NDArray[np.generic]] = [_lazy_zeros(shape, dtype) for _ in range(num_layers)]
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first `num_tokens` of slot `source` over slot `target`."""
@@ -31,3 +34,16 @@ class KVCache:
         """Put what `copy_out` gave at the start of a slot."""
         for array, part in zip((*self.keys, *self.values), saved, strict=True):
             array[slot, :, : part.shape[1]] = part
+
+
+def _lazy_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    """Zeros of which only those pages become real that are written.
+
+    numpy asks for huge pages for its own large arrays. One of these holds the starts of several heads, so the first
+    token of each slot would make the whole cache real.
+    """
+    memory = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    array: NDArray[np.generic] = np.frombuffer(memory, dtype).reshape(shape)
+    return array

@@ -19,7 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.platform import packages, plan, subjects, whole, wire
+from tests.bench.common import packages
+from tests.bench.platform import plan, subjects, whole, wire
 from tests.bench.platform.figures import Figure, losses_first
 
 _PACKAGES = ("grpcio", "protobuf", "onnxruntime", "uvloop", "numpy")

@@ -27,6 +27,7 @@ from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import accounts, models, sessions
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.secret_file import PlatformSecrets
+from tidemill_services.token_funds import TokenFunds
 from tidemill_services.usage_limits import UsageGuard
 from tidemill_telemetry.tracing import NoTracing
 
@@ -66,6 +67,7 @@ async def _measure(folder: Path, package: Path, num_admissions: int) -> float:
             Metrics(),
             NoTracing(),
             UsageGuard(database, "bench"),
+            TokenFunds(database, "bench"),
         )
         identities = Identities(database, PlatformSecrets(_SECRET))
         options = GenerationOptions(max_tokens=1, temperature=0.0)

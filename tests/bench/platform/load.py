@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.platform.figures import quantile
+from tests.bench.common.figures import quantile
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.platform.figures import Sample
+from tests.bench.common.figures import Sample
+from tests.bench.common.processes import PEERS_PYTHON, Child, child, children_of, cpu_of, environment
 from tests.bench.platform.load import Load
-from tests.bench.platform.processes import PEERS_PYTHON, Child, child, children_of, cpu_of, environment
 from tests.server_process import ServerProcess, server_process
 from tidemill import Client
 
@@ -35,7 +35,7 @@ class Engine:
 def engine(package: Path, *, device: str, tick_ms: int = 0) -> Iterator[Engine]:
     """The engine in a process of its own, its model loaded."""
     arguments = ("--package", str(package), "--device", device, "--tick-ms", str(tick_ms))
-    with child("engine_process", *arguments) as process:
+    with child("tests.bench.platform.engine_process", *arguments) as process:
         yield Engine(process)
 
 
@@ -78,7 +78,9 @@ def platform(package: Path, *, device: str, tick_ms: int = 0, kinds: tuple[str, 
         replicas = children_of(server.process.pid)
         os.environ["TIDEMILL_BENCH_KEY"] = server.api_key
         target = ("--target", server.grpc, "--model", package.name)
-        clients = [parts.enter_context(child("client_process", *target, "--kind", kind)) for kind in kinds]
+        clients = [
+            parts.enter_context(child("tests.bench.platform.client_process", *target, "--kind", kind)) for kind in kinds
+        ]
         yield [Platform(client, server, replicas) for client in clients]
 
 
@@ -101,10 +103,10 @@ class Floor:
 @contextmanager
 def bare_grpc(*, tick_ms: int = 0) -> Iterator[Floor]:
     """The same messages as the platform's, and nothing behind them."""
-    with child("floor_process", "--tick-ms", str(tick_ms)) as server:
+    with child("tests.bench.platform.floor_process", "--tick-ms", str(tick_ms)) as server:
         os.environ.setdefault("TIDEMILL_BENCH_KEY", "")  # it asks for none
         arguments = ("--target", server.said["target"], "--model", "none", "--kind", "stubs")
-        with child("client_process", *arguments) as client:
+        with child("tests.bench.platform.client_process", *arguments) as client:
             yield Floor(client, server)
 
 
@@ -139,7 +141,9 @@ def litserve(package: Path, mode: str) -> Iterator[LitServe]:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
         try:
             url = f"http://127.0.0.1:{port}"
-            with child("litserve_client", "--url", url, "--mode", mode, python=PEERS_PYTHON) as client:
+            with child(
+                "tests.bench.platform.litserve_client", "--url", url, "--mode", mode, python=PEERS_PYTHON
+            ) as client:
                 pids = [process.pid, *children_of(process.pid)]
                 yield LitServe(client, pids)
         except AssertionError as error:

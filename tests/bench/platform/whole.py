@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.bench.platform.figures import Figure, Sample, Target, difference, in_turns, median, ratio
+from tests.bench.common.figures import Sample, Target, difference, in_turns, median, ratio
+from tests.bench.platform.figures import Figure
 from tests.bench.platform.load import Load
 from tests.bench.platform.plan import Plan
 from tests.bench.platform.subjects import engine, platform

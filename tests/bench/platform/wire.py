@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from tests.bench.common.figures import Sample, Target, in_turns, median, ratio
 from tests.bench.platform import admission
-from tests.bench.platform.figures import Figure, Sample, Target, in_turns, median, ratio
+from tests.bench.platform.figures import Figure
 from tests.bench.platform.load import Load
 from tests.bench.platform.plan import Plan
 from tests.bench.platform.subjects import Platform, bare_grpc, engine, has_litserve, litserve, platform

@@ -1,15 +1,7 @@
 import pytest
 
-from tests.bench.platform.figures import (
-    Figure,
-    Target,
-    difference,
-    in_turns,
-    losses_first,
-    median,
-    quantile,
-    ratio,
-)
+from tests.bench.common.figures import Target, difference, in_turns, median, quantile, ratio
+from tests.bench.platform.figures import Figure, losses_first
 
 
 @pytest.mark.parametrize(

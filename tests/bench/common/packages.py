@@ -1,18 +1,18 @@
-"""The model packages that the platform's bench serves, in a folder that git ignores."""
+"""The model packages that the benches serve, in a folder that git ignores."""
 
 import hashlib
 import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-LARGE = ROOT / ".build" / "bench" / "bench-125m"  # made by `tests.bench.platform.model`
+LARGE = ROOT / ".build" / "bench" / "models" / "125m" / "125m-int8-b32"  # made by `tests.bench.models`
 TINY = ROOT / "tests" / "models" / "tiny-llama"
 
 # The end token is the padding, which no answer holds: its logit is 0 or near it, and the fake device never makes it.
 _MANIFEST = """\
 format = 1
 name = "{name}"
-description = "Random weights for the platform's bench; its answers mean nothing."
+description = "Random weights for the benches; its answers mean nothing."
 license = "Apache-2.0"
 engine = "decoder"
 

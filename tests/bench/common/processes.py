@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.platform.packages import ROOT
+from tests.bench.common.packages import ROOT
 
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 _STOP_SECONDS = 30.0
@@ -57,8 +57,8 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def child(module: str, *arguments: str, python: Path | str = sys.executable) -> Iterator[Child]:
-    """Run `python -m tests.bench.platform.MODULE` until the block ends; its stdin's end tells it to go."""
-    command = [str(python), "-m", f"tests.bench.platform.{module}", *arguments]
+    """Run `python -m MODULE` until the block ends; its stdin's end tells it to go."""
+    command = [str(python), "-m", module, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
     try:
         yield Child(process, _read_line(process))

@@ -1,0 +1,114 @@
+"""llama.cpp through llama-cpp-python's plain bindings, batched as its own server does: each step takes one token of
+every running sequence, and prompts as far as the batch has room.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp as llama
+import numpy as np
+
+from tests.bench.engine.subjects.base import Arrivals, Given, Job, serve
+
+_BATCH_TOKENS = 512
+
+
+@llama.llama_log_callback
+def _swallow(level: int, text: bytes, data: Any) -> None:
+    """llama.cpp logs more than it answers."""
+
+
+class LlamaCpp:
+    """See `Subject`."""
+
+    def __init__(self, given: Given) -> None:
+        llama.llama_log_set(_swallow, ctypes.c_void_p(0))
+        llama.llama_backend_init()
+        parameters = llama.llama_model_default_params()
+        self._model = llama.llama_model_load_from_file(str(given.model).encode(), parameters)
+        assert self._model, f"{given.model} cannot be loaded"
+        context = llama.llama_context_default_params()
+        context.n_ctx = given.slots * given.context_length
+        context.n_batch = context.n_ubatch = _BATCH_TOKENS
+        context.n_seq_max = given.slots
+        context.n_threads = context.n_threads_batch = given.threads
+        self._context = llama.llama_init_from_model(self._model, context)
+        self._vocabulary_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+        self._batch = llama.llama_batch_init(_BATCH_TOKENS, 0, 1)
+        self._num_slots = given.slots
+
+    def run(self, jobs: Sequence[Job]) -> list[list[float]]:
+        """See Subject."""
+        arrivals = Arrivals(jobs)
+        free = list(range(self._num_slots))
+        waiting: list[_Running] = []
+        running: list[_Running] = []
+        while True:
+            waiting += [_Running(number, job) for number, job in arrivals.due()]
+            while waiting and free:
+                waiting[0].slot = free.pop()
+                running.append(waiting.pop(0))
+            if not running:
+                if not arrivals.wait():
+                    return arrivals.times
+                continue
+            for one in self._step(running):
+                arrivals.note(one.number)
+                if one.num_left == 0:
+                    running.remove(one)
+                    free.append(one.slot)
+                    self._forget(one.slot)
+
+    def _step(self, running: "list[_Running]") -> "list[_Running]":
+        """One run; returns who got a token."""
+        batch, ends = self._batch, []
+        batch.n_tokens = 0
+        for one in sorted(running, key=lambda one: len(one.pending)):  # who decodes comes first
+            taken = one.pending[: _BATCH_TOKENS - batch.n_tokens]
+            del one.pending[: len(taken)]
+            for token in taken:
+                self._put(token, one.num_past, one.slot, is_last=False)
+                one.num_past += 1
+            if taken and not one.pending:
+                batch.logits[batch.n_tokens - 1] = 1
+                ends.append((one, batch.n_tokens - 1))
+        assert llama.llama_decode(self._context, batch) == 0
+        for one, row in ends:
+            one.pending = [int(self._logits(row).argmax())]
+            one.num_left -= 1
+        return [one for one, _ in ends]
+
+    def _put(self, token: int, position: int, slot: int, *, is_last: bool) -> None:
+        batch, i = self._batch, self._batch.n_tokens
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, position, 1, slot
+        batch.logits[i] = int(is_last)
+        batch.n_tokens = i + 1
+
+    def _logits(self, row: int) -> np.ndarray:
+        return np.ctypeslib.as_array(llama.llama_get_logits_ith(self._context, row), (self._vocabulary_size,))
+
+    def _forget(self, slot: int) -> None:
+        llama.llama_memory_seq_rm(llama.llama_get_memory(self._context), slot, -1, -1)
+
+    def last_logits(self, prompt: list[int]) -> np.ndarray:
+        """See Subject."""
+        self._batch.n_tokens = 0
+        for position, token in enumerate(prompt):
+            self._put(token, position, 0, is_last=position == len(prompt) - 1)
+        assert llama.llama_decode(self._context, self._batch) == 0
+        logits = self._logits(len(prompt) - 1).copy()
+        self._forget(0)
+        return logits
+
+
+class _Running:
+    """A sequence with the tokens that are not in the cache yet."""
+
+    def __init__(self, number: int, job: Job) -> None:
+        self.number, self.pending, self.num_left = number, list(job.prompt), job.max_tokens
+        self.num_past, self.slot = 0, -1
+
+
+if __name__ == "__main__":
+    serve(LlamaCpp, ("llama-cpp-python",))

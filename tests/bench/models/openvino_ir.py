@@ -1,0 +1,36 @@
+"""The checkpoint as OpenVINO's own format, by optimum-intel. Runs in OpenVINO's environment:
+
+.venv-peers-openvino/bin/python -m tests.bench.models.openvino_ir 125m
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.bench.models.shapes import SHAPES, Shape
+
+FORMATS = {
+    "fp32": ("--weight-format", "fp32"),
+    "int8": ("--weight-format", "int8"),
+    "int4": ("--weight-format", "int4", "--group-size", "32", "--ratio", "1.0", "--sym"),
+}
+
+
+def convert(shape: Shape) -> None:
+    """Convert what is not there yet; the name comes last, so that half of one is none."""
+    tool = Path(sys.executable).with_name("optimum-cli")
+    for name, arguments in FORMATS.items():
+        folder = shape.folder / f"openvino-{name}"
+        if folder.exists():
+            continue
+        half = folder.with_name(f"{folder.name}.half")
+        task = ("--task", "text-generation-with-past")
+        command = [str(tool), "export", "openvino", "--model", str(shape.folder / "checkpoint"), *task, *arguments]
+        subprocess.run([*command, str(half)], check=True)
+        half.rename(folder)
+        print(f"made {folder}")
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or SHAPES:
+        convert(SHAPES[wanted])
