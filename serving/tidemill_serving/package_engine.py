@@ -128,8 +128,10 @@ def _device(package: ModelPackage, settings: ReplicaSettings, decoder: "DecoderS
     from tidemill_models.tokenizer import Tokenizer  # noqa: PLC0415
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
     from tidemill_serving.decoder.devices.fake import FakeDevice  # noqa: PLC0415
+    from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415
 
     if settings.device == "fake":
         vocab_size = Tokenizer.from_file(package.tokenizer_path).vocabulary_size
         return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
-    return CpuDevice(num_threads=decoder.threads(), spinning=decoder.spinning)
+    kind = GrowingCacheDevice if package.decoder.cache == "grows" else CpuDevice
+    return kind(num_threads=decoder.threads(), spinning=decoder.spinning)
