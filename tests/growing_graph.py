@@ -83,7 +83,8 @@ def _node(op_type: str, inputs: str, outputs: str, **attributes: int | list[int]
 
 def _constants() -> Iterator[bytes]:
     numbers = {
-        "c_heads": [64, 32, 32], "c_halves": [8, 8], "c_q": [0, 0, 2, 2, 16], "c_kv": [0, 0, 2, 16], "c_out": [0, 0, 64],
+        "c_heads": [64, 32, 32], "c_halves": [8, 8], "c_q": [0, 0, 2, 2, 16], "c_kv": [0, 0, 2, 16],
+        "c_out": [0, 0, 64],
         "c_0": [0], "c_1": [1], "c_2": [2], "c_1_2": [1, 2], "c_1_2_3": [1, 2, 3], "c_last": [2**63 - 1],
     }  # fmt: skip
     for name, values in numbers.items():

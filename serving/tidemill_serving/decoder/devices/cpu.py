@@ -50,7 +50,7 @@ class CpuDevice:
         self._session = self._make_session(graph)
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))
-        self._vocab_size, head_size = _probe(self._session, self._export)
+        self._vocab_size, head_size = _probe(self._session, self._export, context_length)
         self._room = Room(num_slots, context_length, self._vocab_size)
         self._cache = KVCache(
             num_layers=self._export.num_layers,
@@ -186,14 +186,23 @@ def signature_of(session: Any) -> tuple[list[GraphValue], list[GraphValue]]:
     return read(session.get_inputs()), read(session.get_outputs())
 
 
-def _probe(session: Any, export: Export) -> tuple[int, int]:
-    """Run one token on a cache of four, to learn vocabulary and head size and that it appends in place.
+def _probe(session: Any, export: Export, context_length: int) -> tuple[int, int]:
+    """Run one token on a short cache, to learn vocabulary and head size and that it appends in place.
 
-    An export that grows its cache by concatenation answers with five. Returns (vocabulary size, head size).
+    Where the graph attends within a window, a cache must be no shorter than that: then one of the full length is
+    tried. Returns (vocabulary size, head size).
     """
+    try:
+        return _probe_with(session, export, _PROBE_LENGTH)
+    except ModelRefusedError:
+        return _probe_with(session, export, context_length)
+
+
+def _probe_with(session: Any, export: Export, length: int) -> tuple[int, int]:
+    """An export that grows its cache by concatenation answers with one token more than `length`."""
     failure = ""
     for head_size in (export.head_size,) if export.head_size else HEAD_SIZES:
-        cache = np.zeros((1, export.num_kv_heads, _PROBE_LENGTH, head_size), export.cache_dtype)
+        cache = np.zeros((1, export.num_kv_heads, length, head_size), export.cache_dtype)
         feed = dict.fromkeys(past_names(export.num_layers), cache) | dict(export.constant_inputs)
         feed |= {"input_ids": np.zeros((1, 1), np.int64), "attention_mask": np.ones((1, 1), np.int64)}
         if export.has_position_ids:
@@ -203,7 +212,7 @@ def _probe(session: Any, export: Export) -> tuple[int, int]:
         except Exception as error:  # noqa: BLE001 - ONNX Runtime has no common base class
             failure = failure or sentence_of(error)
             continue
-        if present.shape[2] != _PROBE_LENGTH:
+        if present.shape[2] != length:
             raise ModelRefusedError(f"the graph grows its cache by concatenation; {BETTER_EXPORT}")
         return int(logits.shape[-1]), head_size
     raise ModelRefusedError(f"the graph does not run with a cache of a fixed length ({failure}); {BETTER_EXPORT}")

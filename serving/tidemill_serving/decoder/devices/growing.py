@@ -80,11 +80,8 @@ class GrowingCacheDevice(CpuDevice):
     def extend(self, slot: int, token_ids: IntArray, num_past: int) -> FloatArray:
         """Append tokens to one slot."""
         self._room.check_extend(slot, token_ids, num_past)
-        if num_past == 0 or self._abilities.takes_chunks:
-            pieces = [token_ids]
-        else:
-            pieces = np.split(token_ids, len(token_ids))
-        for piece in pieces:
+        is_whole = num_past == 0 or self._abilities.takes_chunks
+        for piece in np.split(token_ids, 1 if is_whole else len(token_ids)):
             logits = self._append(slot, piece[None], np.array([num_past], np.int64))
             num_past += len(piece)
         row: FloatArray = logits[0]
@@ -111,7 +108,7 @@ class GrowingCacheDevice(CpuDevice):
         return last
 
     def _past(self, first_slot: int, num_past: IntArray, width: int) -> list[NDArray[np.generic]]:
-        """A copy of what counts of each array of the cache, zeros behind it: what a slot held before may be no number."""
+        """A copy of what counts of each array, zeros behind it: what a slot held before may be no number."""
         copies = []
         for array in self._arrays():
             past = np.zeros((len(num_past), array.shape[1], width, array.shape[3]), array.dtype)
