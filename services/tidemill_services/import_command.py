@@ -20,6 +20,7 @@ from tidemill_models.importing.import_report import report
 from tidemill_models.importing.package_maker import ImportedModel, Wishes, import_model
 from tidemill_models.importing.source import FolderSource, Source
 from tidemill_models.manifest import NAME
+from tidemill_services.download_bar import DownloadBar
 from tidemill_services.settings import Settings, SettingsError
 
 _TRIAL_SECONDS = 600
@@ -105,8 +106,19 @@ def _skip(package: Path) -> None:
 @contextmanager
 def _opened(source: str, precision: str | None, data_dir: Path) -> Iterator[tuple[Source, str]]:
     """The source, converted first where a precision is given, and what the description says of it."""
-    opened: HubSource | FolderSource = HubSource(source) if source.startswith("hf:") else FolderSource(Path(source))
-    origin = f"{source} at {opened.commit[:12]}" if isinstance(opened, HubSource) else Path(source).resolve().name
+    if source.startswith("hf:"):
+        with DownloadBar() as bar:
+            hub = HubSource(source, data_dir / "downloads", bar.show)
+            with _converted(hub, f"{source} at {hub.commit[:12]}", precision, data_dir) as opened:
+                yield opened
+            hub.forget()
+        return
+    with _converted(FolderSource(Path(source)), Path(source).resolve().name, precision, data_dir) as opened:
+        yield opened
+
+
+@contextmanager
+def _converted(opened: Source, origin: str, precision: str | None, data_dir: Path) -> Iterator[tuple[Source, str]]:
     if precision is None:
         try:
             yield opened, origin

@@ -1,22 +1,23 @@
 """A repository of a Hugging Face hub as a source. Only the files that are needed are fetched.
 
-They go into the hub library's own cache, where a download that was cut goes on at the next try; HF_ENDPOINT, HF_HOME,
-HF_TOKEN and the rest of that library's variables hold.
+The hub's library names, lists and signs; HF_ENDPOINT, HF_TOKEN and its other variables hold. The files are fetched by
+`download`, since that library throws a file away when its process ends before the last byte.
 """
 
 import re
-import sys
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import build_hf_headers
 
 from tidemill_models.errors import ModelImportError
+from tidemill_models.importing.download import OnBytes, download
 from tidemill_models.importing.staging import check_space
 
 _REFERENCE = re.compile(r"hf:(?P<repository>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,120}))?", re.ASCII)
@@ -27,8 +28,11 @@ class HubSource:
 
     is_shared = True
 
-    def __init__(self, reference: str) -> None:
-        """`reference` is hf:owner/name or hf:owner/name@revision. Raises ModelImportError."""
+    def __init__(self, reference: str, downloads: Path, on_bytes: OnBytes) -> None:
+        """`reference` is hf:owner/name or hf:owner/name@revision; `downloads` keeps what came until it is imported.
+
+        Raises ModelImportError.
+        """
         match = _REFERENCE.fullmatch(reference)
         if match is None:
             raise ModelImportError(f"{reference[:200]!r} is not hf:owner/name or hf:owner/name@revision.")
@@ -36,8 +40,8 @@ class HubSource:
         self._revision = match["revision"] or "main"
         self.title = reference
         self._api = HfApi()
-        if not sys.stderr.isatty():
-            disable_progress_bars()
+        self._folder = downloads / self.repository.replace("/", "--")
+        self._on_bytes = on_bytes
 
     @cached_property
     def commit(self) -> str:
@@ -53,14 +57,24 @@ class HubSource:
             return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
 
     def fetch(self, name: str) -> Path:
-        """In the cache, fetched or taken up where it was cut."""
-        cache = Path(constants.HF_HUB_CACHE)
-        cache.mkdir(parents=True, exist_ok=True)
+        """Fetched, or gone on with where an earlier import was cut."""
+        if name not in self.files or ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise ModelImportError(f"{self.title} has no file {name[:255]!r}.")
+        target = self._folder / self.commit / name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            check_space(self._folder, self.files[name])
         with self._told():
-            known = hf_hub_download(self.repository, name, revision=self.commit, dry_run=True)
-            if known.will_download:
-                check_space(cache, self.files[name])
-            return Path(hf_hub_download(self.repository, name, revision=self.commit)).resolve()
+            url = hf_hub_url(self.repository, name, revision=self.commit)
+            etag = get_hf_file_metadata(url).etag or ""
+            size = self.files[name]
+            return download(
+                get_session(), url, build_hf_headers(), target, size=size, etag=etag, on_bytes=self._on_bytes
+            )
+
+    def forget(self) -> None:
+        """Remove what was fetched: the package holds it now."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -71,9 +71,9 @@ def _graphs(files: Mapping[str, int]) -> list[GraphFile]:
 
 
 def _variant(file: str) -> str:
-    """`q4` for onnx/model_q4.onnx, `fp32` for onnx/model.onnx, the folder for cpu-int4/model.onnx."""
+    """`q4` for onnx/model_q4.onnx, `fp32` for onnx/model.onnx, `cpu-int4` for cpu-int4/model.onnx."""
     path = PurePosixPath(file)
-    stem = path.stem.removeprefix("decoder_model_merged").removeprefix("model").lstrip("_-.")
+    stem = path.stem.removeprefix("decoder_").removeprefix("model").lstrip("_-.")
     folder = path.parent.name if path.parent.name not in ("", "onnx") else ""
     return "/".join(part for part in (folder, stem) if part) or "fp32"
 

@@ -111,7 +111,15 @@ class _Import:
         self._take(paths["tokenizer.json"], "tokenizer.json")
         tokenizer = Tokenizer.from_file(self._folder / "tokenizer.json")
         decoder = self._decoder(graph, facts, tokenizer)
-        chat = self._take_chat(facts, tokenizer, decoder)
+        with TemplateRenderer(num_processes=1) as renderer:
+            chat = self._take_chat(facts, tokenizer, decoder, renderer)
+            self._write_manifest(facts, graph, decoder, chat, origin)
+            check_package(self._folder, renderer=renderer)
+        return _Made(graph, facts, chat.left_out)
+
+    def _write_manifest(
+        self, facts: ModelFacts, graph: GraphSignature, decoder: DecoderSpec, chat: Chat, origin: str
+    ) -> None:
         precision = precision_of(graph)
         text = manifest_text(
             name=self._wishes.name,
@@ -122,8 +130,6 @@ class _Import:
             files=self._digests,
         )
         (self._folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-        check_package(self._folder)
-        return _Made(graph, facts, chat.left_out)
 
     def _take_graph(self) -> GraphSignature:
         """Copy the graph and the files that it keeps its weights in."""
@@ -155,11 +161,12 @@ class _Import:
         name = path.relative_to(self._folder).as_posix()
         self._digests[name] = FileDigest(sha256=sha256, bytes=path.stat().st_size)
 
-    def _take_chat(self, facts: ModelFacts, tokenizer: Tokenizer, decoder: DecoderSpec) -> Chat:
+    def _take_chat(
+        self, facts: ModelFacts, tokenizer: Tokenizer, decoder: DecoderSpec, renderer: TemplateRenderer
+    ) -> Chat:
         bos = "" if decoder.bos_token_id is None else tokenizer.token_text(decoder.bos_token_id) or ""
         eos = tokenizer.token_text(decoder.eos_token_ids[0]) or ""
-        with TemplateRenderer(num_processes=1) as renderer:
-            chat = try_templates(facts.templates, tokenizer, bos, eos, renderer)
+        chat = try_templates(facts.templates, tokenizer, bos, eos, renderer)
         for name, text in chat.templates.items():
             path = self._folder / _template_file(name)
             path.write_text(text, encoding="utf-8")

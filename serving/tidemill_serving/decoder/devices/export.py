@@ -59,7 +59,9 @@ def read_export(inputs: Iterable[GraphValue], outputs: Iterable[GraphValue]) -> 
         has_position_ids="position_ids" in taken,
         has_pruned_logits=logits.shape[1] == 1 or _NUM_LOGITS in taken,
         has_cache_branch=_CACHE_BRANCH in taken,
-        constant_inputs={_NUM_LOGITS: np.ones(taken[_NUM_LOGITS].shape, np.int64)} if _NUM_LOGITS in taken else {},
+        constant_inputs={_NUM_LOGITS: np.ones([1] * len(taken[_NUM_LOGITS].shape), np.int64)}
+        if _NUM_LOGITS in taken
+        else {},
     )
 
 
