@@ -53,9 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, b"", {"X-Error-Code": "GatedRepo"})
         elif path.startswith("/api/models/owner/name/tree/"):
             self._send(200, json.dumps(self.hub.listing()).encode())
-        elif path.startswith(("/api/models/owner/name/revision/main", "/api/models/owner/name/revision/" + COMMIT)):
-            self._send(200, json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": []}).encode())
-        elif path == "/api/models/owner/name":
+        elif path in ("/api/models/owner/name", *(f"/api/models/owner/name/revision/{r}" for r in ("main", COMMIT))):
             self._send(200, json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": []}).encode())
         elif path.startswith("/api/models/owner/name/revision/"):
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})

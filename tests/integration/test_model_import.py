@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,9 @@ def test_a_download_that_was_cut_goes_on_also_in_another_process(start, run, hub
     with start("hf:owner/name", "--variant", "fp32", "--no-trial", endpoint=hub.endpoint) as first:
         assert hub.cut_happened.wait(TIMEOUT)
         part = tmp_path / "data" / "downloads" / "owner--name" / COMMIT / "onnx" / "model.onnx.part"
-        while part.stat().st_size < quarter - (1 << 16):
+        while not part.exists() or part.stat().st_size < quarter - (1 << 16):
             assert first.poll() is None
+            time.sleep(0.05)
         first.kill()
     kept = part.stat().st_size
     hub.cuts[LARGE], hub.stalls = [quarter], False

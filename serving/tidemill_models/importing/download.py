@@ -13,7 +13,7 @@ from tidemill_models.errors import ModelImportError
 
 NUM_TRIES = 5  # one after the other without a single byte
 PAUSE_SECONDS = 1.0
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16  # what a cut may lose
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 OnBytes = Callable[[str, int, int], None]
