@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: C901
+    def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         if self.hub.is_gated:
             self._send(403, b"", {"X-Error-Code": "GatedRepo"})
