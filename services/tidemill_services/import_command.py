@@ -15,7 +15,6 @@ import typer
 
 from tidemill_models.errors import ConversionNeededError, ModelImportError, ModelPackageError, VariantNeededError
 from tidemill_models.importing.convert import PRECISIONS, convert, require_builder
-from tidemill_models.importing.hub import HubSource
 from tidemill_models.importing.import_report import report
 from tidemill_models.importing.package_maker import ImportedModel, Wishes, import_model
 from tidemill_models.importing.source import FolderSource, Source
@@ -107,6 +106,8 @@ def _skip(package: Path) -> None:
 def _opened(source: str, precision: str | None, data_dir: Path) -> Iterator[tuple[Source, str]]:
     """The source, converted first where a precision is given, and what the description says of it."""
     if source.startswith("hf:"):
+        from tidemill_models.importing.hub import HubSource  # noqa: PLC0415 - half a second, and `serve` reads this file
+
         with DownloadBar() as bar:
             hub = HubSource(source, data_dir / "downloads", bar.show)
             with _converted(hub, f"{source} at {hub.commit[:12]}", precision, data_dir) as opened:
