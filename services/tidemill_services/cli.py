@@ -13,7 +13,6 @@ from tidemill_services.admin_commands import admin
 from tidemill_services.app import Addresses, Application
 from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
-from tidemill_services.import_command import import_command
 from tidemill_telemetry.logs import log_to_stderr
 from tidemill_telemetry.stray_lines import take_over_stderr
 
@@ -26,9 +25,6 @@ application = typer.Typer(
 
 application.command()(doctor)
 application.add_typer(admin, name="admin")
-models_of_files = typer.Typer(help="Make model packages.", no_args_is_help=True)
-models_of_files.command("import")(import_command)
-application.add_typer(models_of_files, name="model")
 
 
 @application.command()

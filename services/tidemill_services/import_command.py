@@ -106,7 +106,7 @@ def _skip(package: Path) -> None:
 def _opened(source: str, precision: str | None, data_dir: Path) -> Iterator[tuple[Source, str]]:
     """The source, converted first where a precision is given, and what the description says of it."""
     if source.startswith("hf:"):
-        from tidemill_models.importing.hub import HubSource  # noqa: PLC0415 - half a second, and `serve` reads this file
+        from tidemill_models.importing.hub import HubSource  # noqa: PLC0415 - half a second
 
         with DownloadBar() as bar:
             hub = HubSource(source, data_dir / "downloads", bar.show)

@@ -15,6 +15,7 @@ from tests.integration.models.exports import builder_folder, transformers_js_fol
 from tidemill_models.check import check_package
 
 LARGE = "onnx/model.onnx"
+COMMAND = "import typer; from tidemill_services.import_command import import_command; typer.run(import_command)"
 TIMEOUT = 250  # seconds, for a process on a busy machine
 
 pytestmark = pytest.mark.timeout(600)
@@ -41,7 +42,7 @@ def start(tmp_path):
             "HF_HOME": str(tmp_path / "home"),
             "TIDEMILL_DATA_DIR": str(tmp_path / "data"),
         }
-        line = [sys.executable, "-m", "tidemill_services", "model", "import", *words]
+        line = [sys.executable, "-c", COMMAND, *words]
         return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=plain | environ)
 
     return started
