@@ -22,6 +22,7 @@ class Hub:
             if path.is_file()
         }
         self.endpoint = f"http://127.0.0.1:{port}"
+        self.storage = f"http://localhost:{port}/storage"  # another host, as a hub's files are at
         self.cuts: dict[str, list[int]] = {}  # by file: after how many bytes each of the next answers ends
         self.damaged: set[str] = set()
         self.requests: list[tuple[str, str]] = []  # a fetched file and the range that was asked for
@@ -67,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _redirect(self, name: str) -> None:
         content = self.hub.files[name]
         headers = {
-            "Location": f"{self.hub.endpoint}/storage/{name}",
+            "Location": f"{self.hub.storage}/{name}",
             "X-Repo-Commit": COMMIT,
             "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
             "X-Linked-Size": str(len(content)),

@@ -13,6 +13,9 @@ import pytest
 from tests.hub import COMMIT, running_hub
 from tests.integration.models.exports import builder_folder, transformers_js_folder
 from tidemill_models.check import check_package
+from tidemill_models.errors import ModelImportError
+from tidemill_models.importing import convert
+from tidemill_models.importing.source import FolderSource
 
 LARGE = "onnx/model.onnx"
 COMMAND = "import typer; from tidemill_services.import_command import import_command; typer.run(import_command)"
@@ -118,23 +121,12 @@ def test_a_repository_that_is_not_there_is_said_to_be_missing(run, hub):
     assert "is not there, or needs a key" in err
 
 
-def test_a_checkpoint_names_the_extra_that_converts_it(run, tmp_path):
+def test_a_checkpoint_names_the_extra_that_converts_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "find_spec", lambda name: None)
     checkpoint = builder_folder(tmp_path / "checkpoint")
     (checkpoint / "model.onnx").rename(checkpoint / "model.safetensors")
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text(
-        "import sys, importlib.abc\n"
-        "class Hide(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name in ('torch', 'onnxruntime_genai'): raise ModuleNotFoundError(name=name)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-    )
-    paths = os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")])
-    status, _, err = run(str(checkpoint), "--convert", PYTHONPATH=paths)
-    assert status == 1
-    assert "run `pip install 'tidemill[convert]'`" in err
-    assert not (tmp_path / "data" / "models").exists()
+    with pytest.raises(ModelImportError, match=r"run `pip install 'tidemill\[convert\]'`"):
+        convert.convert(FolderSource(checkpoint), "int8", tmp_path)
 
 
 def test_a_graph_that_does_not_run_is_refused_by_its_trial(run, tmp_path):
