@@ -83,7 +83,7 @@ def _check_decoder(package: ModelPackage, decoder: DecoderSpec) -> Tokenizer:
     beside = PurePosixPath(decoder.graph).parent
     files = [str(PurePosixPath(name).relative_to(beside)) for name in package.paths if _is_below(name, beside)]
     path = str(package.graph_path)
-    check_decoder_graph(graph, files=files, context_length=decoder.context_length, path=path)
+    check_decoder_graph(graph, files=files, context_length=decoder.context_length, cache=decoder.cache, path=path)
     tokenizer = Tokenizer.from_file(package.tokenizer_path)
     _check_tokens(package, decoder, tokenizer, graph)
     return tokenizer

@@ -4,6 +4,8 @@ Two kinds: `ModelPackageError` is the operator's (the package is wrong), `Prompt
 wrong). A `TemplateError` is the fault of whoever wrote the template: the package's author, or an account.
 """
 
+from collections.abc import Mapping
+
 
 class ModelError(Exception):
     """Something about a model, told in one sentence."""
@@ -32,6 +34,25 @@ class GraphError(ModelPackageError):
 
 class TokenizerError(ModelPackageError):
     """The tokenizer cannot be read, or does not fit the model."""
+
+
+# What is to become a package.
+
+
+class ModelImportError(ModelError):
+    """A model cannot be imported; the sentence says why and what to do."""
+
+
+class VariantNeededError(ModelImportError):
+    """There are several graphs, and one must be named. `variants` are their names with their sizes in bytes."""
+
+    def __init__(self, sentence: str, variants: Mapping[str, int]) -> None:
+        super().__init__(sentence)
+        self.variants = variants
+
+
+class ConversionNeededError(ModelImportError):
+    """There is a checkpoint and no graph: a graph must be made of it first."""
 
 
 # The text that a caller sends.

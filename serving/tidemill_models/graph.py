@@ -22,6 +22,8 @@ _TENSOR_DIMS, _TENSOR_NAME, _TENSOR_EXTERNAL = 1, 8, 13
 _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
 _GQA = "com.microsoft::GroupQueryAttention"
 _GQA_COS_CACHE = 7  # which of its inputs
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
+_LARGEST_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class GraphSignature:
     op_types: frozenset[str]
     external_files: frozenset[str]  # where weights lie that are not in the file, as it names them
     num_positions: int | None = None  # rows of the table of rotary angles, where there is one
+    has_windows: bool = False  # some layer attends within a window, as the graph itself says
 
     @property
     def num_layers(self) -> int:
@@ -98,6 +101,7 @@ class _Contents:
     op_types: set[str]
     external_files: set[str]
     cos_cache: str = ""  # the name of the table of rotary angles
+    has_windows: bool = False
 
     def add_graph(self, graph: WireMessage, depth: int = 0) -> None:
         if depth > _MAX_DEPTH:
@@ -118,6 +122,8 @@ class _Contents:
         if _qualified(domain, op_type) == _GQA:
             self.cos_cache = "".join(node.texts(_NODE_INPUT)[_GQA_COS_CACHE : _GQA_COS_CACHE + 1])
         for attribute in node.messages(_NODE_ATTRIBUTE):
+            if attribute.text_of(_ATTRIBUTE_NAME) == "local_window_size":  # -1, which is huge on the wire: none
+                self.has_windows |= 0 < attribute.integer(_ATTRIBUTE_INTEGER) <= _LARGEST_INT64
             for number, value in attribute.fields():
                 if isinstance(value, int):
                     continue
@@ -153,6 +159,7 @@ def _signature(model: WireMessage) -> GraphSignature:
         op_types=frozenset(contents.op_types - local_functions),
         external_files=frozenset(contents.external_files),
         num_positions=next(iter(cos_cache.integers(_TENSOR_DIMS)), None) if cos_cache else None,
+        has_windows=contents.has_windows,
     )
 
 

@@ -24,6 +24,7 @@ _MAX_PRICE = 10**15  # microcredits; keeps every product of a price and a count 
 
 EngineName = Literal["decoder", "tensor", "triton"]
 _ENGINES = ("decoder", "tensor", "triton")
+CacheKind = Literal["in-place", "grows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class DecoderSpec:
     bos_token_id: int | None = None  # put in front of a plain prompt
     shared_prefixes: bool = False  # what is computed for a prompt serves all accounts, not its own alone
     cache_tokens: int | None = None  # that one replica's KV cache may hold; None: the context length for each slot
+    cache: CacheKind = "in-place"  # "grows": every run copies the whole cache, which is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class Manifest:
             for key in ("bos_token_id", "shared_prefixes", "cache_tokens"):
                 if (value := getattr(self.decoder, key)) is None or value is False:
                     del tables["decoder"][key]
+            if self.decoder.cache == "in-place":
+                del tables["decoder"]["cache"]
         return json.dumps({"format": FORMAT, **tables}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
     @cached_property
@@ -207,9 +211,17 @@ def _decoder(table: StrictTable, files: Mapping[str, FileDigest]) -> DecoderSpec
         bos_token_id=table.optional_integer("bos_token_id", least=0, most=_MAX_INT32),
         shared_prefixes=table.flag("shared_prefixes"),
         cache_tokens=table.optional_integer("cache_tokens", least=context_length, most=2**40),
+        cache=_cache(table),
     )
     table.end()
     return decoder
+
+
+def _cache(table: StrictTable) -> CacheKind:
+    cache = table.string("cache") if "cache" in table else "in-place"
+    if cache not in ("in-place", "grows"):
+        raise table.error("cache", f"must be in-place or grows, not {cache[:64]!r}")
+    return cast("CacheKind", cache)
 
 
 def _token_id(value: Any) -> int | None:

@@ -126,10 +126,18 @@ def _decoder_engine(package: ModelPackage, settings: ReplicaSettings) -> Engine:
 
 def _device(package: ModelPackage, settings: ReplicaSettings, decoder: "DecoderSettings") -> "Device":
     from tidemill_models.tokenizer import Tokenizer  # noqa: PLC0415
-    from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
     from tidemill_serving.decoder.devices.fake import FakeDevice  # noqa: PLC0415
 
     if settings.device == "fake":
         vocab_size = Tokenizer.from_file(package.tokenizer_path).vocabulary_size
         return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
-    return CpuDevice(num_threads=decoder.threads(), spinning=decoder.spinning)
+    return cpu_device(package, decoder)
+
+
+def cpu_device(package: ModelPackage, decoder: "DecoderSettings") -> "Device":
+    """The device on the processor that runs this package's kind of graph, not loaded yet."""
+    from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
+    from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415
+
+    kind = GrowingCacheDevice if package.decoder.cache == "grows" else CpuDevice
+    return kind(num_threads=decoder.threads(), spinning=decoder.spinning)

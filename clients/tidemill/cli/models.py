@@ -1,15 +1,34 @@
 """`tidemill model`: what answers."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from tidemill.cli import options
+from tidemill.cli import options, server_commands
 from tidemill.cli.output import credits_of, print_facts, print_json, print_table, short
 from tidemill.cli.progress import WaitDisplay
 from tidemill.results import Model
 
-models = typer.Typer(help="Look at models, wake them, put them to rest.", no_args_is_help=True, rich_markup_mode=None)
+
+class ModelCommands(TyperGroup):
+    """The commands below, then the server's that work on models' files."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """As they stand below."""
+        return [*super().list_commands(ctx), *server_commands.names(server_commands.MODEL_GROUP)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command of either side."""
+        return super().get_command(ctx, cmd_name) or server_commands.load(cmd_name, server_commands.MODEL_GROUP)
+
+
+models = typer.Typer(
+    cls=ModelCommands,
+    help="Look at models, wake them, put them to rest, import them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @models.command("list")

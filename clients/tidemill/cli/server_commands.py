@@ -9,16 +9,18 @@ import typer
 from tidemill.cli import exits
 
 GROUP = "tidemill.commands"
+MODEL_GROUP = "tidemill.model_commands"
+"""Those that stand below `tidemill model`."""
 
 
-def names() -> list[str]:
+def names(group: str = GROUP) -> list[str]:
     """The commands that are installed, able to run or not."""
-    return sorted(found.name for found in entry_points(group=GROUP))
+    return sorted(found.name for found in entry_points(group=group))
 
 
-def load(name: str) -> Any:
+def load(name: str, group: str = GROUP) -> Any:
     """The command of that name as typer runs it; None when there is none."""
-    for found in entry_points(group=GROUP):
+    for found in entry_points(group=group):
         if found.name == name:
             return _command(found)
     return None

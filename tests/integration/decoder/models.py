@@ -34,11 +34,13 @@ def reference() -> tuple[int, list[Case]]:
 
 
 @contextmanager
-def running_engine(package: Path, **settings: object) -> Iterator[tuple[DecoderEngine, Recorder]]:
+def running_engine(
+    package: Path, *, device: type[CpuDevice] = CpuDevice, **settings: object
+) -> Iterator[tuple[DecoderEngine, Recorder]]:
     """An engine that is READY, and what it says."""
     wishes = DecoderSettings(**{"num_threads": 1, "spinning": False, **settings})  # type: ignore[arg-type]
-    device = CpuDevice(num_threads=wishes.threads(), spinning=wishes.spinning)
-    engine, recorder = DecoderEngine(DecoderModel.from_package(load_package(package)), device, wishes), Recorder()
+    runs_on = device(num_threads=wishes.threads(), spinning=wishes.spinning)
+    engine, recorder = DecoderEngine(DecoderModel.from_package(load_package(package)), runs_on, wishes), Recorder()
     engine.start(recorder)
     try:
         assert recorder.wait_until_settled() is Phase.READY, recorder.phases[-1]

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from tests import growing_graph
 from tests.integration.decoder.models import GRAPHS, POSITIONS, TINY, reference
 from tidemill_serving.decoder.devices.cpu import CpuDevice
 from tidemill_serving.decoder.devices.device import DeviceError
 from tidemill_serving.decoder.devices.fake import FakeDevice
+from tidemill_serving.decoder.devices.growing import GrowingCacheDevice
 
 CASES = reference()[1]
 KINDS = {
@@ -14,18 +16,22 @@ KINDS = {
     "fp32": TINY / "model.onnx",
     "positions": POSITIONS / "model.onnx",
     "int8": GRAPHS / "tiny-llama-int8.onnx",
+    **{f"growing, {name}": kind for name, kind in growing_graph.KINDS.items() if not kind.is_quantised},
 }
 CLOSE = {"rtol": 0, "atol": 2e-4}  # logits
 SMALL_CONTEXT = 64
 
 
 @pytest.fixture(params=KINDS)
-def make(request):
+def make(request, tmp_path):
     """Makes a loaded device of one kind."""
-    graph = KINDS[request.param]
+    graph, grows = KINDS[request.param], isinstance(KINDS[request.param], growing_graph.Kind)
+    if grows:
+        graph = growing_graph.write_growing_graph(tmp_path / "model.onnx", graph)
+    real = GrowingCacheDevice if grows else CpuDevice
 
     def loaded(num_slots=4, context_length=600):
-        device = FakeDevice() if graph is None else CpuDevice(num_threads=1, spinning=False)
+        device = FakeDevice() if graph is None else real(num_threads=1, spinning=False)
         progress = []
         vocab_size = device.load(graph, num_slots=num_slots, context_length=context_length, on_progress=progress.append)
         assert vocab_size == 512

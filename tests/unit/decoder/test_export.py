@@ -40,6 +40,14 @@ def test_the_other_forms_are_read():
     assert export.has_pruned_logits
 
 
+def test_what_newer_and_older_exports_ask_besides_is_known():
+    extra = {"num_logits_to_keep": (INT, ()), "use_cache_branch": ("tensor(bool)", (1,))}
+    export = read_export(*graph(extra=extra.items()))
+    assert export.has_cache_branch
+    assert export.has_pruned_logits
+    assert export.constant_inputs == {"num_logits_to_keep": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -48,7 +56,8 @@ def test_the_other_forms_are_read():
         (lambda i, o: (without(i, "past_key_values.1.value"), o), "lacks past_key_values.1.value"),
         (lambda i, o: (i, without(o, "present.0.key")), "lacks present.0.key"),
         (lambda i, o: (i, without(o, "logits")), "lacks logits"),
-        (lambda i, o: ([*i, GraphValue("use_cache_branch", "tensor(bool)", (1,))], o), "use_cache_branch"),
+        (lambda i, o: ([*i, GraphValue("inputs_embeds", "tensor(float)", (1,))], o), "inputs_embeds"),
+        (lambda i, o: ([*i, GraphValue("use_cache_branch", "tensor(bool)", (2,))], o), "must be one value"),
         (lambda i, o: ([*without(i, "input_ids"), GraphValue("input_ids", "tensor(int32)", (1, 1))], o), "int32"),
         (lambda i, o: (i, [*without(o, "logits"), GraphValue("logits", "tensor(double)", (1, 1, 5))]), "double"),
         (lambda i, o: graph(cache="tensor(bfloat16)"), "float32 or float16"),

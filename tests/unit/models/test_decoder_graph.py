@@ -53,7 +53,8 @@ def test_an_open_head_size_and_weights_in_a_file_of_the_package_are_taken(tmp_pa
         (model(INPUTS | {"position_ids": (INT64, ["b"])}, OUTPUTS, [attention()]), "position_ids is int64 with 1 axes"),
         (model(INPUTS | {"encoder_hidden_states": (FLOAT, [1])}, OUTPUTS, [attention()]), "encoder-decoder"),
         (model(INPUTS | {"use_cache_branch": (9, [1])}, OUTPUTS, [attention()]), "merged export"),
-        (model(INPUTS | {"num_logits_to_keep": (INT64, [])}, OUTPUTS, [attention()]), "an input 'num_logits_to_keep'"),
+        (model(INPUTS | {"inputs_embeds": (FLOAT, [1])}, OUTPUTS, [attention()]), "an input 'inputs_embeds'"),
+        (model(INPUTS, OUTPUTS, [attention(), node("DynamicQuantizeLinear")]), "would depend on its neighbours"),
         (model(decoder_inputs(0), decoder_outputs(0), [attention()]), "has no inputs past_key_values"),
         (model(without(INPUTS, "past_key_values.1.value"), OUTPUTS, [attention()]), "has no past_key_values.1.value"),
         (model(without(INPUTS, "past_key_values.0.key"), OUTPUTS, [attention()]), "past_key_values.1.key' that the"),
@@ -90,3 +91,17 @@ def test_the_form_that_these_refusals_start_from_is_taken(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(decoder())
     check_decoder_graph(read_graph(path), files=(), context_length=64)
+
+
+@pytest.mark.parametrize("extra", [{}, {"use_cache_branch": (9, [1])}, {"num_logits_to_keep": (INT64, [])}])
+def test_an_export_that_grows_its_cache_is_taken_where_the_package_says_so(tmp_path, extra):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model(INPUTS | extra, OUTPUTS, [node("Concat")]))
+    check_decoder_graph(read_graph(path), files=(), context_length=64, cache="grows")
+
+
+def test_an_export_that_appends_in_place_is_not_served_slowly_by_mistake(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(decoder())
+    with pytest.raises(GraphError, match="leave `cache` out"):
+        check_decoder_graph(read_graph(path), files=(), context_length=64, cache="grows")

@@ -33,7 +33,7 @@ from tidemill_serving.decoder.devices.guard import Room
 from tidemill_serving.decoder.kv_cache import KVCache
 
 _PROBE_LENGTH = 4  # tokens of cache in the probe; it runs one
-_HEAD_SIZES = (64, 128, 80, 96, 256, 32, 16, 8, *range(24, 513, 8))  # the usual ones first
+HEAD_SIZES = (64, 128, 80, 96, 256, 32, 16, 8, *range(24, 513, 8))  # the usual ones first
 _QUIET = 4  # log nothing: every failure comes back as an exception
 
 
@@ -49,8 +49,8 @@ class CpuDevice:
         """Make the session and the cache."""
         self._session = self._make_session(graph)
         on_progress(0.8)
-        self._export = read_export(*_signature(self._session))
-        self._vocab_size, head_size = _probe(self._session, self._export)
+        self._export = read_export(*signature_of(self._session))
+        self._vocab_size, head_size = _probe(self._session, self._export, context_length)
         self._room = Room(num_slots, context_length, self._vocab_size)
         self._cache = KVCache(
             num_layers=self._export.num_layers,
@@ -114,7 +114,7 @@ class CpuDevice:
         try:
             return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ModelRefusedError(f"the graph {graph.name} cannot be loaded: {_sentence(error)}") from error
+            raise ModelRefusedError(f"the graph {graph.name} cannot be loaded: {sentence_of(error)}") from error
 
     def _check_context_length(self) -> None:
         """Run one token as if the context were full: its mask has the full width, and still counts one.
@@ -138,11 +138,13 @@ class CpuDevice:
         binding.bind_ortvalue_input("attention_mask", _bound(mask))
         if self._export.has_position_ids:
             binding.bind_ortvalue_input("position_ids", _bound(positions))
+        for name, value in self._export.constant_inputs.items():
+            binding.bind_ortvalue_input(name, _bound(value))
         binding.bind_ortvalue_output("logits", _bound(logits))
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise DeviceError(_sentence(error)) from error
+            raise DeviceError(sentence_of(error)) from error
         return logits.astype(np.float32, copy=False)
 
     def _binding(self, slots: tuple[int, int]) -> Any:
@@ -175,36 +177,47 @@ def _bound(array: NDArray[np.generic]) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def _signature(session: Any) -> tuple[list[GraphValue], list[GraphValue]]:
+def signature_of(session: Any) -> tuple[list[GraphValue], list[GraphValue]]:
+    """The inputs and the outputs of a session's graph."""
+
     def read(values: Any) -> list[GraphValue]:
         return [GraphValue(value.name, value.type, tuple(value.shape)) for value in values]
 
     return read(session.get_inputs()), read(session.get_outputs())
 
 
-def _probe(session: Any, export: Export) -> tuple[int, int]:
-    """Run one token on a cache of four, to learn vocabulary and head size and that it appends in place.
+def _probe(session: Any, export: Export, context_length: int) -> tuple[int, int]:
+    """Run one token on a short cache, to learn vocabulary and head size and that it appends in place.
 
-    An export that grows its cache by concatenation answers with five. Returns (vocabulary size, head size).
+    Where the graph attends within a window, a cache must be no shorter than that: then one of the full length is
+    tried. Returns (vocabulary size, head size).
     """
+    try:
+        return _probe_with(session, export, _PROBE_LENGTH)
+    except ModelRefusedError:
+        return _probe_with(session, export, context_length)
+
+
+def _probe_with(session: Any, export: Export, length: int) -> tuple[int, int]:
+    """An export that grows its cache by concatenation answers with one token more than `length`."""
     failure = ""
-    for head_size in (export.head_size,) if export.head_size else _HEAD_SIZES:
-        cache = np.zeros((1, export.num_kv_heads, _PROBE_LENGTH, head_size), export.cache_dtype)
-        feed = dict.fromkeys(past_names(export.num_layers), cache)
+    for head_size in (export.head_size,) if export.head_size else HEAD_SIZES:
+        cache = np.zeros((1, export.num_kv_heads, length, head_size), export.cache_dtype)
+        feed = dict.fromkeys(past_names(export.num_layers), cache) | dict(export.constant_inputs)
         feed |= {"input_ids": np.zeros((1, 1), np.int64), "attention_mask": np.ones((1, 1), np.int64)}
         if export.has_position_ids:
             feed["position_ids"] = np.zeros((1, 1), np.int64)
         try:
             logits, present = session.run(["logits", "present.0.key"], feed)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime has no common base class
-            failure = failure or _sentence(error)
+            failure = failure or sentence_of(error)
             continue
-        if present.shape[2] != _PROBE_LENGTH:
+        if present.shape[2] != length:
             raise ModelRefusedError(f"the graph grows its cache by concatenation; {BETTER_EXPORT}")
         return int(logits.shape[-1]), head_size
     raise ModelRefusedError(f"the graph does not run with a cache of a fixed length ({failure}); {BETTER_EXPORT}")
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
     """ONNX Runtime's message without its prefix, cut to a readable length."""
     return str(error).rpartition("Status Message: ")[2].replace("\n", " ")[:300]

@@ -1,16 +1,17 @@
 """Reads from a graph's inputs and outputs which kind of decoder export it is, and refuses what cannot be served."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from tidemill_serving.decoder.devices.device import ModelRefusedError
 
 BETTER_EXPORT = "make one with `python -m onnxruntime_genai.models.builder -i CHECKPOINT -o FOLDER -p fp32 -e cpu`"
 _CACHE_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_KNOWN_INPUTS = {"input_ids", "attention_mask", "position_ids"}
+_TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids"}
+_CACHE_BRANCH, _NUM_LOGITS = "use_cache_branch", "num_logits_to_keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Export:
     logits_dtype: DTypeLike
     has_position_ids: bool
     has_pruned_logits: bool  # logits [B, 1, V] of the last token only
+    has_cache_branch: bool  # a merged export, which is told whether there is a past
+    constant_inputs: Mapping[str, NDArray[np.int64]]  # by name; the same in every run
 
 
 def read_export(inputs: Iterable[GraphValue], outputs: Iterable[GraphValue]) -> Export:
@@ -54,7 +57,11 @@ def read_export(inputs: Iterable[GraphValue], outputs: Iterable[GraphValue]) -> 
         cache_dtype=_CACHE_TYPES[first.type],
         logits_dtype=_CACHE_TYPES[logits.type],
         has_position_ids="position_ids" in taken,
-        has_pruned_logits=logits.shape[1] == 1,
+        has_pruned_logits=logits.shape[1] == 1 or _NUM_LOGITS in taken,
+        has_cache_branch=_CACHE_BRANCH in taken,
+        constant_inputs={_NUM_LOGITS: np.ones([1] * len(taken[_NUM_LOGITS].shape), np.int64)}
+        if _NUM_LOGITS in taken
+        else {},
     )
 
 
@@ -76,12 +83,15 @@ def _check_names(taken: dict[str, GraphValue], made: dict[str, GraphValue], past
     missing = [name for name in wanted if name not in taken] + [n for n in ("logits", *presents) if n not in made]
     if missing:
         raise ModelRefusedError(f"the graph lacks {', '.join(missing[:4])}; {BETTER_EXPORT}")
-    unknown = sorted(set(taken) - _KNOWN_INPUTS - set(pasts))
+    unknown = sorted(set(taken) - _TOKEN_INPUTS - {_CACHE_BRANCH, _NUM_LOGITS} - set(pasts))
     if unknown:
         raise ModelRefusedError(f"the graph has inputs that no one gives it: {', '.join(unknown[:4])}; {BETTER_EXPORT}")
-    for name in _KNOWN_INPUTS & set(taken):
+    for name in (_TOKEN_INPUTS | {_NUM_LOGITS}) & set(taken):
         if taken[name].type != "tensor(int64)":
             raise ModelRefusedError(f"the input {name} is {taken[name].type}; it must be tensor(int64)")
+    for name in {_CACHE_BRANCH, _NUM_LOGITS} & set(taken):
+        if any(size != 1 for size in taken[name].shape):
+            raise ModelRefusedError(f"the input {name} has the shape {list(taken[name].shape)}; it must be one value")
 
 
 def _check_caches(caches: list[GraphValue], first: GraphValue) -> None:
