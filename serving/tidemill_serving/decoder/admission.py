@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidemill_serving.decoder.devices.device import IntArray
+from tidemill_serving.decoder.picker import MAX_TOP_LOGPROBS
 from tidemill_serving.decoder.sampler import check_sampling
 from tidemill_serving.decoder.sequence import Limits, Sequence, TokenText
 from tidemill_serving.engine import GenerationRequest
@@ -32,6 +33,11 @@ class Admission:
             raise RequestRefusedError(f"max_tokens is {request.max_tokens}; it must be at least 1")
         if sentence := check_sampling(request.sampling):
             raise RequestRefusedError(sentence)
+        for token, _ in request.sampling.logit_bias:
+            if not 0 <= token < self.vocab_size:
+                raise RequestRefusedError(f"logit_bias names {token}; token ids are 0 to {self.vocab_size - 1}")
+        if request.num_logprobs is not None and not 0 <= request.num_logprobs <= MAX_TOP_LOGPROBS:
+            raise RequestRefusedError(f"num_logprobs is {request.num_logprobs}; it may be 0 to {MAX_TOP_LOGPROBS}")
         if not all(request.stop):
             raise RequestRefusedError("a stop string is empty; it must have at least one character")
         sequence = Sequence(request, prompt, self.limits, self.open_text(request.prompt_tokens))

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
-from tidemill_serving.decoder.sampler import draw_token, is_greedy
+from tidemill_serving.decoder.picker import pick_token
 from tidemill_serving.decoder.scheduler import ChunkPolicy, Move, Scheduler
 from tidemill_serving.decoder.sequence import Sequence
-from tidemill_serving.engine import FinishReason, SequenceOutput
+from tidemill_serving.decoder.shared_prompts import FinishedPrompt, SharedPrompts
+from tidemill_serving.engine import FinishReason, SequenceOutput, TokenLogprobs
 from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class DecoderLoop:
         self._device = device
         self._chunks = chunks
         self._clock = clock
+        self._shared_prompts = SharedPrompts(scheduler)
         self.failure = ""
 
     def step(self, cancelled: Iterable[int] = ()) -> list[SequenceOutput]:
@@ -96,6 +98,8 @@ class DecoderLoop:
         if not self.scheduler.prefilling:
             return []
         sequence = self.scheduler.prefilling[0]
+        if finished := self._shared_prompts.find(sequence):
+            return self._begin_answers(finished)
         length = self._chunks.length(sequence.num_prompt_left, others_decode=bool(self.scheduler.decoding))
         chunk = sequence.prompt[sequence.num_cached : sequence.num_cached + length]
         start = self._clock()
@@ -109,8 +113,17 @@ class DecoderLoop:
         sequence.num_cached += length
         if sequence.num_prompt_left:
             return []
-        self._carry_out(self.scheduler.promote(sequence))
-        return self._take([sequence], logits[None])
+        return self._begin_answers(self._shared_prompts.finish(sequence, logits))
+
+    def _begin_answers(self, finished: list[FinishedPrompt]) -> list[SequenceOutput]:
+        """Let sequences decode whose prompts are in their slots, or in others' from which they are copied first."""
+        for each in finished:
+            if each.source != each.sequence.slot:
+                self._device.move(each.source, each.sequence.slot, len(each.sequence.prompt))
+                each.sequence.num_cached = len(each.sequence.prompt)
+        for each in finished:
+            self._carry_out(self.scheduler.promote(each.sequence))
+        return self._take([each.sequence for each in finished], np.stack([each.logits for each in finished]))
 
     def _take(self, sequences: list[Sequence], logits: FloatArray) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""
@@ -125,17 +138,15 @@ class DecoderLoop:
                 outputs.append(self._fail(sequence, "the model's logits are not finite"))
                 continue
             try:
-                sampling = sequence.request.sampling
-                chosen = token if is_greedy(sampling) else draw_token(logits[row], sampling, sequence.generator)
-                outputs.append(self._advance(sequence, chosen))
+                outputs.append(self._advance(sequence, *pick_token(sequence, logits[row], token)))
             except Exception:  # one generation's trouble is not its neighbours'
                 request = sequence.request
                 _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
                 outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
         return outputs
 
-    def _advance(self, sequence: Sequence, token: int) -> SequenceOutput:
-        output = sequence.take(token)
+    def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
+        output = sequence.take(token, logprobs)
         if output.finish_reason is not None:
             self._carry_out(self.scheduler.remove(sequence))
         return output

@@ -1,7 +1,7 @@
 """One generation inside the engine."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from tidemill_models.stop_strings import StopMatcher
 from tidemill_serving.decoder.devices.device import IntArray
+from tidemill_serving.decoder.logit_changes import LogitChanges
 from tidemill_serving.decoder.sampler import make_generator
-from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput
+from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput, TokenLogprobs
 
 
 class TokenText(Protocol):
@@ -53,10 +54,12 @@ class Sequence:
     num_completion_tokens: int = 0
     last_token: int = 0  # sampled, not yet in the cache
     generator: np.random.Generator = field(init=False)
+    logit_changes: LogitChanges | None = field(init=False)
     _stops: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
         self.generator = make_generator(self.request.sampling.seed)
+        self.logit_changes = LogitChanges.of(self.request.sampling, self.prompt)
         self._stops = StopMatcher(self.request.stop)
 
     @property
@@ -69,11 +72,15 @@ class Sequence:
         """Prompt tokens that are not in the cache yet."""
         return len(self.prompt) - self.num_cached
 
-    def take(self, token: int) -> SequenceOutput:
+    def take(self, token: int, logprobs: TokenLogprobs | None = None) -> SequenceOutput:
         """Take the next token; the output says whether it was the last."""
+        output = self._take(token)
+        return output if logprobs is None else replace(output, logprobs=(logprobs,))
+
+    def _take(self, token: int) -> SequenceOutput:
         self.num_completion_tokens += 1
         self.last_token = token
-        if token in self.limits.eos_token_ids:
+        if token in self.limits.eos_token_ids and not self.request.ignore_eos:
             return self.end(FinishReason.STOP, token_ids=(token,))
         text, hit = self._stops.push(self.text.push([token]))
         if hit:
