@@ -19,6 +19,8 @@ MAX_BIAS = 100.0  # either way
 MAX_BIASED_TOKENS = 300
 GREEDY_BELOW = 1e-3  # a lower temperature leaves the best token alone anyway
 NUMS_HEAVIEST = (64, 1024)  # candidates that a nucleus is sought in before the whole vocabulary is
+SAMPLE_STRIDE = 64  # tokens are looked at for how many are worth a weight
+FEW = 8  # at most one in so many is few
 BLOCK_LENGTH = 256  # tokens whose weights are summed up at once
 
 IndexArray = NDArray[np.intp]
@@ -71,10 +73,10 @@ def draw_token(logits: FloatArray, sampling: Sampling, generator: np.random.Gene
     if 0 < sampling.top_k < len(logits):
         candidates = _most(logits, sampling.top_k)
         logits = logits[candidates]
-    if sampling.min_p > 0.0 and sampling.top_p == 1.0:  # before all weights are computed
-        floor = float(highest) + sampling.temperature * math.log(sampling.min_p)
-        kept = _indices_from(logits, np.float32(min(floor, highest)))
-        candidates, logits = _choose(candidates, kept), logits[kept]
+    floor = _floor_of_weight(logits, float(highest), sampling)
+    if floor is not None:
+        kept = _indices_from(logits, np.float32(floor))
+        candidates, logits = kept if candidates is None else candidates[kept], logits[kept]
     weights = logits - highest
     weights /= np.float32(sampling.temperature)
     np.exp(weights, out=weights)
@@ -82,8 +84,17 @@ def draw_token(logits: FloatArray, sampling: Sampling, generator: np.random.Gene
     return index if candidates is None else int(candidates[index])
 
 
-def _choose(candidates: IndexArray | None, kept: IndexArray) -> IndexArray:
-    return kept if candidates is None else candidates[kept]
+def _floor_of_weight(logits: FloatArray, highest: float, sampling: Sampling) -> float | None:
+    """The logit below which no token needs a weight, if it is worth looking for those above it.
+
+    That is min-p's where it counts all tokens, else one below which all tokens together weigh less than float32 tells
+    from the highest one's weight. At low temperatures few are above that, and an exponential each is what costs most.
+    """
+    if sampling.min_p > 0.0 and sampling.top_p == 1.0:
+        return min(highest, highest + sampling.temperature * math.log(sampling.min_p))
+    floor = highest - sampling.temperature * math.log(len(logits) * 2.0**24)
+    sample = logits[::SAMPLE_STRIDE]
+    return floor if np.count_nonzero(sample >= floor) * FEW <= len(sample) else None
 
 
 def _draw(weights: FloatArray, generator: np.random.Generator) -> int:
