@@ -96,14 +96,15 @@ def test_what_is_sent_whole_has_a_bounded_number_of_log_probabilities_and_a_stre
 
 
 def test_a_bias_and_penalties_change_what_is_said(paid: openai.OpenAI) -> None:
-    asked: dict = {"prompt": PROMPT, **GREEDY}
-    plain = paid.completions.create(logprobs=0, **asked).choices[0]
+    asked: dict = {"prompt": PROMPT, **GREEDY, "max_tokens": 80}  # long enough to repeat itself
+    on: dict = {"ignore_eos": True}
+    plain = paid.completions.create(extra_body=on, **asked).choices[0]
     only = paid.completions.create(logit_bias={"70": 100}, logprobs=1, **asked).choices[0]
     assert only.logprobs is not None
     assert len(set(only.logprobs.tokens or [])) == 1
     assert min(only.logprobs.token_logprobs or []) < -1  # the model's own view of it
-    varied = paid.completions.create(presence_penalty=2, frequency_penalty=2, **asked).choices[0]
-    again = paid.completions.create(extra_body={"repetition_penalty": 10}, **asked).choices[0]
+    varied = paid.completions.create(presence_penalty=2, frequency_penalty=2, extra_body=on, **asked).choices[0]
+    again = paid.completions.create(extra_body={**on, "repetition_penalty": 10}, **asked).choices[0]
     assert plain.text != varied.text
     assert plain.text != again.text
 
