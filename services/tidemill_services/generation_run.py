@@ -17,9 +17,9 @@ from tidemill_services.domain.errors import (
     WaitExceededError,
 )
 from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.domain.price import Price
 from tidemill_services.domain.token_billing import token_cost
-from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.engine_client import (
     EngineFinish,
     EngineOutput,
