@@ -17,6 +17,10 @@ class Candidate:
     logprob: float
 
 
+def _unnamed(_token_id: int) -> bytes:
+    return b""
+
+
 class Logprobs:
     """Of each token in a stretch of an answer, and of as many of the likeliest in its place, packed.
 
@@ -31,7 +35,7 @@ class Logprobs:
         chosen: Iterable[float] = (),
         top_ids: Iterable[int] = (),
         top: Iterable[float] = (),
-        text_of: Callable[[int], bytes] = bytes,
+        text_of: Callable[[int], bytes] = _unnamed,
     ) -> None:
         self._token_ids = array("I", token_ids)
         self._chosen = array("f", chosen)

@@ -10,7 +10,7 @@ from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatAr
 from tidemill_serving.decoder.picker import pick_token
 from tidemill_serving.decoder.scheduler import ChunkPolicy, Move, Scheduler
 from tidemill_serving.decoder.sequence import Sequence
-from tidemill_serving.decoder.shared_prompts import FinishedPrompt, SharedPrompts
+from tidemill_serving.decoder.shared_prompts import SharedPrompts
 from tidemill_serving.engine import FinishReason, SequenceOutput, TokenLogprobs
 from tidemill_telemetry.logs import about_origin
 
@@ -38,6 +38,7 @@ class DecoderLoop:
         outputs = self._end_unwanted(frozenset(cancelled))
         self.scheduler.admit()
         outputs += self._decode()
+        outputs += self._prefill_shared()
         outputs += self._prefill()
         return outputs
 
@@ -98,8 +99,6 @@ class DecoderLoop:
         if not self.scheduler.prefilling:
             return []
         sequence = self.scheduler.prefilling[0]
-        if finished := self._shared_prompts.find(sequence):
-            return self._begin_answers(finished)
         length = self._chunks.length(sequence.num_prompt_left, others_decode=bool(self.scheduler.decoding))
         chunk = sequence.prompt[sequence.num_cached : sequence.num_cached + length]
         start = self._clock()
@@ -113,17 +112,26 @@ class DecoderLoop:
         sequence.num_cached += length
         if sequence.num_prompt_left:
             return []
-        return self._begin_answers(self._shared_prompts.finish(sequence, logits))
+        self._shared_prompts.add(sequence, logits)
+        return self._begin_answer(sequence, logits)
 
-    def _begin_answers(self, finished: list[FinishedPrompt]) -> list[SequenceOutput]:
-        """Let sequences decode whose prompts are in their slots, or in others' from which they are copied first."""
-        for each in finished:
-            if each.source != each.sequence.slot:
-                self._device.move(each.source, each.sequence.slot, len(each.sequence.prompt))
-                each.sequence.num_cached = len(each.sequence.prompt)
-        for each in finished:
-            self._carry_out(self.scheduler.promote(each.sequence))
-        return self._take([each.sequence for each in finished], np.stack([each.logits for each in finished]))
+    def _prefill_shared(self) -> list[SequenceOutput]:
+        """Let those answer, first come, first served, whose prompt is in another one's slot."""
+        outputs: list[SequenceOutput] = []
+        while self.scheduler.prefilling:
+            sequence = self.scheduler.prefilling[0]
+            shared = self._shared_prompts.find(sequence)
+            if shared is None:
+                break
+            self._device.move(shared.slot, sequence.slot, len(sequence.prompt))
+            sequence.num_cached = len(sequence.prompt)
+            self._shared_prompts.add(sequence, shared.logits)
+            outputs += self._begin_answer(sequence, shared.logits)
+        return outputs
+
+    def _begin_answer(self, sequence: Sequence, logits: FloatArray) -> list[SequenceOutput]:
+        self._carry_out(self.scheduler.promote(sequence))
+        return self._take([sequence], logits[None])
 
     def _take(self, sequences: list[Sequence], logits: FloatArray) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""

@@ -87,9 +87,11 @@ def test_other_groups_and_none_share_nothing(group):
 def test_a_group_with_different_prompts_is_believed_by_its_tokens_alone():
     rig = LoopRig(FakeDevice())
     rig.add(1, PROMPT, prompt_group=GROUP)
-    rig.add(2, [*PROMPT, 11], prompt_group=GROUP)
+    for place in (2, 3):
+        rig.add(place, [*PROMPT, 11], prompt_group=GROUP)
     rig.run()
-    assert rig.recorder.tokens == {1: fake_answer(PROMPT, 8), 2: fake_answer([*PROMPT, 11], 8)}
+    other = fake_answer([*PROMPT, 11], 8)
+    assert rig.recorder.tokens == {1: fake_answer(PROMPT, 8), 2: other, 3: other}
 
 
 def test_one_that_is_cancelled_takes_none_of_its_group_along():
