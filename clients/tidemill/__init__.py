@@ -85,7 +85,7 @@ from tidemill.printing import PrintedAnswer
 from tidemill.receipt import Receipt, ReceiptEntry
 from tidemill.receipt_file import read_receipt, write_receipt
 from tidemill.receipt_proof import Verification, verify_receipt
-from tidemill.results import Completion, Model, ModelPrices, Progress, Usage
+from tidemill.results import Candidate, Completion, Model, ModelPrices, Progress, TokenLogprob, Usage
 from tidemill.session_results import Bill, Limits, Meter, Session, SessionWarning
 from tidemill.streams import AsyncStream, AsyncTextStream, Stream, TextStream
 
@@ -112,6 +112,7 @@ __all__ = [
     "BatchError",
     "Bill",
     "CallCancelledError",
+    "Candidate",
     "ChatTemplateRefusedError",
     "ChatUnsupportedError",
     "Client",
@@ -178,6 +179,7 @@ __all__ = [
     "TextStream",
     "TidemillError",
     "TlsError",
+    "TokenLogprob",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

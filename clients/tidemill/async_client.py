@@ -275,12 +275,18 @@ class AsyncClient(Face):
         max_tokens: int | None = 300,
         temperature: float | None = 0.5,
         top_p: float | None = 0.9,
+        *,
+        n: int = 1,
         **more: Unpack[MoreOptions],
     ) -> list[Completion]:
-        """Answer many prompts or chats, in their order. One that failed does not raise: see its `error`."""
+        """Answer many prompts or chats, in their order. One that failed does not raise: see its `error`.
+
+        With `n` there are so many answers to each, one after the other: the prompt is computed once, and counts as
+        prompt tokens in the first one's usage. Each answer's seed is `seed` with its place in the list added.
+        """
         settings = self._settings("complete_batch", max_tokens, temperature, top_p, more)
         inputs = face.any_inputs(sources)
-        return await self._transport.run(batches.complete_batch(inputs, settings))
+        return await self._transport.run(batches.complete_batch(inputs, settings, n))
 
     @staticmethod
     async def print_prompt(iterator: AsyncIterable[str], file: TextIO | None = None) -> PrintedAnswer:

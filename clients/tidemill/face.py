@@ -34,6 +34,20 @@ class MoreOptions(TypedDict, total=False):
     """Only this many of the likeliest tokens."""
     exact: bool
     """The answer must not depend on what else ran before."""
+    min_p: float
+    """Only tokens that are at least this share of the likeliest one's probability."""
+    repetition_penalty: float
+    """Above 1 tokens of the prompt and the answer come up less; 0.1 to 10, 1 is none."""
+    presence_penalty: float
+    """Above 0 tokens that are in the answer come up less; -2 to 2."""
+    frequency_penalty: float
+    """The same for each time that they are in the answer."""
+    logit_bias: Mapping[int, float]
+    """Token ids, and what is added to their logits, -100 to 100; at most 300."""
+    ignore_eos: bool
+    """Go on when the model ends its answer, to `max_tokens`."""
+    top_logprobs: int
+    """Have the log-probability of each token, and of so many of the likeliest in its place, 0 to 20: see `logprobs`."""
     fail_fast: bool
     """Raise ModelColdError at once when the model is not running; it wakes all the same."""
     max_wait: timedelta

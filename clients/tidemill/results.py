@@ -4,6 +4,7 @@ Durations are `timedelta`, times are aware `datetime`, money is an integer of mi
 contract's names in lower case without their prefix, such as "ready" or "stop"; a newer server may send others.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -93,6 +94,26 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One token that might stand in a place of an answer."""
+
+    token_id: int
+    text: bytes
+    """Need not be whole characters; a control token's name."""
+    logprob: float
+    """The natural logarithm of its probability by the model alone, at least -9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token of an answer was."""
+
+    chosen: Candidate
+    top: tuple[Candidate, ...]
+    """The likeliest in its place, the likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer."""
 
@@ -103,6 +124,8 @@ class Completion:
     """None when the generation broke before the server could say."""
     error: TidemillError | None = None
     """What broke it, with finish reason error; the text is what had arrived."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of each token that was made, with `top_logprobs`."""
 
 
 def model_of(message: model_pb2.Model) -> Model:
@@ -161,6 +184,15 @@ def usage_of(message: usage_pb2.Usage) -> Usage:
         cost_microcredits=message.cost_microcredits,
         cached_prompt_tokens=message.cached_prompt_tokens,
     )
+
+
+def logprobs_of(messages: Iterable[inference_pb2.TokenLogprob]) -> tuple[TokenLogprob, ...]:
+    """Read the log-probabilities of tokens."""
+    return tuple(TokenLogprob(_candidate(each.chosen), tuple(map(_candidate, each.top))) for each in messages)
+
+
+def _candidate(message: inference_pb2.TokenLogprob.Candidate) -> Candidate:
+    return Candidate(message.token_id, message.text, message.logprob)
 
 
 def finish_reason_of(value: inference_pb2.FinishReason) -> str:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from tidemill.async_transport import AsyncTransport
 from tidemill.plan_run import PlanRun
 from tidemill.plans.answers import Answer
-from tidemill.results import Usage
+from tidemill.results import TokenLogprob, Usage
 from tidemill.steps import Emit, Line, Plan
 from tidemill.transport import SyncTransport
 
@@ -32,6 +32,11 @@ class _AnswerFacts:
     def usage(self) -> Usage | None:
         """What the generation used; None until the stream ended, and when it was cut."""
         return self._answer.usage
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Of the tokens that have come until now, with `top_logprobs`."""
+        return tuple(self._answer.logprobs)
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -1,12 +1,14 @@
 """Several generations with the same settings, each for itself: one that fails does not fail the others."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidemill_services.domain.errors import TidemillError
-from tidemill_services.domain.generation import ChatInput, FinishReason, PromptInput, Usage
+from tidemill_services.domain.generation import ChatInput, FinishReason, PromptInput, Usage, seed_of
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.faults import log_fault
 from tidemill_services.generation import Admission, Generations
 from tidemill_services.generation_run import SILENCE_SIGN_SECONDS, Delta, End, Event, Waiting
@@ -30,6 +32,27 @@ class BatchResult:
     index: int
     text: str
     end: End
+    logprobs: Logprobs | None = None  # of all its tokens, if they were asked for
+
+
+_prompt_groups = itertools.count(1)
+
+
+def answers_to(
+    admission: Admission, prompts: Sequence[tuple[str, PromptInput | ChatInput]], num_answers: int
+) -> list[BatchInput]:
+    """The inputs that make so many answers to each prompt, which comes with its path in the request.
+
+    A prompt's answers lie together. Each answer's seed is the request's with its place added.
+    """
+    inputs: list[BatchInput] = []
+    for path, prompt in prompts:
+        group = next(_prompt_groups) if num_answers > 1 else 0
+        for place in range(num_answers):
+            options = replace(admission.options, seed=seed_of(admission.options.seed, len(inputs)))
+            own = replace(admission, options=options, prompt_group=group, counts_prompt=place == 0)
+            inputs.append(BatchInput(own, prompt, path))
+    return inputs
 
 
 async def run_batch(
@@ -108,14 +131,18 @@ async def _run_input(
     generations: Generations, index: int, batch_input: BatchInput, deadline: float | None
 ) -> BatchResult:
     parts: list[str] = []
+    logprobs: Logprobs | None = None
     end = End(FinishReason.CANCELLED, Usage())
     async with aclosing(_events(generations, batch_input, deadline)) as events:
         async for event in events:
             if isinstance(event, Delta):
                 parts.append(event.text)
+                if event.logprobs is not None:
+                    logprobs = logprobs or Logprobs()
+                    logprobs.extend(event.logprobs)
             elif isinstance(event, End):
                 end = event
-    return BatchResult(index, "".join(parts), end)
+    return BatchResult(index, "".join(parts), end, logprobs)
 
 
 async def _events(generations: Generations, batch_input: BatchInput, deadline: float | None) -> AsyncGenerator[Event]:

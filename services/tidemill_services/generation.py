@@ -7,7 +7,8 @@ comes as the stream's typed end, so that the text until there is not lost.
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tidemill_services.catalogue import Catalogue, ServedModel
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError, SessionEndedError, TidemillError
@@ -22,6 +23,7 @@ from tidemill_services.domain.generation import (
     tokens_to_make,
 )
 from tidemill_services.domain.price import Price
+from tidemill_services.domain.sampling import check_biased_tokens, check_whole_logprobs
 from tidemill_services.domain.session import Session
 from tidemill_services.domain.session_limits import GivenLimits
 from tidemill_services.domain.session_use import Use
@@ -43,6 +45,8 @@ from tidemill_services.usage_limits import CallPlaces, UsageGuard
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
 
+Number = TypeVar("Number", int, float)
+
 AUTO_SESSION_LIMITS = GivenLimits(idle_timeout_ms=300_000)
 
 
@@ -57,6 +61,8 @@ class Admission:
     options: GenerationOptions
     arrived: float  # when the request came, on the clock of `time.monotonic`
     places: CallPlaces
+    prompt_group: int = 0  # of the several answers to one prompt; 0: there is one
+    counts_prompt: bool = True  # false for all but the first of them
 
     async def take(self, prompt: PromptInput | ChatInput, *, field: str) -> Admitted:
         """Check and encode one prompt; errors name `field`, its path in the request."""
@@ -67,11 +73,19 @@ class Admission:
             account_id=self.account_id,
             session_id=self.session_id,
             price=self.price,
-            request=_engine_request(self.served, tokens, self.options, field),
+            request=replace(_engine_request(self.served, tokens, self.options, field), prompt_group=self.prompt_group),
             wait=self.options.wait,
             arrived=self.arrived,
             places=self.places,
+            text_of_token=self.served.encoder.tokenizer.token_bytes,
+            counts_prompt=self.counts_prompt,
         )
+
+    def check_whole(self, num_answers: int = 1, *, field: str = "options.top_logprobs") -> None:
+        """Raise FieldInvalidError when so many answers that come whole may have too many log-probabilities."""
+        max_tokens = self.options.max_tokens or self.served.manifest.defaults.max_tokens
+        longest = min(max_tokens, self.served.context_length)
+        check_whole_logprobs(self.options.top_logprobs, num_answers * longest, field)
 
 
 class Generations:
@@ -176,14 +190,14 @@ class Generations:
         finally:
             _measure(run, metrics)
             if run.taken is not None:
-                self._streams.note_use(admitted.session_id, Use(1, len(admitted.request.prompt_tokens), run.num_tokens))
+                self._streams.note_use(admitted.session_id, Use(1, admitted.num_prompt_tokens, run.num_tokens))
             trace.end(run, failure)
 
     @asynccontextmanager
     async def _paid(self, run: GenerationRun, running: RunningStream) -> AsyncGenerator[None]:
         """Have a place to run in, and the credits of its tokens set aside where these pay; charge what it used."""
         admitted = run.admitted
-        num_prompt_tokens, max_tokens = len(admitted.request.prompt_tokens), admitted.request.max_tokens
+        num_prompt_tokens, max_tokens = admitted.num_prompt_tokens, admitted.request.max_tokens
         places = admitted.places
         async with places.one(), places.tokens(num_prompt_tokens + max_tokens) as used:
             if admitted.price is None:
@@ -212,7 +226,7 @@ def _charge(run: GenerationRun, running: RunningStream, reservation: Reservation
 
 def _measure(run: GenerationRun, metrics: ModelMetrics) -> None:
     if run.taken is not None:
-        metrics.taken(run.taken - run.arrived, len(run.admitted.request.prompt_tokens))
+        metrics.taken(run.taken - run.arrived, run.admitted.num_prompt_tokens)
     if run.first_text is not None:
         metrics.said_first(run.first_text - run.arrived)
     metrics.end(run.finish_reason, run.num_tokens, time.monotonic() - run.arrived, run.num_cached_prompt_tokens)
@@ -268,13 +282,25 @@ def _open_session(tx: Transaction, caller: Caller, served: ServedModel) -> None:
 def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:
     defaults = served.manifest.defaults
     max_tokens = defaults.max_tokens if options.max_tokens is None else options.max_tokens
+    check_biased_tokens(options.logit_bias, served.encoder.tokenizer.vocabulary_size)
+
+    def wanted(asked: Number | None, default: Number) -> Number:
+        return default if asked is None else asked
+
     return EngineRequest(
         prompt_tokens=tokens,
         max_tokens=tokens_to_make(len(tokens), max_tokens, served.context_length, field),
-        temperature=defaults.temperature if options.temperature is None else options.temperature,
-        top_p=defaults.top_p if options.top_p is None else options.top_p,
-        top_k=defaults.top_k if options.top_k is None else options.top_k,
+        temperature=wanted(options.temperature, defaults.temperature),
+        top_p=wanted(options.top_p, defaults.top_p),
+        top_k=wanted(options.top_k, defaults.top_k),
         seed=options.seed,
         stop=options.stop,
         exact=options.exact,
+        min_p=wanted(options.min_p, defaults.min_p),
+        repetition_penalty=wanted(options.repetition_penalty, defaults.repetition_penalty),
+        presence_penalty=wanted(options.presence_penalty, defaults.presence_penalty),
+        frequency_penalty=wanted(options.frequency_penalty, defaults.frequency_penalty),
+        logit_bias=options.logit_bias,
+        ignore_eos=options.ignore_eos,
+        top_logprobs=options.top_logprobs,
     )

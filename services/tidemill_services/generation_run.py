@@ -17,6 +17,7 @@ from tidemill_services.domain.errors import (
     WaitExceededError,
 )
 from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.domain.price import Price
 from tidemill_services.domain.token_billing import token_cost
 from tidemill_services.engine_client import (
@@ -24,6 +25,7 @@ from tidemill_services.engine_client import (
     EngineOutput,
     EngineRequest,
     EngineStream,
+    OnText,
     ReplicaRejectedError,
 )
 from tidemill_services.faults import log_fault
@@ -54,6 +56,13 @@ class Admitted:
     wait: WaitPolicy
     arrived: float  # when the request came, on the clock of `time.monotonic`
     places: CallPlaces  # to run in, shared by the generations of its call
+    text_of_token: Callable[[int], bytes]
+    counts_prompt: bool = True  # false for all but the first of several answers to one prompt
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """What counts as used."""
+        return len(self.request.prompt_tokens) if self.counts_prompt else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Delta:
 
     text: str
     num_tokens: int
+    logprobs: Logprobs | None = None  # of these tokens, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +214,7 @@ class GenerationRun:
                 watch.heard()
                 if output.text or output.num_tokens:
                     self._count(output.text, output.num_tokens)
-                    yield Delta(output.text, output.num_tokens)
+                    yield Delta(output.text, output.num_tokens, self._named(output.logprobs))
                 elif output.finish_reason is None:
                     yield Waiting(self._replicas.waiting_status(self.admitted.model))
                 if output.finish_reason is not None:
@@ -212,10 +222,15 @@ class GenerationRun:
         finally:
             watch.stop()
 
-    def _forward(self, on_text: Callable[[str, int], None], watch: _SilenceWatch, text: str, num_tokens: int) -> None:
+    def _forward(
+        self, on_text: OnText, watch: _SilenceWatch, text: str, num_tokens: int, logprobs: Logprobs | None
+    ) -> None:
         watch.heard()
         self._count(text, num_tokens)
-        on_text(text, num_tokens)
+        on_text(text, num_tokens, self._named(logprobs))
+
+    def _named(self, logprobs: Logprobs | None) -> Logprobs | None:
+        return None if logprobs is None else logprobs.named(self.admitted.text_of_token)
 
     def _count(self, text: str, num_tokens: int) -> None:
         now = time.monotonic()
@@ -270,7 +285,7 @@ class GenerationRun:
 
     def usage(self) -> Usage:
         """What it used until now."""
-        num_prompt_tokens, price = len(self.admitted.request.prompt_tokens), self.admitted.price
+        num_prompt_tokens, price = self.admitted.num_prompt_tokens, self.admitted.price
         return Usage(
             prompt_tokens=num_prompt_tokens,
             completion_tokens=self.num_tokens,

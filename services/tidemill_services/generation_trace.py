@@ -24,7 +24,7 @@ class GenerationTrace:
         """It is over; `failure` is the reason of the error that ended it."""
         call = self._call
         call.finish_reasons.add(run.finish_reason)
-        call.prompt_tokens += len(run.admitted.request.prompt_tokens)
+        call.prompt_tokens += run.admitted.num_prompt_tokens
         call.completion_tokens += run.num_tokens
         call.failure = call.failure or failure
         self._span.end(lambda: self._describe(run, failure))
@@ -39,7 +39,7 @@ class GenerationTrace:
             "gen_ai.request.temperature": request.temperature,
             "gen_ai.request.top_p": request.top_p,
             "gen_ai.response.finish_reasons": [run.finish_reason],
-            "gen_ai.usage.input_tokens": len(request.prompt_tokens),
+            "gen_ai.usage.input_tokens": admitted.num_prompt_tokens,
             "gen_ai.usage.output_tokens": run.num_tokens,
             "tidemill.session": admitted.session_id,
         }

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import AsyncGenerator
 
 from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.generation_run import Delta, End, Event, Waiting
 
 MAX_BYTES = 1 << 20  # of one generation's text
@@ -13,7 +14,7 @@ _BYTES_OF_A_PIECE = 8
 
 
 class Recording:
-    """The text of one generation in numbered pieces, then its end; one task writes, any number read.
+    """What one generation says, in numbered pieces, then its end; one task writes, any number read.
 
     What no reader has taken is one open piece. It grows until it is taken, and has its number from then on. So a reader
     that keeps up gets every step of the engine, one that does not gets several in one piece, and whoever attaches later
@@ -32,6 +33,7 @@ class Recording:
         self._token_ends = array("I")  # and tokens until its end
         self._dropped_token_end = 0
         self._num_tokens = 0
+        self._logprobs: Logprobs | None = None  # of the tokens of the pieces that are still here
         self._end: End | None = None
         self._failure: TidemillError | None = None
         self._sign: Waiting | None = None
@@ -50,15 +52,22 @@ class Recording:
 
     @property
     def _num_text_bytes(self) -> int:
-        return len(self._text) + _BYTES_OF_A_PIECE * len(self._piece_ends)
+        num_logprob_bytes = 0 if self._logprobs is None else self._logprobs.num_bytes
+        return len(self._text) + _BYTES_OF_A_PIECE * len(self._piece_ends) + num_logprob_bytes
 
-    def add(self, text: str, num_tokens: int) -> bool:
-        """Add text; False when so much waits for a reader that the generation has to end.
+    def add(self, text: str, num_tokens: int, logprobs: Logprobs | None = None) -> bool:
+        """Add text, with its tokens' log-probabilities if there are any.
+
+        False when so much waits for a reader that the generation has to end.
 
         Where room is short, the oldest pieces that were taken go.
         """
         self._text += text.encode()
         self._num_tokens += num_tokens
+        if logprobs is not None:
+            if self._logprobs is None:
+                self._logprobs = Logprobs()
+            self._logprobs.extend(logprobs)
         if self._waiters:
             self._wake()
         while self._num_text_bytes > self._max_bytes:
@@ -130,7 +139,12 @@ class Recording:
             self._piece_ends.append(last)
             self._token_ends.append(last_token)
         text = self._text[first - self._num_dropped_bytes : last - self._num_dropped_bytes]
-        return Delta(text.decode(), last_token - first_token)
+        return Delta(text.decode(), last_token - first_token, self._logprobs_between(first_token, last_token))
+
+    def _logprobs_between(self, first_token: int, last_token: int) -> Logprobs | None:
+        if self._logprobs is None:
+            return None
+        return self._logprobs.part(first_token - self._dropped_token_end, last_token - self._dropped_token_end)
 
     def _piece_end(self, place: int) -> tuple[int, int]:
         """Bytes and tokens until the end of a piece that is here; -1 is the one before them."""
@@ -139,7 +153,9 @@ class Recording:
         return self._piece_ends[place], self._token_ends[place]
 
     def _drop_oldest(self) -> None:
-        end, self._dropped_token_end = self._piece_end(0)
+        end, token_end = self._piece_end(0)
+        self._logprobs = self._logprobs_between(token_end, self._num_tokens)
+        self._dropped_token_end = token_end
         del self._text[: end - self._num_dropped_bytes]
         del self._piece_ends[0], self._token_ends[0]
         self._num_dropped_bytes = end

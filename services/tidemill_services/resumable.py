@@ -13,6 +13,7 @@ from tidemill_services.domain.errors import (
     TidemillError,
 )
 from tidemill_services.domain.generation import Usage
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_notes import GenerationNotes
 from tidemill_services.generation_run import End, Event, Waiting
@@ -87,8 +88,8 @@ class _Generation:
             self._begun = self._notes.begin(self.key)
         return self._begun
 
-    def _add(self, text: str, num_tokens: int) -> None:
-        if not self.recording.add(text, num_tokens) and self.running.stopped is None:
+    def _add(self, text: str, num_tokens: int, logprobs: Logprobs | None) -> None:
+        if not self.recording.add(text, num_tokens, logprobs) and self.running.stopped is None:
             self.running.stop(StopReason.READER_TOO_SLOW)
 
     def charge(self, *, is_final: bool) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 
 from tidemill_services.domain.generation import Usage
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.domain.session_use import Use
 from tidemill_services.slot_waits import SlotWaits
 from tidemill_services.token_funds import Reservation
@@ -28,8 +29,8 @@ class RunningStream:
     """One generation that waits or runs; `stop` ends it early, with its text kept.
 
     `before_wait` is awaited when no replica has a place for it, `before_start` when one has, once more when that did
-    not take it; both may refuse it. With `on_text` its text and number of tokens go there as they come, and no Delta
-    is among its events. With `on_charge` whoever asked decides how much of an answer is charged that its tokens pay:
+    not take it; both may refuse it. With `on_text` what a Delta has goes there as it comes, and none is
+    among its events. With `on_charge` whoever asked decides how much of an answer is charged that its tokens pay:
     it may have been made and not been read.
     """
 
@@ -38,7 +39,7 @@ class RunningStream:
         *,
         before_wait: Callable[[], Awaitable[None]] | None = None,
         before_start: Callable[[], Awaitable[None]] | None = None,
-        on_text: Callable[[str, int], None] | None = None,
+        on_text: Callable[[str, int, Logprobs | None], None] | None = None,
         on_charge: Callable[[Reservation, Usage], None] | None = None,
     ) -> None:
         self.before_wait = before_wait

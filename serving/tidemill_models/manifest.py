@@ -66,6 +66,19 @@ class Defaults:
     temperature: float = 0.5
     top_p: float = 0.9
     top_k: int = 0  # 0: no limit
+    min_p: float = 0.0  # 0: no limit
+    repetition_penalty: float = 1.0  # 1: none
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+
+_STANDARD = Defaults()
+_LATER_DEFAULTS = (
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)  # later than the first format
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,9 @@ class Manifest:
                     del tables["decoder"][key]
             if self.decoder.cache == "in-place":
                 del tables["decoder"]["cache"]
+        for name in _LATER_DEFAULTS:  # so that a package which does not set them keeps the digest that it had
+            if getattr(self.defaults, name) == getattr(_STANDARD, name):
+                del tables["defaults"][name]
         return json.dumps({"format": FORMAT, **tables}, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
     @cached_property
@@ -249,12 +265,16 @@ def _role(value: Any) -> str | None:
 
 
 def _defaults(table: StrictTable) -> Defaults:
-    standard = Defaults()
+    standard = _STANDARD
     defaults = Defaults(
         max_tokens=table.integer("max_tokens", least=1, most=2**24, default=standard.max_tokens),
         temperature=table.number("temperature", least=0, most=2, default=standard.temperature),
         top_p=table.number("top_p", least=0, most=1, default=standard.top_p),
         top_k=table.integer("top_k", least=0, most=_MAX_INT32, default=standard.top_k),
+        min_p=table.number("min_p", least=0, most=1, default=standard.min_p),
+        repetition_penalty=table.number("repetition_penalty", least=0.1, most=10, default=standard.repetition_penalty),
+        presence_penalty=table.number("presence_penalty", least=-2, most=2, default=standard.presence_penalty),
+        frequency_penalty=table.number("frequency_penalty", least=-2, most=2, default=standard.frequency_penalty),
     )
     if defaults.top_p == 0:
         raise table.error("top_p", "must be above 0")

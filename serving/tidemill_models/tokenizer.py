@@ -57,6 +57,15 @@ class Tokenizer:
         """The token as the tokenizer writes it, such as `<|end|>`; None for an id that it does not have."""
         return self._first.id_to_token(token_id) if 0 <= token_id < self.vocabulary_size else None
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What stands for the token where it is shown by itself: its part of a text, or a control token's name.
+
+        Empty for an id that it does not have.
+        """
+        if not 0 <= token_id < self.vocabulary_size:
+            return b""
+        return self._pieces[token_id] or (self.token_text(token_id) or "").encode()
+
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, none of them a control token and nothing put before or behind.
 

@@ -4,7 +4,7 @@ An engine works in a thread of its own. It calls `EngineListener` from that thre
 listener brings the call to where it belongs (the server posts it to its event loop).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -34,12 +34,17 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature = 0` is greedy and ignores the rest."""
+    """How the next token is chosen. `temperature = 0` is greedy and ignores `top_p`, `top_k`, `min_p` and `seed`."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0  # 0: no limit
     seed: int | None = None  # None: drawn by the engine
+    min_p: float = 0.0  # 0: no limit
+    repetition_penalty: float = 1.0  # of tokens in the prompt and the answer; 1: none
+    presence_penalty: float = 0.0  # of tokens in the answer, once
+    frequency_penalty: float = 0.0  # of tokens in the answer, each time
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,21 @@ class GenerationRequest:
     max_tokens: int
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False  # an end-of-sequence token is a token as any other
+    num_logprobs: int | None = None  # of the likeliest tokens beside the chosen one; None: none at all
+    prompt_group: Hashable = None  # those of one group have the same prompt, which is computed once; None: in no group
     deadline: float | None = None  # on the clock of `time.monotonic`
     account_salt: bytes = b""  # stands for who asks: prompts are shared, and turns taken, by it
     exact: bool = False  # the answer must not depend on what ran before, see docs/exactness.md
     origin: Origin | None = None  # the call that it is for, which log lines about it name
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities by the model alone: no penalty, no bias, no temperature."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...] = ()  # (token, its logarithm) of the likeliest, the likeliest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,7 @@ class SequenceOutput:
     num_prompt_tokens: int = 0  # with finish_reason
     num_completion_tokens: int = 0  # with finish_reason: every token that was made, also those held back
     num_cached_prompt_tokens: int = 0  # with finish_reason: of the prompt, those that had been computed before
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of each of `token_ids`, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)

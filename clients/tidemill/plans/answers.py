@@ -2,7 +2,7 @@
 
 import time
 
-from tidemill.results import Completion, Usage
+from tidemill.results import Completion, TokenLogprob, Usage
 from tidemill.steps import Line
 
 
@@ -45,6 +45,7 @@ class Answer:
         self.usage: Usage | None = None
         self.sequence_number = 0
         """Of the last message that counts."""
+        self.logprobs: list[TokenLogprob] = []
         self._texts: list[str] = []
         self._pace = Pace()
 
@@ -70,4 +71,6 @@ class Answer:
 
     def completion(self) -> Completion:
         """The whole answer."""
-        return Completion(text=self.text, finish_reason=self.finish_reason, usage=self.usage)
+        return Completion(
+            text=self.text, finish_reason=self.finish_reason, usage=self.usage, logprobs=tuple(self.logprobs)
+        )

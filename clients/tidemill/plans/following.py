@@ -16,7 +16,7 @@ from tidemill.errors import (
 )
 from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
-from tidemill.results import finish_reason_of, progress_of, usage_of
+from tidemill.results import finish_reason_of, logprobs_of, progress_of, usage_of
 from tidemill.statuses import error_of_message
 from tidemill.steps import RETRIED, Deadline, Emit, Open, OpenCall, Plan, Read, Sleep, Unary, request_id, spread
 from tidemill.v1 import inference_pb2
@@ -108,6 +108,7 @@ def _read_answer(call: OpenCall, answer: Answer, on_progress: OnProgress | None,
         answer.sequence_number = message.sequence_number
         if event == "delta":
             answer.add(message.delta.text, message.delta.num_tokens)
+            answer.logprobs += logprobs_of(message.delta.logprobs)
             if message.delta.text:
                 yield Emit(message.delta.text)
         elif event == "keep_alive" and on_progress is not None:

@@ -1,6 +1,6 @@
 """Generations: one prompt or chat in, text out as it comes; or many in, whole texts out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -26,6 +26,13 @@ class Settings:
     seed: int | None = None
     stop: str | Sequence[str] = ()
     exact: bool = False
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
+    ignore_eos: bool = False
+    top_logprobs: int | None = None
     fail_fast: bool = False
     max_wait: timedelta | None = None
     on_progress: OnProgress | None = None
@@ -41,6 +48,11 @@ class Settings:
             top_p=self.top_p,
             top_k=self.top_k,
             seed=self.seed + seed_offset if self.seed is not None and seed_offset else self.seed,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias,
         )
         return build(
             inference_pb2.GenerationOptions,
@@ -49,6 +61,8 @@ class Settings:
             sampling=sampling,
             stop=[self.stop] if isinstance(self.stop, str) else self.stop,
             exact=self.exact or None,
+            ignore_eos=self.ignore_eos,
+            top_logprobs=self.top_logprobs,
             wait=build(inference_pb2.Wait, "options.wait.", fail_fast=self.fail_fast, max_wait=self.max_wait),
         )
 

@@ -92,6 +92,13 @@ def options(message: inference_pb2.GenerationOptions) -> GenerationOptions:
         stop=tuple(message.stop),
         wait=_wait(message.wait),
         exact=message.exact,
+        min_p=sampling.min_p if sampling.HasField("min_p") else None,
+        repetition_penalty=sampling.repetition_penalty if sampling.HasField("repetition_penalty") else None,
+        presence_penalty=sampling.presence_penalty if sampling.HasField("presence_penalty") else None,
+        frequency_penalty=sampling.frequency_penalty if sampling.HasField("frequency_penalty") else None,
+        logit_bias=tuple(sorted(sampling.logit_bias.items())) if sampling.logit_bias else (),
+        ignore_eos=message.ignore_eos,
+        top_logprobs=message.top_logprobs if message.HasField("top_logprobs") else None,
     )
 
 

@@ -1,5 +1,6 @@
 """From a generation's events to the messages of its stream."""
 
+from collections.abc import Iterator
 from typing import assert_never
 
 from tidemill.v1 import inference_pb2
@@ -8,6 +9,7 @@ from tidemill_services.api.model_messages import MODEL_STATES, START_PHASES
 from tidemill_services.api.statuses import error_message
 from tidemill_services.batch import BatchResult
 from tidemill_services.domain.generation import FinishReason
+from tidemill_services.domain.logprobs import Candidate, Logprobs
 from tidemill_services.generation_run import Delta, End, Event, Waiting
 
 FINISH_REASONS = {
@@ -27,6 +29,8 @@ def generate_response(sequence_number: int, event: Event) -> inference_pb2.Gener
             delta = response.delta
             delta.text = event.text
             delta.num_tokens = event.num_tokens
+            if event.logprobs is not None:
+                delta.logprobs.extend(_logprobs(event.logprobs))
         case Waiting():
             response.keep_alive.CopyFrom(_keep_alive(event))
         case End():
@@ -41,7 +45,20 @@ def generate_batch_response(sequence_number: int, event: BatchResult | Waiting) 
     if isinstance(event, Waiting):
         return inference_pb2.GenerateBatchResponse(sequence_number=sequence_number, keep_alive=_keep_alive(event))
     result = inference_pb2.BatchResult(index=event.index, text=event.text, end=_end(event.end))
+    if event.logprobs is not None:
+        result.logprobs.extend(_logprobs(event.logprobs))
     return inference_pb2.GenerateBatchResponse(sequence_number=sequence_number, result=result)
+
+
+def _logprobs(logprobs: Logprobs) -> Iterator[inference_pb2.TokenLogprob]:
+    for chosen, top in logprobs:
+        yield inference_pb2.TokenLogprob(chosen=_candidate(chosen), top=[_candidate(each) for each in top])
+
+
+def _candidate(candidate: Candidate) -> inference_pb2.TokenLogprob.Candidate:
+    return inference_pb2.TokenLogprob.Candidate(
+        token_id=candidate.token_id, text=candidate.text, logprob=candidate.logprob
+    )
 
 
 def _end(event: End) -> inference_pb2.GenerationEnd:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +12,9 @@ from tidemill.v1 import inference_pb2, inference_pb2_grpc
 from tidemill_services.api import convert, generation_messages
 from tidemill_services.api.idempotency import request_key
 from tidemill_services.api.interceptors import current_caller
-from tidemill_services.batch import BatchInput, run_batch
+from tidemill_services.batch import answers_to, run_batch
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError
-from tidemill_services.domain.generation import MAX_BATCH_INPUTS, seed_of
+from tidemill_services.domain.generation import MAX_BATCH_INPUTS
 from tidemill_services.generation import Admission, Generations
 from tidemill_services.generation_run import Event, Waiting
 from tidemill_services.identity import Caller
@@ -74,9 +73,12 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             raise FieldInvalidError(
                 f"{len(request.inputs)} inputs were sent; it may be 1 to {MAX_BATCH_INPUTS}.", field="inputs"
             )
+        num_answers = _num_answers(request)
         convert.check_request_id(request.request_id)
         async with self._admit(current_caller(), request) as admission:
-            inputs = [_batch_input(admission, request, index) for index in range(len(request.inputs))]
+            admission.check_whole()
+            prompts = [(f"inputs[{index}]", convert.prompt(each)) for index, each in enumerate(request.inputs)]
+            inputs = answers_to(admission, prompts, num_answers)
             sequence_number = 0
             async with aclosing(run_batch(self._generations, inputs, deadline=_deadline(context))) as events:
                 async for event in events:
@@ -122,10 +124,16 @@ def _take_resume_after(request: inference_pb2.GenerateRequest) -> int:
     return resume_after
 
 
-def _batch_input(admission: Admission, request: inference_pb2.GenerateBatchRequest, index: int) -> BatchInput:
-    """One input of a batch; a seed is used with the input's index added, within 64 bits."""
-    options = replace(admission.options, seed=seed_of(admission.options.seed, index))
-    return BatchInput(replace(admission, options=options), convert.prompt(request.inputs[index]), f"inputs[{index}]")
+def _num_answers(request: inference_pb2.GenerateBatchRequest) -> int:
+    """How many answers each input gets. Raises FieldInvalidError."""
+    num_answers = request.num_answers or 1
+    if num_answers < 0 or num_answers * len(request.inputs) > MAX_BATCH_INPUTS:
+        raise FieldInvalidError(
+            f"{num_answers} answers to each of {len(request.inputs)} inputs were asked for; there may be "
+            f"{MAX_BATCH_INPUTS} in all.",
+            field="num_answers",
+        )
+    return num_answers
 
 
 def _deadline(context: Context) -> float | None:

@@ -1,14 +1,13 @@
 """What a generation is asked for, and the limits of what may be asked."""
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tidemill_services.domain.errors import ContextExceededError, FieldInvalidError
+from tidemill_services.domain.sampling import RANGES, check_logit_bias, check_number, check_top_logprobs
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARACTERS = 256
-MAX_TEMPERATURE = 2.0
 MAX_WAIT_SECONDS = 3_600.0
 DEFAULT_WAIT_SECONDS = 600.0
 MAX_BATCH_INPUTS = 256
@@ -61,6 +60,13 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     wait: WaitPolicy = WaitPolicy()
     exact: bool = False  # the answer must not depend on what ran before
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
+    ignore_eos: bool = False
+    top_logprobs: int | None = None  # None: no log-probabilities at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +107,10 @@ def check_options(options: GenerationOptions) -> None:
 
 
 def _check_sampling(options: GenerationOptions) -> None:
-    temperature, top_p, top_k = options.temperature, options.top_p, options.top_k
-    if temperature is not None and not (math.isfinite(temperature) and 0 <= temperature <= MAX_TEMPERATURE):
-        raise FieldInvalidError(
-            f"temperature is {temperature:g}; it may be 0 to {MAX_TEMPERATURE:g}.", field="options.sampling.temperature"
-        )
-    if top_p is not None and not (math.isfinite(top_p) and 0 < top_p <= 1):
-        raise FieldInvalidError(
-            f"top_p is {top_p:g}; it must be above 0 and at most 1.", field="options.sampling.top_p"
-        )
-    if top_k is not None and top_k < 0:
-        raise FieldInvalidError(f"top_k is {top_k}; it must be 0 (no limit) or more.", field="options.sampling.top_k")
+    for name in RANGES:
+        check_number(name, getattr(options, name))
+    check_logit_bias(options.logit_bias)
+    check_top_logprobs(options.top_logprobs)
 
 
 def seed_of(seed: int | None, index: int) -> int | None:

@@ -5,7 +5,7 @@
 
 from tidemill_services.engine_client.client import ReplicaClient
 from tidemill_services.engine_client.life import Patience
-from tidemill_services.engine_client.stream import Backlog, EngineStream
+from tidemill_services.engine_client.stream import Backlog, EngineStream, OnText
 from tidemill_services.engine_client.types import (
     EngineFinish,
     EngineOutput,
@@ -23,6 +23,7 @@ __all__ = [
     "EngineOutput",
     "EngineRequest",
     "EngineStream",
+    "OnText",
     "Patience",
     "ReplicaClient",
     "ReplicaLoad",

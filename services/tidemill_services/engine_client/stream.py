@@ -6,11 +6,14 @@ from typing import Self
 
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.engine_client.types import EngineOutput, ReplicaRejectedError
-from tidemill_services.engine_client.wire import FINISHES
+from tidemill_services.engine_client.wire import FINISHES, read_logprobs
 
 MAX_BUFFERED_BYTES = 1 << 20
 _BYTES_OF_A_TOKEN_ID = 4
+
+OnText = Callable[[str, int, Logprobs | None], None]  # text, its number of tokens, their log-probabilities
 
 
 class Backlog:
@@ -49,7 +52,8 @@ class EngineStream(AsyncIterator[EngineOutput]):
         self._is_nudged = False
         self._waiter: asyncio.Future[None] | None = None
         self._on_end: Callable[[], None] | None = None
-        self._on_text: Callable[[str, int], None] | None = None
+        self._logprobs: Logprobs | None = None
+        self._on_text: OnText | None = None
 
     def __aiter__(self) -> Self:
         """The stream itself."""
@@ -78,10 +82,10 @@ class EngineStream(AsyncIterator[EngineOutput]):
         if not self._is_open:
             callback()
 
-    def forward(self, on_text: Callable[[str, int], None]) -> None:
-        """Hand text and its number of tokens over as they come, not as outputs; the last output tells the rest.
+    def forward(self, on_text: OnText) -> None:
+        """Hand text, its number of tokens and their log-probabilities over as they come, not as outputs.
 
-        Who takes them that way is woken for none of them, and keeps them itself.
+        The last output tells the rest. Who takes them that way is woken for none of them, and keeps them itself.
         """
         self._on_text = on_text
 
@@ -112,11 +116,11 @@ class EngineStream(AsyncIterator[EngineOutput]):
         )  # each read makes an object
         if self._on_text is not None:
             if text or token_ids:
-                self._on_text(text, len(token_ids))
+                self._on_text(text, len(token_ids), read_logprobs(output))
             if not finish_reason:
                 return
         else:
-            self._buffer(text, token_ids)
+            self._buffer(text, token_ids, read_logprobs(output))
         if finish_reason == pb.FINISH_REASON_REJECTED:
             self.fail(ReplicaRejectedError(retry_after_seconds=1.0))
         elif finish_reason:
@@ -134,20 +138,27 @@ class EngineStream(AsyncIterator[EngineOutput]):
             self._failure = error
             self._end()
 
-    def _buffer(self, text: str, token_ids: Sequence[int]) -> None:
+    def _buffer(self, text: str, token_ids: Sequence[int], logprobs: Logprobs | None) -> None:
         if text:
             self._texts.append(text)
             self._count(len(text) if text.isascii() else len(text.encode()))
         if token_ids:
             self._token_ids.extend(token_ids)
             self._count(_BYTES_OF_A_TOKEN_ID * len(token_ids))
+        if logprobs is not None:
+            self._count(logprobs.num_bytes)
+            if self._logprobs is None:
+                self._logprobs = logprobs
+            else:
+                self._logprobs.extend(logprobs)
 
     def _take(self) -> EngineOutput:
         text, token_ids, last = "".join(self._texts), tuple(self._token_ids), self._last
+        logprobs = self._logprobs
         self._clear()
         self._is_nudged = False
         if last is None:
-            return EngineOutput(text, len(token_ids), token_ids)
+            return EngineOutput(text, len(token_ids), token_ids, logprobs=logprobs)
         self._is_over = True
         return EngineOutput(
             text,
@@ -158,6 +169,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
             num_prompt_tokens=last.num_prompt_tokens,
             num_completion_tokens=last.num_completion_tokens,
             num_cached_prompt_tokens=last.num_cached_prompt_tokens,
+            logprobs=logprobs,
         )
 
     def _count(self, num_bytes: int) -> None:
@@ -167,6 +179,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
     def _clear(self) -> None:
         self._texts.clear()
         self._token_ids.clear()
+        self._logprobs = None
         self._count(-self._num_bytes)
 
     def _end(self) -> None:

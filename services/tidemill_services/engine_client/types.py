@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tidemill_services.domain.errors import QueueFullError
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_telemetry.call_record import Origin
 
 
@@ -47,6 +48,14 @@ class EngineRequest:
     account_salt: bytes = b""  # stands for the account; a replica cannot tell which
     exact: bool = False  # the answer must not depend on what ran before
     origin: Origin | None = None  # the call that it is for, which the replica's log and spans name
+    min_p: float = 0.0  # 0: no limit
+    repetition_penalty: float = 1.0  # 1: none
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
+    ignore_eos: bool = False
+    top_logprobs: int | None = None  # None: no log-probabilities at all
+    prompt_group: int = 0  # those of one group have the same prompt, which is computed once; 0: in no group
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class EngineOutput:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0  # every token that was made
     num_cached_prompt_tokens: int = 0  # of the prompt, those that had been computed before
+    logprobs: Logprobs | None = None  # of these tokens, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)

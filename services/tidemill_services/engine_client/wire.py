@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 from tidemill.engine.v1 import engine_pb2 as pb
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.engine_client.types import (
     EngineFinish,
     EngineRequest,
@@ -46,6 +47,14 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             stop=request.stop,
             account_salt=request.account_salt,
             exact=request.exact,
+            min_p=request.min_p,
+            repetition_penalty=None if request.repetition_penalty == 1 else request.repetition_penalty,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=dict(request.logit_bias),
+            ignore_eos=request.ignore_eos,
+            num_logprobs=request.top_logprobs,
+            prompt_group=request.prompt_group,
             origin=None if request.origin is None else _write_origin(request.origin),
         )
     )
@@ -84,3 +93,9 @@ def read_stats(stats: pb.Stats) -> ReplicaStats:
 def read_load(load: pb.Load) -> ReplicaLoad:
     """How busy it is."""
     return ReplicaLoad(load.num_running, load.num_waiting, load.num_slots, load.num_free_tokens)
+
+
+def read_logprobs(output: pb.SequenceOutput) -> Logprobs | None:
+    """Those of the output's tokens; None when none were asked for."""
+    chosen = output.logprobs
+    return Logprobs(output.token_ids, chosen, output.top_token_ids, output.top_logprobs) if chosen else None

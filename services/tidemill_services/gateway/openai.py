@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -12,9 +11,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from tidemill_services.batch import BatchInput, BatchResult, run_batch, stream_batch
+from tidemill_services.batch import BatchResult, answers_to, run_batch, stream_batch
 from tidemill_services.domain.errors import NoSessionError, TidemillError
-from tidemill_services.domain.generation import Usage, seed_of
+from tidemill_services.domain.generation import Usage
 from tidemill_services.domain.session import bill
 from tidemill_services.gateway.http_errors import error_body
 from tidemill_services.gateway.json_body import read_object
@@ -111,7 +110,8 @@ class CompletionPage:
 
     async def _send_whole(self, asked: CompletionRequest, admission: Admission, send: Send) -> None:
         results: dict[int, BatchResult] = {}
-        inputs = _inputs(asked, admission)
+        admission.check_whole(len(asked.prompts) * asked.num_choices, field=self._dialect.logprobs_field)
+        inputs = answers_to(admission, asked.prompts, asked.num_choices)
         async with aclosing(run_batch(self._generations, inputs, deadline=None)) as events:
             async for event in events:
                 if isinstance(event, BatchResult):
@@ -149,7 +149,7 @@ class CompletionPage:
         await _send(send, last, more=False)
 
     async def _frames(self, asked: CompletionRequest, admission: Admission, answer: Answer) -> AsyncGenerator[bytes]:
-        inputs = _inputs(asked, admission)
+        inputs = answers_to(admission, asked.prompts, asked.num_choices)
         usages = [Usage()] * len(inputs)
         opened: set[int] = set()
         async with aclosing(stream_batch(self._generations, inputs, deadline=None)) as events:
@@ -181,22 +181,12 @@ class CompletionPage:
         headers, now_ms = await self._database.read(headers_of)
         answer = Answer(
             self._dialect,
+            asked,
             created=now_ms // 1000,
             model=admission.served.name,
             fingerprint=f"fp_{admission.served.digest[:NUM_FINGERPRINT_DIGITS]}",
-            include_usage=asked.include_usage,
         )
         return answer, headers
-
-
-def _inputs(asked: CompletionRequest, admission: Admission) -> list[BatchInput]:
-    """One input for each choice, a prompt's choices together; a seed is used with the choice's index added."""
-    inputs: list[BatchInput] = []
-    for path, prompt in asked.prompts:
-        for _ in range(asked.num_choices):
-            options = replace(admission.options, seed=seed_of(admission.options.seed, len(inputs)))
-            inputs.append(BatchInput(replace(admission, options=options), prompt, path))
-    return inputs
 
 
 def _frame(answer: Answer, index: int, event: Event) -> bytes:
@@ -204,7 +194,7 @@ def _frame(answer: Answer, index: int, event: Event) -> bytes:
     if isinstance(event, Waiting):
         return keep_alive(event)
     if isinstance(event, Delta):
-        return answer.delta(index, event.text) if event.text else b""
+        return answer.delta(index, event.text, event.logprobs) if event.text or event.logprobs else b""
     if event.error is not None:
         raise event.error
     return answer.ending(index, event.finish_reason)

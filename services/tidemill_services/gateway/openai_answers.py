@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tidemill_services.batch import BatchResult
-from tidemill_services.domain.generation import FinishReason, Usage
+from tidemill_services.domain.generation import FinishReason, PromptInput, Usage
+from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.domain.model import ModelRecord
+from tidemill_services.gateway.openai_logprobs import chat_logprobs, num_characters, text_logprobs
+from tidemill_services.gateway.openai_requests import CompletionRequest
 from tidemill_services.generation_run import Waiting
 
 STREAM_END = b"data: [DONE]\n\n"
@@ -21,19 +24,25 @@ class Dialect:
     id_prefix: str
     object: str
     chunk_object: str
+    logprobs_field: str  # of the request, which says how many of the likeliest tokens are told
     part: Literal["message", "text"]  # where a choice has its text
 
 
-CHAT = Dialect("chatcmpl-", "chat.completion", "chat.completion.chunk", "message")
-TEXT = Dialect("cmpl-", "text_completion", "text_completion", "text")
+CHAT = Dialect("chatcmpl-", "chat.completion", "chat.completion.chunk", "top_logprobs", "message")
+TEXT = Dialect("cmpl-", "text_completion", "text_completion", "logprobs", "text")
 
 
 class Answer:
     """One request's answer: whole, or in chunks that all carry its id."""
 
-    def __init__(self, dialect: Dialect, *, created: int, model: str, fingerprint: str, include_usage: bool) -> None:
+    def __init__(
+        self, dialect: Dialect, asked: CompletionRequest, *, created: int, model: str, fingerprint: str
+    ) -> None:
         self._dialect = dialect
-        self._include_usage = include_usage
+        self._include_usage = asked.include_usage
+        self._num_choices = asked.num_choices
+        self._echoes = _prompt_texts(asked) if asked.echo else ()
+        self._text_offsets: dict[int, int] = {}  # by choice: where its next token's text begins
         self._head = {
             "id": dialect.id_prefix + secrets.token_hex(12),
             "created": created,  # seconds since 1970
@@ -44,20 +53,27 @@ class Answer:
     def whole(self, results: Iterable[BatchResult], usage: dict[str, Any]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         choices = [
-            self._choice(result.index, self._whole_part(result.text), result.end.finish_reason) for result in results
+            self._choice(
+                result.index,
+                self._whole_part(self._echoed(result.index) + result.text),
+                result.end.finish_reason,
+                self._logprobs(result.index, result.logprobs),
+            )
+            for result in results
         ]
         return {**self._head, "object": self._dialect.object, "choices": choices, "usage": usage}
 
     def opening(self, index: int) -> bytes:
-        """The first chunk of a chat's choice; a text's choice has none."""
+        """The first chunk of a chat's choice; a text's choice has none, unless its prompt is echoed."""
         if self._dialect.part == "text":
-            return b""
+            echo = self._echoed(index)
+            return self.delta(index, echo) if echo else b""
         return self._chunk([self._choice(index, {"delta": {"role": "assistant", "content": ""}}, None)])
 
-    def delta(self, index: int, text: str) -> bytes:
+    def delta(self, index: int, text: str, logprobs: Logprobs | None = None) -> bytes:
         """A chunk with more text."""
         part = {"text": text} if self._dialect.part == "text" else {"delta": {"content": text}}
-        return self._chunk([self._choice(index, part, None)])
+        return self._chunk([self._choice(index, part, None, self._logprobs(index, logprobs))])
 
     def ending(self, index: int, finish_reason: FinishReason) -> bytes:
         """The last chunk of a choice."""
@@ -73,14 +89,36 @@ class Answer:
             return {"text": text}
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def _choice(self, index: int, part: dict[str, Any], finish_reason: FinishReason | None) -> dict[str, Any]:
-        return {"index": index, **part, "logprobs": None, "finish_reason": finish_reason}
+    def _echoed(self, index: int) -> str:
+        return self._echoes[index // self._num_choices] if self._echoes else ""
+
+    def _logprobs(self, index: int, logprobs: Logprobs | None) -> dict[str, Any] | None:
+        if logprobs is None:
+            return None
+        if self._dialect.part == "message":
+            return chat_logprobs(logprobs)
+        offset = self._text_offsets.get(index, 0)
+        self._text_offsets[index] = offset + num_characters(logprobs)
+        return text_logprobs(logprobs, offset)
+
+    def _choice(
+        self,
+        index: int,
+        part: dict[str, Any],
+        finish_reason: FinishReason | None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        return {"index": index, **part, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
         chunk: dict[str, Any] = {**self._head, "object": self._dialect.chunk_object, "choices": choices}
         if self._include_usage:
             chunk["usage"] = usage
         return b"data: " + json_bytes(chunk) + b"\n\n"
+
+
+def _prompt_texts(asked: CompletionRequest) -> tuple[str, ...]:
+    return tuple(prompt.prompt for _, prompt in asked.prompts if isinstance(prompt, PromptInput))
 
 
 def keep_alive(event: Waiting) -> bytes:

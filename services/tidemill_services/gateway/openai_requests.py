@@ -6,7 +6,7 @@ value is the one that asks for nothing; a field that OpenAI does not know is ref
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 
@@ -14,14 +14,21 @@ from tidemill_models.manifest import NAME
 from tidemill_services.domain.errors import FieldInvalidError, ModelNotFoundError
 from tidemill_services.domain.generation import (
     MAX_BATCH_INPUTS,
-    MAX_TEMPERATURE,
     MAX_WAIT_SECONDS,
     ChatInput,
     GenerationOptions,
     PromptInput,
     WaitPolicy,
 )
-from tidemill_services.gateway.json_body import Fields, as_text
+from tidemill_services.domain.sampling import (
+    MAX_BIAS,
+    MAX_BIASED_TOKENS,
+    MAX_PENALTY,
+    MAX_TEMPERATURE,
+    MAX_TOP_LOGPROBS,
+    REPETITION_PENALTIES,
+)
+from tidemill_services.gateway.json_body import MAX_BODY_BYTES, Fields, as_text
 from tidemill_services.gateway.openai_messages import messages_of
 
 WAIT_HEADER = "x-tidemill-wait"
@@ -39,6 +46,7 @@ class CompletionRequest:
     options: GenerationOptions
     stream: bool
     include_usage: bool  # at the end of a stream
+    echo: bool = False  # each answer begins with its prompt
 
 
 def chat_request(body: Mapping[str, object], headers: Headers) -> CompletionRequest:
@@ -47,7 +55,12 @@ def chat_request(body: Mapping[str, object], headers: Headers) -> CompletionRequ
     messages = messages_of(fields.take("messages"))
     for name, neutral in _UNSERVED_IN_CHATS.items():
         fields.unserved(name, *neutral)
-    return _request(fields, headers, (("messages", ChatInput(messages)),))
+    has_logprobs = fields.flag("logprobs")
+    top_logprobs = fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if top_logprobs and not has_logprobs:
+        fields.refuse("top_logprobs", "goes with logprobs = true only")
+    wanted = (top_logprobs or 0) if has_logprobs else None
+    return _request(fields, headers, (("messages", ChatInput(messages)),), top_logprobs=wanted)
 
 
 def text_request(body: Mapping[str, object], headers: Headers) -> CompletionRequest:
@@ -56,7 +69,15 @@ def text_request(body: Mapping[str, object], headers: Headers) -> CompletionRequ
     prompts = _prompts(fields.take("prompt"))
     for name, neutral in _UNSERVED_IN_TEXTS.items():
         fields.unserved(name, *neutral)
-    return _request(fields, headers, prompts)
+    top_logprobs = fields.integer("logprobs", 0, MAX_TOP_LOGPROBS)
+    echo = fields.flag("echo")
+    if echo and top_logprobs is not None:
+        fields.refuse("echo", "does not go with logprobs: those of a prompt are not computed")
+    request = _request(fields, headers, prompts, top_logprobs=top_logprobs)
+    num_echoed = request.num_choices * sum(len(prompt.prompt.encode()) for _, prompt in prompts)
+    if echo and num_echoed > MAX_BODY_BYTES:
+        fields.refuse("echo", f"would repeat {num_echoed:,} bytes of prompts; it may be {MAX_BODY_BYTES:,}")
+    return replace(request, echo=echo)
 
 
 def checked_model(name: str) -> str:
@@ -67,22 +88,14 @@ def checked_model(name: str) -> str:
 
 
 # Each with the values that ask for nothing, besides null.
-_UNSERVED: Mapping[str, tuple[object, ...]] = {
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logit_bias": ({},),
-}
 _UNSERVED_IN_TEXTS: Mapping[str, tuple[object, ...]] = {
     "best_of": (1,),
-    "echo": (False,),
-    "logprobs": (),
     "suffix": ("",),
 }
 _UNSERVED_IN_CHATS: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logprobs": (False,),
     "metadata": ({},),
     "modalities": (["text"],),
     "moderation": (),
@@ -96,7 +109,6 @@ _UNSERVED_IN_CHATS: Mapping[str, tuple[object, ...]] = {
     "store": (False,),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -105,10 +117,12 @@ _LABELS = ("user", "safety_identifier", "prompt_cache_key")
 
 
 def _request(
-    fields: Fields, headers: Headers, prompts: tuple[tuple[str, PromptInput | ChatInput], ...]
+    fields: Fields,
+    headers: Headers,
+    prompts: tuple[tuple[str, PromptInput | ChatInput], ...],
+    *,
+    top_logprobs: int | None,
 ) -> CompletionRequest:
-    for name, neutral in _UNSERVED.items():
-        fields.unserved(name, *neutral)
     for name in _LABELS:
         fields.text(name)
     model = fields.text("model")
@@ -118,7 +132,7 @@ def _request(
         model=checked_model(model) if model else "",
         prompts=prompts,
         num_choices=1 if num_choices is None else num_choices,
-        options=_options(fields, headers),
+        options=replace(_options(fields, headers), top_logprobs=top_logprobs),
         stream=stream,
         include_usage=_includes_usage(fields, stream=stream),
     )
@@ -146,7 +160,30 @@ def _options(fields: Fields, headers: Headers) -> GenerationOptions:
         stop=_stop(fields.take("stop")),
         exact=fields.flag("exact"),  # ours
         wait=_wait(headers.get(WAIT_HEADER, "")),
+        min_p=fields.number("min_p", 0, 1),  # as vLLM has it, and the next; likewise ignore_eos
+        repetition_penalty=fields.number("repetition_penalty", *REPETITION_PENALTIES),
+        presence_penalty=fields.number("presence_penalty", -MAX_PENALTY, MAX_PENALTY),
+        frequency_penalty=fields.number("frequency_penalty", -MAX_PENALTY, MAX_PENALTY),
+        logit_bias=_logit_bias(fields),
+        ignore_eos=fields.flag("ignore_eos"),
     )
+
+
+def _logit_bias(fields: Fields) -> tuple[tuple[int, float], ...]:
+    value = fields.take("logit_bias")
+    if value is None:
+        return ()
+    biases = Fields(value, "logit_bias")
+    if len(value) > MAX_BIASED_TOKENS:
+        fields.refuse("logit_bias", f"names {len(value)} tokens; at most {MAX_BIASED_TOKENS} may be")
+    found: dict[int, float] = {}
+    for token in value:
+        if not re.fullmatch(r"\d{1,10}", token, re.ASCII) or int(token) > MAX_INT32:
+            biases.refuse(token, "is no token id: names must be whole numbers")
+        if int(token) in found:
+            biases.refuse(token, "names a token twice")
+        found[int(token)] = biases.number(token, -MAX_BIAS, MAX_BIAS) or 0.0
+    return tuple(sorted(found.items()))
 
 
 def _stop(value: object) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ import numpy as np
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.counters import Counters
 from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
-from tidemill_serving.decoder.sampler import draw_token, is_greedy
+from tidemill_serving.decoder.picker import pick_token
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
+from tidemill_serving.decoder.shared_prompts import SharedPrompts
 from tidemill_serving.decoder.slots import CopyIn, CopyOut, Move, Order
-from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput
+from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput, TokenLogprobs
 from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class DecoderLoop:
         self._device = device
         self._chunks = chunks
         self._clock = clock
+        self._shared_prompts = SharedPrompts(scheduler)
         self.failure = ""
 
     def step(self, cancelled: Iterable[int] = ()) -> list[SequenceOutput]:
@@ -41,6 +43,7 @@ class DecoderLoop:
         self._carry_out(self.scheduler.make_room())
         self._carry_out(self.scheduler.admit())
         outputs += self._decode()
+        outputs += self._prefill_shared()
         outputs += self._prefill()
         return outputs
 
@@ -134,6 +137,25 @@ class DecoderLoop:
         sequence.num_cached += length
         if sequence.num_prompt_left:
             return []
+        self._shared_prompts.add(sequence, logits)
+        return self._begin_answer(sequence, logits)
+
+    def _prefill_shared(self) -> list[SequenceOutput]:
+        """Let those answer, first come, first served, whose prompt is in another one's slot."""
+        outputs: list[SequenceOutput] = []
+        while self.scheduler.prefilling:
+            sequence = self.scheduler.prefilling[0]
+            self._carry_out(self.scheduler.open_prefill())
+            shared = self._shared_prompts.find(sequence)
+            if shared is None:
+                break
+            self._device.move(shared.slot, sequence.slot, len(sequence.prompt))
+            sequence.reuse(len(sequence.prompt), len(sequence.prompt))
+            self._shared_prompts.add(sequence, shared.logits)
+            outputs += self._begin_answer(sequence, shared.logits)
+        return outputs
+
+    def _begin_answer(self, sequence: Sequence, logits: FloatArray) -> list[SequenceOutput]:
         self.counters.saw_prompt(len(sequence.prompt), sequence.num_reused)
         self._carry_out(self.scheduler.promote(sequence))
         return self._take([sequence], logits[None])
@@ -151,17 +173,15 @@ class DecoderLoop:
                 outputs.append(self._fail(sequence, "the model's logits are not finite"))
                 continue
             try:
-                sampling = sequence.request.sampling
-                chosen = token if is_greedy(sampling) else draw_token(logits[row], sampling, sequence.generator)
-                outputs.append(self._advance(sequence, chosen))
+                outputs.append(self._advance(sequence, *pick_token(sequence, logits[row], token)))
             except Exception:  # one generation's trouble is not its neighbours'
                 request = sequence.request
                 _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
                 outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
         return outputs
 
-    def _advance(self, sequence: Sequence, token: int) -> SequenceOutput:
-        output = sequence.take(token)
+    def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
+        output = sequence.take(token, logprobs)
         if output.finish_reason is not None:
             self._carry_out(self.scheduler.remove(sequence))
         return output

@@ -1,7 +1,7 @@
 """One generation inside the engine."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from tidemill_models.stop_strings import StopMatcher
 from tidemill_serving.decoder.devices.device import IntArray, SavedCache
+from tidemill_serving.decoder.logit_changes import LogitChanges
 from tidemill_serving.decoder.prefix import BLOCK_LENGTH, Chain, extend_chain
 from tidemill_serving.decoder.sampler import make_generator
-from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput
+from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput, TokenLogprobs
 
 
 class TokenText(Protocol):
@@ -59,11 +60,13 @@ class Sequence:
     first_inexact: int = field(init=False)  # from here on the cache is not what a prefill would have made, bit by bit
     completion: list[int] = field(default_factory=list)  # all tokens made; the last one is not in the cache yet
     generator: np.random.Generator = field(init=False)
+    logit_changes: LogitChanges | None = field(init=False)
     _stops: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
         self.first_inexact = len(self.prompt)
         self.generator = make_generator(self.request.sampling.seed)
+        self.logit_changes = LogitChanges.of(self.request.sampling, self.prompt)
         self._stops = StopMatcher(self.request.stop)
         if self.cache_salt is not None:
             self.prompt_chain = extend_chain((), self.prompt, self.cache_salt)
@@ -116,10 +119,14 @@ class Sequence:
         if num_tokens > num_exact:
             self.first_inexact = num_exact
 
-    def take(self, token: int) -> SequenceOutput:
+    def take(self, token: int, logprobs: TokenLogprobs | None = None) -> SequenceOutput:
         """Take the next token; the output says whether it was the last."""
+        output = self._take(token)
+        return output if logprobs is None else replace(output, logprobs=(logprobs,))
+
+    def _take(self, token: int) -> SequenceOutput:
         self.completion.append(token)
-        if token in self.limits.eos_token_ids:
+        if token in self.limits.eos_token_ids and not self.request.ignore_eos:
             return self.end(FinishReason.STOP, token_ids=(token,))
         text, hit = self._stops.push(self.text.push([token]))
         if hit:

@@ -11,7 +11,7 @@ class Caller:
     """The state of one stream. Used from the event loop only.
 
     What waits is bounded: while the stream's writer lags, the outputs of several steps gather here and become one
-    message, and above `max_pending_size` (characters and token ids) the caller counts as overflowed.
+    message, and above `max_pending_size` (characters, token ids, log-probabilities) the caller counts as overflowed.
     """
 
     def __init__(self, max_pending_size: int) -> None:
@@ -36,7 +36,7 @@ class Caller:
 
     def put_output(self, sequence_id: int, output: SequenceOutput) -> None:
         """Send `output` with the next message."""
-        if self._has_room_for(len(output.text) + len(output.token_ids) + 1):
+        if self._has_room_for(len(output.text) + len(output.token_ids) + _num_logprobs(output) + 1):
             parts = self._outputs.get(sequence_id)
             if parts is None:
                 self._outputs[sequence_id] = [output]
@@ -80,3 +80,7 @@ class Caller:
                 return None
             self._wake.clear()
             await self._wake.wait()
+
+
+def _num_logprobs(output: SequenceOutput) -> int:
+    return sum(1 + len(each.top) for each in output.logprobs) if output.logprobs else 0

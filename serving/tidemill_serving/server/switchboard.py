@@ -205,7 +205,7 @@ class Switchboard:
             return
         engine_id = next(self._engine_ids)
         try:
-            request = read_submit(submit, engine_id)
+            request = read_submit(submit, engine_id, caller)
             self._engine.submit(request)
         except SubmitInvalidError as error:
             caller.put_output(sequence_id, _error(sequence_id, str(error)))

@@ -3,12 +3,21 @@
 import math
 import resource
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tidemill.engine.v1 import engine_pb2 as pb
-from tidemill_serving.engine import EngineStats, FinishReason, GenerationRequest, Load, Phase, Sampling, SequenceOutput
+from tidemill_serving.engine import (
+    EngineStats,
+    FinishReason,
+    GenerationRequest,
+    Load,
+    Phase,
+    Sampling,
+    SequenceOutput,
+    TokenLogprobs,
+)
 from tidemill_telemetry.call_record import Origin, is_request_id
 from tidemill_telemetry.trace_context import TraceContext
 
@@ -33,8 +42,11 @@ class SubmitInvalidError(Exception):
     """A Submit that no engine could run; the sentence names the field and its limit."""
 
 
-def read_submit(submit: pb.Submit, engine_id: int) -> GenerationRequest:
-    """The generation that `submit` asks for, under the engine's own id. Raises SubmitInvalidError."""
+def read_submit(submit: pb.Submit, engine_id: int, caller: Hashable = None) -> GenerationRequest:
+    """The generation that `submit` asks for, under the engine's own id. Raises SubmitInvalidError.
+
+    `caller` tells groups of different callers apart.
+    """
     if not submit.prompt_tokens:
         raise SubmitInvalidError("prompt_tokens is empty: send at least one token.")
     if submit.max_tokens < 1:
@@ -47,6 +59,9 @@ def read_submit(submit: pb.Submit, engine_id: int) -> GenerationRequest:
         max_tokens=submit.max_tokens,
         sampling=_read_sampling(submit),
         stop=tuple(submit.stop),
+        ignore_eos=submit.ignore_eos,
+        num_logprobs=submit.num_logprobs if submit.HasField("num_logprobs") else None,
+        prompt_group=(caller, submit.prompt_group) if submit.prompt_group else None,
         deadline=_read_deadline(submit),
         origin=_read_origin(submit),
         account_salt=submit.account_salt,
@@ -64,6 +79,11 @@ def _read_sampling(submit: pb.Submit) -> Sampling:
         top_p=submit.top_p,
         top_k=submit.top_k,
         seed=submit.seed if submit.HasField("seed") else None,
+        min_p=submit.min_p,
+        repetition_penalty=submit.repetition_penalty if submit.HasField("repetition_penalty") else 1.0,
+        presence_penalty=submit.presence_penalty,
+        frequency_penalty=submit.frequency_penalty,
+        logit_bias=tuple(sorted(submit.logit_bias.items())),
     )
 
 
@@ -116,6 +136,8 @@ def write_step(
                 token_ids=[token for part in parts for token in part.token_ids],
             )
         )
+        if parts[0].logprobs or last.logprobs:
+            _write_logprobs(message, [each for part in parts for each in part.logprobs])
         if last.finish_reason is not None:
             message.finish_reason = _FINISH_REASONS[last.finish_reason]
             message.error = last.error
@@ -130,6 +152,12 @@ def write_step(
 def _resident_bytes() -> int:
     """Memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _write_logprobs(message: pb.SequenceOutput, logprobs: Sequence[TokenLogprobs]) -> None:
+    message.logprobs.extend([each.chosen for each in logprobs])
+    message.top_token_ids.extend([token for each in logprobs for token, _ in each.top])
+    message.top_logprobs.extend([logprob for each in logprobs for _, logprob in each.top])
 
 
 def _write_load(load: Load) -> pb.Load:

@@ -120,10 +120,20 @@ def test_complete_leaves_out_what_was_not_asked_for(tidemill, mill: Mill) -> Non
     options = mill.requests["Generate"][-1].options
     assert not options.HasField("max_tokens")
     assert not options.sampling.ListFields()
-    tidemill("complete", "hi", "--seed", "0", "--top-k", "4", "--top-p", "0.5", "--stop", "a", "--stop", "b")
+    tidemill(
+        "complete", "hi", "--seed", "0", "--top-k", "4", "--top-p", "0.5", "--stop", "a", "--stop", "b",
+        "--min-p", "0.25", "--repetition-penalty", "1.5", "--presence-penalty", "-1", "--frequency-penalty", "2",
+        "--logit-bias", "5=-100", "--logit-bias", "7=1.5", "--ignore-eos", "--json", "--logprobs", "3",
+    )  # fmt: skip
     options = mill.requests["Generate"][-1].options
     assert options.sampling.HasField("seed")
     assert (options.sampling.top_k, options.sampling.top_p, list(options.stop)) == (4, 0.5, ["a", "b"])
+    assert (options.sampling.min_p, options.sampling.repetition_penalty) == (0.25, 1.5)
+    assert (options.sampling.presence_penalty, options.sampling.frequency_penalty) == (-1, 2)
+    assert dict(options.sampling.logit_bias) == {5: -100, 7: 1.5}
+    assert (options.ignore_eos, options.top_logprobs) == (True, 3)
+    assert tidemill("complete", "hi", "--logprobs", "3").exit_code == 2
+    assert tidemill("complete", "hi", "--logit-bias", "five").exit_code == 2
 
 
 def test_complete_reads_the_prompt_from_standard_input(tidemill) -> None:

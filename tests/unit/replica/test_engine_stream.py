@@ -181,7 +181,7 @@ async def test_what_waits_for_its_reader_is_counted_until_it_is_read_or_thrown_a
 async def test_text_that_is_forwarded_wakes_nobody_and_the_end_comes_as_the_only_output() -> None:
     opened = Opened()
     taken: list[tuple[str, int]] = []
-    opened.stream.forward(lambda text, num_tokens: taken.append((text, num_tokens)))
+    opened.stream.forward(lambda text, num_tokens, _: taken.append((text, num_tokens)))
     reading = asyncio.ensure_future(anext(opened.stream))
     await asyncio.sleep(0)
     opened.put("ti", 1)
@@ -197,7 +197,7 @@ async def test_text_that_is_forwarded_wakes_nobody_and_the_end_comes_as_the_only
 async def test_forwarded_text_stays_when_the_replica_is_lost() -> None:
     opened = Opened()
     taken: list[str] = []
-    opened.stream.forward(lambda text, _: taken.append(text))
+    opened.stream.forward(lambda text, *_: taken.append(text))
     opened.put("a", 1)
     opened.stream.fail(ReplicaLostError())
     with pytest.raises(ReplicaLostError):

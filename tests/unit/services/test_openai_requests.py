@@ -53,7 +53,7 @@ def test_a_chats_messages_arrive_as_roles_and_texts() -> None:
 @pytest.mark.parametrize(
     "neutral",
     [
-        {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}},
+        {"logit_bias": {}, "ignore_eos": False},
         {"logprobs": False, "top_logprobs": 0, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
         {"store": False, "metadata": None, "service_tier": "auto", "modalities": ["text"], "parallel_tool_calls": True},
         {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k"},
@@ -67,12 +67,19 @@ def test_what_asks_for_nothing_is_taken(neutral: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"frequency_penalty": 0.1}, "frequency_penalty"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty"),
         ({"presence_penalty": False}, "presence_penalty"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"logprobs": True}, "logprobs"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"05": 1, "5": 1}}, "logit_bias.5"),
+        ({"logit_bias": {"five": 1}}, "logit_bias.five"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
+        ({"logit_bias": [5]}, "logit_bias"),
         ({"logprobs": 0}, "logprobs"),
-        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),  # without logprobs
+        ({"echo": True}, "echo"),  # of the other page
         ({"tools": [{}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
@@ -112,12 +119,54 @@ def test_what_the_engine_does_not_have_is_refused_by_its_name(more: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    "more", [{"echo": True}, {"suffix": "a"}, {"logprobs": 0}, {"best_of": 2}, {"messages": []}], ids=str
+    "more",
+    [
+        {"echo": 1},
+        {"echo": True, "logprobs": 0},
+        {"suffix": "a"},
+        {"logprobs": True},
+        {"logprobs": 21},
+        {"best_of": 2},
+        {"messages": []},
+        {"echo": True, "prompt": "x" * 3_000_000, "n": 2},
+    ],
+    ids=str,
 )
 def test_what_texts_do_not_have_is_refused_by_its_name(more: dict[str, object]) -> None:
     with pytest.raises(errors.FieldInvalidError) as refused:
         text_request({"prompt": "a", **more}, NO_HEADERS)
     assert refused.value.field == next(iter(more))
+
+
+def test_what_says_how_tokens_are_chosen_and_told_arrives() -> None:
+    body = {
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "presence_penalty": -2,
+        "frequency_penalty": 2,
+        "logit_bias": {"7": -100, "5": 1.5},
+        "ignore_eos": True,
+    }
+    wanted = GenerationOptions(
+        wait=NOT_WAITING,
+        min_p=0.1,
+        repetition_penalty=1.2,
+        presence_penalty=-2.0,
+        frequency_penalty=2.0,
+        logit_bias=((5, 1.5), (7, -100.0)),
+        ignore_eos=True,
+    )
+    assert text_request({"prompt": "a", **body}, NO_HEADERS).options == wanted
+    assert chat_request({**CHAT, **body}, NO_HEADERS).options == wanted
+
+
+def test_the_pages_ask_for_log_probabilities_in_their_own_ways() -> None:
+    assert chat_request({**CHAT, "logprobs": True}, NO_HEADERS).options.top_logprobs == 0
+    assert chat_request({**CHAT, "logprobs": True, "top_logprobs": 20}, NO_HEADERS).options.top_logprobs == 20
+    assert chat_request({**CHAT, "logprobs": False}, NO_HEADERS).options.top_logprobs is None
+    assert text_request({"prompt": "a", "logprobs": 0}, NO_HEADERS).options.top_logprobs == 0
+    assert text_request({"prompt": "a", "logprobs": 5}, NO_HEADERS).options.top_logprobs == 5
+    assert text_request({"prompt": "a", "logprobs": None}, NO_HEADERS).options.top_logprobs is None
 
 
 def test_every_kind_of_error_has_a_status_and_only_what_passes_by_itself_or_is_our_fault_is_5xx() -> None:

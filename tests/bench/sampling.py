@@ -1,0 +1,133 @@
+"""Times the choice of tokens: milliseconds a step, for the mixes of options that callers send.
+
+    python -m tests.bench.sampling [--json FILE]
+
+Each row of logits is a sequence of its own with a prompt of 512 tokens and 200 tokens made. The reference does the
+same with numpy the plain way: penalties over the whole vocabulary, and one full sort of it.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from tidemill_models.text_stream import TextStream
+from tidemill_serving.decoder.picker import pick_token
+from tidemill_serving.decoder.sequence import Limits, Sequence
+from tidemill_serving.engine import GenerationRequest, Sampling
+
+VOCAB_SIZE = 32_000
+BATCHES = (1, 8, 32)
+PROMPT_LENGTH, ANSWER_LENGTH = 512, 200
+NUM_RUNS = 15
+SPREAD = 3.0  # standard deviation of the logits: flatter than a trained model's, which is the harder case
+
+PENALTIES = {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.5}
+MIXES: dict[str, tuple[dict[str, float], int | None]] = {  # sampling, and the likeliest tokens to tell
+    "greedy": ({"temperature": 0.0}, None),
+    "temperature 0.8": ({"temperature": 0.8}, None),
+    "top-k 40": ({"temperature": 0.8, "top_k": 40}, None),
+    "top-p 0.9": ({"temperature": 0.8, "top_p": 0.9}, None),
+    "temperature 0.5, top-p 0.9": ({"temperature": 0.5, "top_p": 0.9}, None),
+    "top-k 40, top-p 0.9": ({"temperature": 0.8, "top_k": 40, "top_p": 0.9}, None),
+    "min-p 0.05": ({"temperature": 0.8, "min_p": 0.05}, None),
+    "penalties, greedy": ({"temperature": 0.0, **PENALTIES}, None),
+    "log-probabilities, top 5": ({"temperature": 0.0}, 5),
+    "all together": ({"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.05, **PENALTIES}, 5),
+}
+
+
+def step_of_ours(logits: np.ndarray, wish: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:
+    """What the engine does with a step's logits."""
+    chance = np.random.default_rng(0)
+    sequences = []
+    for row in range(len(logits)):
+        prompt = chance.integers(0, VOCAB_SIZE, PROMPT_LENGTH)
+        sampling = Sampling(seed=row, **wish)  # type: ignore[arg-type]
+        asked = GenerationRequest(row, prompt.tolist(), 10_000, sampling, num_logprobs=num_logprobs)
+        sequence = Sequence(asked, prompt, Limits(20_000, frozenset()), TextStream([], strips_leading_space=False))
+        if sequence.logit_changes is not None:
+            for token in chance.integers(0, VOCAB_SIZE, ANSWER_LENGTH).tolist():
+                sequence.logit_changes.count(token)
+        sequences.append(sequence)
+
+    def step() -> None:
+        best = logits.argmax(axis=1)
+        assert np.isfinite(logits[np.arange(len(best)), best]).all()
+        for row, (sequence, token) in enumerate(zip(sequences, best.tolist(), strict=True)):
+            pick_token(sequence, logits[row], token)
+
+    return step
+
+
+def step_of_reference(logits: np.ndarray, wish: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:
+    """The same, row by row, with a sorted vocabulary."""
+    chance = np.random.default_rng(0)
+    counts = np.bincount(chance.integers(0, VOCAB_SIZE, ANSWER_LENGTH), minlength=VOCAB_SIZE)
+    seen = (np.bincount(chance.integers(0, VOCAB_SIZE, PROMPT_LENGTH), minlength=VOCAB_SIZE) + counts) > 0
+
+    def step() -> None:
+        for row in logits:
+            changed = row
+            if "repetition_penalty" in wish:
+                divided = np.where(row < 0, row * wish["repetition_penalty"], row / wish["repetition_penalty"])
+                changed = np.where(seen, divided, row) - wish["frequency_penalty"] * counts
+                changed = changed - wish["presence_penalty"] * (counts > 0)
+            order = np.argsort(-changed)
+            if wish["temperature"]:
+                scaled = changed[order] / wish["temperature"]
+                weights = np.exp(scaled - scaled[0])
+                weights[wish.get("top_k", VOCAB_SIZE) :] = 0.0
+                weights /= weights.sum()
+                weights[(np.cumsum(weights) - weights) >= wish.get("top_p", 1.0)] = 0.0
+                weights[weights < wish.get("min_p", 0.0) * weights[0]] = 0.0
+                order[np.searchsorted(np.cumsum(weights), chance.random() * weights.sum())]
+            if num_logprobs is not None:
+                shifted = row - row.max()
+                (shifted - np.log(np.exp(shifted).sum()))[np.argsort(-row)[:num_logprobs]]
+
+    return step
+
+
+def milliseconds(step: Callable[[], object], num_runs: int = NUM_RUNS) -> float:
+    """Of the median run."""
+    step()
+    seconds = []
+    for _ in range(num_runs):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * median(seconds)
+
+
+def main() -> None:
+    """Print a row a mix, and write them to --json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    target = parser.parse_args().json
+    chance = np.random.default_rng(1)
+    rows = []
+    print(f"milliseconds a step, vocabulary {VOCAB_SIZE}; in brackets with a full sort")
+    print(f"{'':28}" + "".join(f"{f'batch {size}':>18}" for size in BATCHES))
+    for name, (wish, num_logprobs) in MIXES.items():
+        cells = []
+        for size in BATCHES:
+            logits = chance.normal(0.0, SPREAD, (size, VOCAB_SIZE)).astype(np.float32)
+            ours = milliseconds(step_of_ours(logits, wish, num_logprobs))
+            reference = milliseconds(step_of_reference(logits, wish, num_logprobs), 3)
+            for engine, value in (("tidemill", ours), ("full sort", reference)):
+                rows.append(
+                    {"engine": engine, "metric": f"sampling, {name}", "batch": size, "value": value, "unit": "ms"}
+                )
+            cells.append(f"{ours:9.3f} ({reference:6.1f})")
+        print(f"{name:28}" + "".join(f"{cell:>18}" for cell in cells))
+    if target is not None:
+        target.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
