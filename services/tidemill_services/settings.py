@@ -38,7 +38,7 @@ class Settings:
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_fake_tick_ms: int = 5  # how long each step of the fake device takes
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
-    replica_spares: int = 1  # processes that have done a replica's imports, and wait to be one; some 90 MiB each
+    replica_spares: int = 1  # processes that have done a replica's imports, and wait to be one; 75 MiB each
     start_cache_mib: int = 8_192  # of data_dir/start-cache, from which replicas start faster; 0: none is kept
     auto_session: bool = False  # the OpenAI door opens sessions of the local user's key by itself
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops

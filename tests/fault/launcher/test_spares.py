@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.scaler.platform import eventually
 from tests.integration.scaler.processes import replica_pids, spare_pids
-from tests.integration.scaler.spare_processes import running_spares
+from tests.integration.scaler.spare_processes import SPARE_SECONDS, running_spares
 from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.scaler import spares as spares_module
 from tidemill_services.scaler.launcher import LaunchSpec
@@ -21,7 +21,7 @@ from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 
 TINY_LLAMA = Path(__file__).parents[2] / "models" / "tiny-llama"
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
 
 def spec() -> LaunchSpec:
@@ -35,7 +35,7 @@ async def test_a_spare_becomes_the_replica_and_another_takes_its_place() -> None
         wanted = spec()
         replica = await launcher.launch(wanted)
         assert replica.pid == spare
-        await eventually(lambda: spares.num_ready == 1, seconds=60)
+        await eventually(lambda: spares.num_ready == 1, seconds=SPARE_SECONDS)
         assert spares.pids != [spare]
         connection = ReplicaClient(replica.address, wanted.token)
         await connection.open()
@@ -74,7 +74,7 @@ async def test_a_killed_spare_is_not_given_out_and_is_replaced(monkeypatch: pyte
     async with running_spares(1) as spares:
         (spare,) = spares.pids
         os.kill(spare, signal.SIGKILL)
-        await eventually(lambda: spares.pids not in ([], [spare]), seconds=60)
+        await eventually(lambda: spares.pids not in ([], [spare]), seconds=SPARE_SECONDS)
         replica = await LocalLauncher(LocalLauncherSettings(device="fake"), spares).launch(spec())
         replica.kill()
         await replica.wait()

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from tests.integration.scaler.platform import eventually
 from tidemill_services.scaler.spares import Spares
 
+SPARE_SECONDS = 100.0  # it only takes time that nobody wants
+
 
 @asynccontextmanager
 async def running_spares(num_wanted: int, *, quiet_seconds: float = 0.0) -> AsyncIterator[Spares]:
@@ -14,7 +16,7 @@ async def running_spares(num_wanted: int, *, quiet_seconds: float = 0.0) -> Asyn
     spares = Spares(num_wanted, quiet_seconds=quiet_seconds)
     running = asyncio.create_task(spares.run(), name="spares")
     try:
-        await eventually(lambda: spares.num_ready == num_wanted, seconds=60)
+        await eventually(lambda: spares.num_ready == num_wanted, seconds=SPARE_SECONDS)
         yield spares
     finally:
         running.cancel()
