@@ -188,7 +188,7 @@ class ReplicaKeeper:
         if status.phase is ReplicaPhase.READY and not status.responsive:
             await self._write_state(ReplicaState.WARMING, 0.0, "Its engine shows no life.", process)
             return
-        if status.phase is ReplicaPhase.READY and self._ready_at is None:
+        if status.phase is ReplicaPhase.READY and self._ready_at is None and not self.is_ending:
             self._tell_of_start(status)
         await self._write_state(_STATES[status.phase], status.progress, status.detail, process)
 
