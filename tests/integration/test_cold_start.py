@@ -22,7 +22,7 @@ def test_a_waking_model_takes_the_spare_and_its_start_is_counted(tmp_path: Path)
         _wait_for_spares(server.admin, 1)
         (spare,) = spare_pids(server.process.pid)
         with tidemill.Client(server.api_key, target=server.grpc) as client, client.session("tiny-llama"):
-            assert "".join(client.complete_prompt("a", max_tokens=2))
+            assert "".join(client.complete_prompt("a", max_tokens=2, model="tiny-llama"))
         log = server.log.read_text()
         assert f"is the spare process {spare}" in log
         assert "was ready after" in log
