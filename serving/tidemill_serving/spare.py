@@ -16,6 +16,7 @@ MAX_ORDER_BYTES = 65_536
 NICENESS = 10  # a tenth of what others get; the lowest would wait for ever on a busy machine
 _IMPORTS = (
     "tidemill_serving.replica_process",
+    "tidemill_models.check",
     "tidemill_serving.decoder.engine",
     "tidemill_serving.decoder.devices.cpu",
 )
