@@ -44,6 +44,7 @@ from tidemill_services.scaler.host import Host, HostSettings
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 from tidemill_services.scaler.replicas import Replicas
 from tidemill_services.scaler.scaler import Scaler
+from tidemill_services.scaler.spares import Spares
 from tidemill_services.session_drains import SessionDrains
 from tidemill_services.session_guard import SessionGuard
 from tidemill_services.session_signs import SessionSigns
@@ -266,17 +267,23 @@ class Application:
         )
         tls = await asyncio.to_thread(open_replica_tls, settings)
         connect = partial(ReplicaClient, tls=tls)
+        spares = Spares(settings.replica_spares)
+        self._metrics.starts.watch_spares(lambda: spares.num_ready)
         launcher = LocalLauncher(
             LocalLauncherSettings(
                 threads=settings.replica_threads,
                 device=settings.replica_device,
                 fake_tick_ms=settings.replica_fake_tick_ms,
                 log_level=settings.log_level,
+                start_cache=(settings.data_dir / "start-cache").absolute() if settings.start_cache_mib else None,
+                start_cache_mib=settings.start_cache_mib,
                 tls=tls,
-            )
+            ),
+            spares,
         )
-        host = Host(database, launcher, host_settings, connect=connect)
+        host = Host(database, launcher, host_settings, connect=connect, on_started=self._metrics.starts.observe)
         await host.open()
+        self._keep_running(parts, spares.run(), "spares")
         self._keep_running(parts, host.run(), "host")
         parts.push_async_callback(host.drain)
         self._keep_running(parts, Scaler(database, process_id).run(), "scaler")

@@ -42,6 +42,8 @@ def serve(
     replica_device: server_options.ReplicaDevice = None,
     replica_fake_tick_ms: server_options.ReplicaFakeTick = None,
     replica_threads: server_options.ReplicaThreads = None,
+    replica_spares: server_options.ReplicaSpares = None,
+    start_cache_mib: server_options.StartCacheMib = None,
     auto_session: server_options.AutoSession = None,
     stop_grace: server_options.StopGrace = None,
     reader_patience: server_options.ReaderPatience = None,

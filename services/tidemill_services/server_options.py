@@ -45,6 +45,12 @@ ReplicaFakeTick = Annotated[
     int | None, typer.Option(help="Milliseconds of a step of the fake device; 0: as fast as it can.  [default: 5]")
 ]
 ReplicaThreads = Annotated[int | None, typer.Option(help="Threads of one replica; 0: one per core.  [default: 0]")]
+ReplicaSpares = Annotated[
+    int | None, typer.Option(help="Processes that wait to become a replica, for short cold starts.  [default: 1]")
+]
+StartCacheMib = Annotated[
+    int | None, typer.Option(help="MiB of disk for what makes replicas start faster; 0: none.  [default: 8192]")
+]
 AutoSession = Annotated[
     bool | None,
     typer.Option(help="The OpenAI door opens sessions of the local user's key by itself.  [default: no]"),

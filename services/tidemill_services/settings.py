@@ -38,6 +38,8 @@ class Settings:
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_fake_tick_ms: int = 5  # how long each step of the fake device takes
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
+    replica_spares: int = 1  # processes that have done a replica's imports, and wait to be one; 75 MiB each
+    start_cache_mib: int = 8_192  # of data_dir/start-cache, from which replicas start faster; 0: none is kept
     auto_session: bool = False  # the OpenAI door opens sessions of the local user's key by itself
     stop_grace: timedelta = timedelta(seconds=30)  # for streams that run when the server or their session stops
     reader_patience: timedelta = timedelta(seconds=60)  # for a caller that takes nothing of its stream
@@ -96,6 +98,8 @@ class Settings:
         _check_range("replica_capacity", self.replica_capacity, 1, 1_024)
         _check_range("replica_fake_tick_ms", self.replica_fake_tick_ms, 0, 60_000)
         _check_range("replica_threads", self.replica_threads, 0, 1_024)
+        _check_range("replica_spares", self.replica_spares, 0, 64)
+        _check_range("start_cache_mib", self.start_cache_mib, 0, 1 << 24)
         _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_STOP_GRACE_SECONDS)
         _check_range("reader_patience", self.reader_patience.total_seconds(), 1, MAX_READER_PATIENCE_SECONDS)
         for folder in self.models:
@@ -166,6 +170,8 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "replica_capacity": (int, "a number"),
     "replica_fake_tick_ms": (int, "a number"),
     "replica_threads": (int, "a number"),
+    "replica_spares": (int, "a number"),
+    "start_cache_mib": (int, "a number"),
     "data_dir": (Path, "a folder"),
     "models": (lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part), "folders"),
     "stop_grace": (

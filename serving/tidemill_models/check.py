@@ -3,24 +3,22 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from tidemill_models.chat import Message
-from tidemill_models.chat_template import ChatTemplate
 from tidemill_models.decoder_graph import check_decoder_graph
-from tidemill_models.errors import ModelPackageError, PromptError, TemplateError, TokenizerError
+from tidemill_models.errors import ModelPackageError, TokenizerError
 from tidemill_models.graph import GraphSignature, read_graph
-from tidemill_models.manifest import MANIFEST_NAME, ChatSpec, DecoderSpec, FileDigest
+from tidemill_models.manifest import MANIFEST_NAME, DecoderSpec, FileDigest
 from tidemill_models.package import ModelPackage, load_package
-from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_models.tokenizer import Tokenizer
 
-_PROBE = "Is the mill running?"
+if TYPE_CHECKING:
+    from tidemill_models.template_renderer import TemplateRenderer
 
 
 def check_package(
-    folder: Path, *, deep: bool = True, templates: bool = True, renderer: TemplateRenderer | None = None
+    folder: Path, *, deep: bool = True, templates: bool = True, renderer: "TemplateRenderer | None" = None
 ) -> ModelPackage:
     """Open a package and refuse whatever is wrong with it.
 
@@ -40,8 +38,10 @@ def check_package(
     if package.manifest.decoder is not None:
         tokenizer = _check_decoder(package, package.manifest.decoder)
         if templates and package.manifest.chat is not None:
-            with nullcontext(renderer) if renderer else TemplateRenderer(num_processes=1) as used:
-                _check_templates(package, package.manifest.chat, tokenizer, used)
+            # Not above: a replica renders none, and this import would take a good part of its start.
+            from tidemill_models.template_check import check_templates  # noqa: PLC0415
+
+            check_templates(package, package.manifest.chat, tokenizer, renderer)
     return package
 
 
@@ -105,18 +105,3 @@ def _check_tokens(package: ModelPackage, decoder: DecoderSpec, tokenizer: Tokeni
         if tokenizer.token_text(token_id) is None:
             sentence = f"names the token {token_id}, which the tokenizer does not have"
             raise ModelPackageError(sentence, path=str(package.folder / MANIFEST_NAME), key=key)
-
-
-def _check_templates(package: ModelPackage, chat: ChatSpec, tokenizer: Tokenizer, renderer: TemplateRenderer) -> None:
-    role = "user" if "user" in chat.roles else chat.roles[0]
-    for name, source in package.chat_templates().items():
-        path = str(package.paths[chat.templates[name]])
-        template = ChatTemplate(source, renderer)
-        try:
-            parts = template.render_blocking([Message(role, _PROBE)])
-            tokenizer.encode_chat(parts)
-        except (TemplateError, PromptError) as error:
-            raise ModelPackageError(str(error), path=path, key=f"chat.templates.{name}") from error
-        if all(part.from_template for part in parts):
-            sentence = f"leaves out what a message of the role {role} says"
-            raise ModelPackageError(sentence, path=path, key=f"chat.templates.{name}")

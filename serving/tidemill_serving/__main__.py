@@ -1,71 +1,45 @@
-"""`python -m tidemill_serving`: one process is one replica of one model."""
+"""`python -m tidemill_serving`: one process is one replica of one model, or a spare that waits to become one."""
 
-import asyncio
-import json
-import logging
 import os
-import signal
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
-import uvloop
-
-from tidemill_ports.garbage import look_for_garbage_rarely
 from tidemill_serving.lifeline import die_with_parent
-from tidemill_serving.package_engine import engine_for
-from tidemill_serving.server import Replica
-from tidemill_serving.settings import ReplicaSettings, read_settings
-from tidemill_telemetry.logs import log_to_stderr, name_process
-from tidemill_telemetry.tracing import Tracing, open_tracing
 
-_log = logging.getLogger("tidemill_serving")  # by its own name this file is __main__
+SPARE = "--spare"  # FD PARENT_PID
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a replica until it is drained (0), cannot be started (1), or was told to wrongly (2)."""
-    settings = read_settings(sys.argv[1:] if arguments is None else arguments)
-    log_to_stderr(settings.log_format, settings.log_level)
-    if settings.replica_id:
-        name_process(replica=settings.replica_id)
-    tracing = open_tracing("tidemill-replica", {"service.instance.id": settings.replica_id or str(os.getpid())})
+    """Run a replica; the code is that of `run_replica`, and 0 of a spare that was not needed."""
+    told: Sequence[str] | None = sys.argv[1:] if arguments is None else arguments
+    begun_at = time.monotonic() - _seconds_since_process_start()
+    if told and told[0] == SPARE:
+        told = _become_spare(*told[1:])
+        begun_at = time.monotonic()
+    if told is None:
+        return 0
+    # Not above: a spare does its imports without haste.
+    from tidemill_serving.replica_process import run_replica  # noqa: PLC0415
+
+    return run_replica(told, begun_at)
+
+
+def _become_spare(socket_fd: str, _option: str, parent_pid: str) -> list[str] | None:
+    from tidemill_serving.spare import wait_for_orders  # noqa: PLC0415 -- only a spare needs it
+
     try:
-        if settings.parent_pid is not None:
-            die_with_parent(settings.parent_pid)
-        look_for_garbage_rarely()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            failure = runner.run(_serve(settings, tracing))
-    except OSError as error:
-        failure = f"The replica cannot start: {error}"
-    tracing.close()
-    if failure is not None:
-        _log.critical("%s", failure)  # the launcher shows the last line of stderr
-        return 1
-    return 0
+        die_with_parent(int(parent_pid))
+    except ProcessLookupError:
+        return None
+    return wait_for_orders(int(socket_fd))
 
 
-async def _serve(settings: ReplicaSettings, tracing: Tracing) -> str | None:
-    replica = Replica(engine_for(settings), settings.token, settings.server, tracing)
-    address = await replica.open(settings.listen, settings.tls)
-    _listen_to_signals(replica)
-    sys.stdout.write(json.dumps({"address": address}) + "\n")
-    sys.stdout.flush()
-    return await replica.run()
-
-
-def _listen_to_signals(replica: Replica) -> None:
-    """The first SIGTERM or SIGINT drains; the second one ends the process at once."""
-    told = False
-
-    def hear(number: signal.Signals) -> None:
-        nonlocal told
-        if told:
-            os._exit(128 + number)
-        told = True
-        replica.drain()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hear, number)
+def _seconds_since_process_start() -> float:
+    """How old this process is, by the kernel's clock; it counts in hundredths."""
+    started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK"))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,15 @@ def die_with_parent(parent_pid: int) -> None:
     if os.getpgrp() != os.getpid():
         os.setsid()
     if os.getppid() == parent_pid:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        end_with_parent_thread()
     threading.Thread(target=_watch, args=(watched,), name="lifeline", daemon=True).start()
+
+
+def end_with_parent_thread() -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
 def _watch(pidfd: int) -> None:

@@ -20,6 +20,9 @@ from tidemill_serving.engine import (
     Phase,
 )
 from tidemill_serving.settings import ReplicaSettings
+from tidemill_serving.start_cache.cache import StartCache
+from tidemill_serving.start_cache.prepared import PreparedGraph
+from tidemill_serving.start_times import StartStep, StartTimes, StartWatch
 from tidemill_telemetry.logs import name_process
 
 if TYPE_CHECKING:
@@ -33,9 +36,17 @@ _NOTHING_LOADED = Load(num_running=0, num_waiting=0, num_slots=0, num_free_token
 class PackageEngine:
     """See `Engine`. Reads nothing before `start`, so that the port can be open while a large package is read."""
 
-    def __init__(self, folder: Path, build: Callable[[ModelPackage], Engine]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        build: Callable[[ModelPackage], Engine],
+        times: StartTimes | None = None,
+        cache: StartCache | None = None,
+    ) -> None:
         self._folder = folder
         self._build = build
+        self._times = times or StartTimes()
+        self._cache = cache or StartCache(None)
         self._lock = threading.Lock()  # of the two below: who closes meets who builds
         self._engine: Engine | None = None
         self._is_closed = False
@@ -81,8 +92,10 @@ class PackageEngine:
     def _open(self, listener: EngineListener) -> None:
         listener.on_phase(Phase.LOADING, 0.0, "The package is checked.")
         try:
-            package = _check(self._folder)
+            self._times.enter(StartStep.PACKAGE)
+            package = self._cache.check_package(self._folder)
             name_process(model=package.manifest.name)
+            self._times.enter(StartStep.ENGINE)
             engine = self._build(package)
         except ModelPackageError as error:
             listener.on_phase(Phase.FAILED, 0.0, f"The model package cannot be served: {error}")
@@ -94,24 +107,19 @@ class PackageEngine:
         with self._lock:
             if not self._is_closed:
                 self._engine = engine
-                engine.start(listener)
+                engine.start(StartWatch(listener, self._times, self._cache.prepare))
 
 
 # The imports below wait for their use: they take longer than all else that happens before the port is open.
 
 
-def _check(folder: Path) -> ModelPackage:
-    from tidemill_models.check import check_package  # noqa: PLC0415
-
-    return check_package(folder, templates=False)  # a replica renders none
-
-
-def engine_for(settings: ReplicaSettings) -> Engine:
+def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
     """The engine that `settings` ask for, not started yet."""
-    return PackageEngine(settings.package, lambda package: _decoder_engine(package, settings))
+    cache = StartCache(settings.start_cache, log_format=settings.log_format)
+    return PackageEngine(settings.package, lambda package: _decoder_engine(package, settings, cache), times, cache)
 
 
-def _decoder_engine(package: ModelPackage, settings: ReplicaSettings) -> Engine:
+def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
     from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel  # noqa: PLC0415
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
 
@@ -121,23 +129,25 @@ def _decoder_engine(package: ModelPackage, settings: ReplicaSettings) -> Engine:
         token_budget=package.decoder.cache_tokens,
     )
     model = DecoderModel.from_package(package)
-    return DecoderEngine(model, _device(package, settings, decoder), decoder)
+    return DecoderEngine(model, _device(package, settings, decoder, cache), decoder)
 
 
-def _device(package: ModelPackage, settings: ReplicaSettings, decoder: "DecoderSettings") -> "Device":
-    from tidemill_models.tokenizer import Tokenizer  # noqa: PLC0415
-    from tidemill_serving.decoder.devices.fake import FakeDevice  # noqa: PLC0415
-
+def _device(
+    package: ModelPackage, settings: ReplicaSettings, decoder: "DecoderSettings", cache: StartCache
+) -> "Device":
     if settings.device == "fake":
+        from tidemill_models.tokenizer import Tokenizer  # noqa: PLC0415
+        from tidemill_serving.decoder.devices.fake import FakeDevice  # noqa: PLC0415
+
         vocab_size = Tokenizer.from_file(package.tokenizer_path).vocabulary_size
         return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
-    return cpu_device(package, decoder)
+    return cpu_device(package, decoder, cache.graph_copy(package))
 
 
-def cpu_device(package: ModelPackage, decoder: "DecoderSettings") -> "Device":
+def cpu_device(package: ModelPackage, decoder: "DecoderSettings", copy: PreparedGraph | None = None) -> "Device":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
     from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415
 
     kind = GrowingCacheDevice if package.decoder.cache == "grows" else CpuDevice
-    return kind(num_threads=decoder.threads(), spinning=decoder.spinning)
+    return kind(num_threads=decoder.threads(), spinning=decoder.spinning, copy=copy)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tidemill_serving.launcher_token import TokenInvalidError, token_from_fd, token_from_file
+from tidemill_serving.start_cache.settings import StartCacheSettings
 from tidemill_serving.tls import TlsFiles, TlsInvalidError, check_files
 
 DeviceName = Literal["cpu", "fake"]
@@ -44,6 +45,7 @@ class ReplicaSettings:
     parent_pid: int | None = None
     device: DeviceName = "cpu"
     fake_tick_ms: int = 5  # how long a run of the fake device takes
+    start_cache: StartCacheSettings | None = None  # None: nothing is kept for the next start
     replica_id: str = ""  # its name in the log and in traces
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
@@ -73,6 +75,7 @@ def read_settings(arguments: Sequence[str]) -> ReplicaSettings:
         parent_pid=given.parent_pid,
         device=given.device,
         fake_tick_ms=given.fake_tick_ms,
+        start_cache=_start_cache(given.start_cache, given.start_cache_mib),
         replica_id=given.replica_id,
         log_level=given.log_level,
         log_format=given.log_format,
@@ -98,11 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent-pid", type=_number(1, 1 << 22), help="end when this process ends")
     parser.add_argument("--device", choices=get_args(DeviceName), default="cpu", help="what runs the tensors")
     parser.add_argument("--fake-tick-ms", type=_number(0, 60_000), default=5, help="how long the fake device runs")
+    parser.add_argument("--start-cache", type=Path, help="folder for what makes the next start faster; none: nothing")
+    parser.add_argument("--start-cache-mib", type=_number(0, 1 << 24), default=8192, help="how large it may become")
     parser.add_argument("--drain-grace-seconds", type=_seconds, default=30.0, help="on SIGTERM, before running ends")
     parser.add_argument("--replica-id", type=_name, default="", help="its name in the log and in traces")
     parser.add_argument("--log-level", choices=get_args(LogLevel), default="info")
     parser.add_argument("--log-format", choices=get_args(LogFormat), default="text", help="json: one object a line")
     return parser
+
+
+def _start_cache(folder: Path | None, mebibytes: int) -> StartCacheSettings | None:
+    return StartCacheSettings(folder, mebibytes << 20) if folder is not None and mebibytes else None
 
 
 def _address(text: str) -> str:

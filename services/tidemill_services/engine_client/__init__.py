@@ -15,6 +15,7 @@ from tidemill_services.engine_client.types import (
     ReplicaRejectedError,
     ReplicaStats,
     ReplicaStatus,
+    StartStep,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "ReplicaRejectedError",
     "ReplicaStats",
     "ReplicaStatus",
+    "StartStep",
 ]

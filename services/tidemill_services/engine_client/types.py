@@ -83,6 +83,17 @@ class ReplicaLoad:
     num_free_tokens: int = 0
 
 
+class StartStep(StrEnum):
+    """A step of a replica's start."""
+
+    PROCESS = "process"  # from its process's start, or a spare's orders, until it knows what to serve: imports
+    LISTEN = "listen"
+    PACKAGE = "package"  # checking it
+    ENGINE = "engine"  # the engine's own imports, and the tokenizer
+    GRAPH = "graph"  # loading it and its weights
+    WARM = "warm"  # the first runs
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaStats:
     """What a replica's engine has done since its start, and what it holds."""
@@ -110,6 +121,7 @@ class ReplicaStatus:
     responsive: bool  # whether its engine shows life
     connected: bool
     load: ReplicaLoad = ReplicaLoad()
+    start_steps: tuple[tuple[StartStep, float], ...] = ()  # of its start, those that have ended; seconds
     last_life: float | None = None  # when it showed life last, by `time.monotonic`; None while it is responsive
 
     @property

@@ -11,6 +11,7 @@ from tidemill_services.engine_client.types import (
     ReplicaPhase,
     ReplicaStats,
     ReplicaStatus,
+    StartStep,
 )
 from tidemill_telemetry.call_record import Origin
 
@@ -20,6 +21,14 @@ FINISHES = {
     pb.FINISH_REASON_CANCELLED: EngineFinish.CANCELLED,
     pb.FINISH_REASON_DEADLINE: EngineFinish.DEADLINE,
     pb.FINISH_REASON_ERROR: EngineFinish.ERROR,
+}
+_START_STEPS = {
+    pb.StartStep.KIND_PROCESS: StartStep.PROCESS,
+    pb.StartStep.KIND_LISTEN: StartStep.LISTEN,
+    pb.StartStep.KIND_PACKAGE: StartStep.PACKAGE,
+    pb.StartStep.KIND_ENGINE: StartStep.ENGINE,
+    pb.StartStep.KIND_GRAPH: StartStep.GRAPH,
+    pb.StartStep.KIND_WARM: StartStep.WARM,
 }
 _MIN_TOP_P = 2.0**-126  # the message has 32 bits for it, and what is smaller would become 0, which no engine takes
 _PHASES = {
@@ -82,6 +91,11 @@ def read_status(status: pb.Status) -> ReplicaStatus:
         responsive=status.responsive,
         connected=True,
         load=read_load(status.load),
+        start_steps=tuple(
+            (_START_STEPS[step.kind], step.duration.ToMicroseconds() / 1e6)
+            for step in status.start_steps
+            if step.kind in _START_STEPS
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from tidemill_services.metrics.engines import EngineMetrics
 from tidemill_services.metrics.generations import GenerationMetrics
 from tidemill_services.metrics.pools import PoolMetrics
 from tidemill_services.metrics.sessions import SessionMetrics
+from tidemill_services.metrics.starts import StartMetrics
 from tidemill_services.metrics.store import StoreMetrics
 from tidemill_services.scaler.replicas import Replicas
 
@@ -25,6 +26,7 @@ class Metrics:
         self.pools = PoolMetrics(self.registry)
         self.engines = EngineMetrics(self.registry)
         self.sessions = SessionMetrics(self.registry)
+        self.starts = StartMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
         tasks = Gauge("tidemill_asyncio_tasks", "Tasks of the event loop.", registry=self.registry)
         tasks.set_function(lambda: len(asyncio.all_tasks()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.domain.scaling import StartPolicy
 from tidemill_services.engine_client import ReplicaClient
-from tidemill_services.scaler.keeper import HostPorts, ReplicaKeeper
+from tidemill_services.scaler.keeper import HostPorts, OnStarted, ReplicaKeeper
 from tidemill_services.scaler.launcher import Connect, Launcher, LaunchSpec, replica_token
 from tidemill_services.store import hosts
 from tidemill_services.store.database import Database, Transaction
@@ -39,11 +39,17 @@ class Host:
     """Runs replicas on this machine. `open` before anything is served, `run` for the process's life, then `drain`."""
 
     def __init__(
-        self, database: Database, launcher: Launcher, settings: HostSettings, *, connect: Connect = ReplicaClient
+        self,
+        database: Database,
+        launcher: Launcher,
+        settings: HostSettings,
+        *,
+        connect: Connect = ReplicaClient,
+        on_started: OnStarted = lambda _seconds: None,
     ) -> None:
         self._database = database
         self._settings = settings
-        self._ports = HostPorts(database, launcher, connect, settings.start_policy)
+        self._ports = HostPorts(database, launcher, connect, settings.start_policy, on_started)
         self._keepers: dict[asyncio.Task[None], ReplicaKeeper] = {}
         self._changed = asyncio.Event()
         self._draining = False

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from tidemill_services.domain.replica import ReplicaState
 from tidemill_services.domain.scaling import StartPolicy
 from tidemill_services.engine_client import ReplicaPhase, ReplicaStatus
 from tidemill_services.scaler.launcher import Connect, LaunchedReplica, Launcher, LaunchFailedError, LaunchSpec
+from tidemill_services.scaler.start_steps import StartSteps
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.hosts import Assignment
 from tidemill_services.store.replicas import register_replica, remove_replica, update_replica
@@ -37,6 +38,9 @@ _STATES = {
 }
 
 
+OnStarted = Callable[[Mapping[str, float]], None]  # seconds of each step of a start, once a replica is ready
+
+
 @dataclass(frozen=True, slots=True)
 class HostPorts:
     """What a keeper works with; the same for all of a host."""
@@ -45,6 +49,7 @@ class HostPorts:
     launcher: Launcher
     connect: Connect
     start_policy: StartPolicy
+    on_started: OnStarted
 
 
 class ReplicaKeeper:
@@ -61,6 +66,7 @@ class ReplicaKeeper:
         self._ending = asyncio.Event()
         self._lost_record = asyncio.Event()
         self._noting = asyncio.Lock()  # states are noted in their order
+        self._start = StartSteps()
         self._ready_at: float | None = None  # when it first was, on the clock of `time.monotonic`
         self._is_responsive = True  # as it said last; lost while it was not, it is given up
         self._last_life: float | None = None  # on the clock of `time.monotonic`; None while it is responsive
@@ -128,6 +134,7 @@ class ReplicaKeeper:
 
     async def _launch(self) -> LaunchedReplica | None:
         """Start the process; None when it was told to end before it listened."""
+        self._start.begin()
         launching = asyncio.create_task(self._ports.launcher.launch(self._spec), name=f"launch-{self.replica_id}")
         told = asyncio.create_task(self._ending.wait(), name=f"told-{self.replica_id}")
         try:
@@ -138,7 +145,9 @@ class ReplicaKeeper:
         finally:
             told.cancel()
         if launching.done():
-            return launching.result()
+            process = launching.result()
+            self._start.note("launch")
+            return process
         await _abandon(launching)
         return None
 
@@ -158,6 +167,7 @@ class ReplicaKeeper:
                         self._last_life = status.last_life
                         if status.connected:
                             num_failed = 0
+                            self._start.note("connect")
                             await self._note(status, process)
                 finally:
                     await connection.close()
@@ -178,7 +188,17 @@ class ReplicaKeeper:
         if status.phase is ReplicaPhase.READY and not status.responsive:
             await self._write_state(ReplicaState.WARMING, 0.0, "Its engine shows no life.", process)
             return
+        if status.phase is ReplicaPhase.READY and self._ready_at is None and not self.is_ending:
+            self._tell_of_start(status)
         await self._write_state(_STATES[status.phase], status.progress, status.detail, process)
+
+    def _tell_of_start(self, status: ReplicaStatus) -> None:
+        seconds = self._start.at_ready(status.start_steps)
+        self._ports.on_started(seconds)
+        steps = ", ".join(f"{step} {taken:.3f}" for step, taken in seconds.items() if step != "total")
+        self._log.info(
+            "replica %s of %s was ready after %.3f s: %s", self.replica_id, self.model, seconds["total"], steps
+        )
 
     async def _write_state(self, state: ReplicaState, progress: float, detail: str, process: LaunchedReplica) -> None:
         async with self._noting:

@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Literal
 
+from tidemill_services.scaler.child_process import start_child, until_ended
 from tidemill_services.scaler.launcher import LaunchedReplica, LaunchFailedError, LaunchSpec, ReplicaExit
 from tidemill_services.scaler.replica_log import ReplicaLog
+from tidemill_services.scaler.spares import Spares
 from tidemill_services.tls.replica_tls import ReplicaTls
 
 logger = logging.getLogger(__name__)
@@ -30,18 +32,21 @@ class LocalLauncherSettings:
     device: Literal["cpu", "fake"] = "cpu"
     fake_tick_ms: int = 5  # how long each step of the fake device takes
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    start_cache: Path | None = None  # where replicas keep what makes the next start faster; None: nowhere
+    start_cache_mib: int = 8192  # how large it may become
     tls: ReplicaTls | None = None  # None: plaintext, which stays on loopback
 
 
 class LocalLauncher:
-    """Starts replicas as `python -m tidemill_serving`.
+    """Starts replicas as `python -m tidemill_serving`, or has a spare process become one.
 
     Launch from the thread that lives as long as the process does (the event loop's main thread): the kernel's signal to
     a child at its parent's death is bound to the thread that made the child.
     """
 
-    def __init__(self, settings: LocalLauncherSettings | None = None) -> None:
+    def __init__(self, settings: LocalLauncherSettings | None = None, spares: Spares | None = None) -> None:
         self._settings = settings or LocalLauncherSettings()
+        self._spares = spares
 
     async def launch(self, spec: LaunchSpec) -> LaunchedReplica:
         """Start a process; see the port."""
@@ -51,22 +56,10 @@ class LocalLauncher:
             raise LaunchFailedError(f"The process could not be started: {error}.") from error
         try:
             os.write(token_writer, spec.token.encode())
-            # Not through the event loop: uvloop would fork, and gRPC's threads do not bear that. This one spawns.
-            process = subprocess.Popen(  # noqa: ASYNC220 -- a millisecond
-                self._command(spec, token_reader),
-                pass_fds=(token_reader,),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=_environment(os.environ),
-                start_new_session=True,  # a Ctrl-C in our terminal is for us alone; we drain the replicas then
-            )
-        except OSError as error:
-            raise LaunchFailedError(f"The process could not be started: {error}.") from error
+            replica = self._from_spare(spec, token_reader) or self._from_process(spec, token_reader)
         finally:
             os.close(token_reader)
             os.close(token_writer)
-        replica = LocalReplica(process, _pidfd(process), spec.replica_id)
         try:
             await replica.listens()
         except BaseException:
@@ -75,21 +68,43 @@ class LocalLauncher:
             raise
         return replica
 
+    def _from_spare(self, spec: LaunchSpec, token_fd: int) -> "LocalReplica | None":
+        """A spare that was told to be this replica; None where none is left that hears it."""
+        while self._spares is not None and (spare := self._spares.take()) is not None:
+            try:
+                spare.become(self._orders(spec), token_fd)
+            except OSError:  # it has just ended
+                spare.discard()
+                continue
+            logger.info("replica %s is the spare process %d", spec.replica_id, spare.process.pid)
+            return LocalReplica(spare.process, spare.pidfd, spec.replica_id)
+        return None
+
+    def _from_process(self, spec: LaunchSpec, token_fd: int) -> "LocalReplica":
+        return LocalReplica(*start_child(self._command(spec, token_fd), token_fd), spec.replica_id)
+
     def _command(self, spec: LaunchSpec, token_fd: int) -> list[str]:
-        command = [sys.executable, "-m", "tidemill_serving"]
-        command += ["--package", str(spec.package_path), "--listen", "127.0.0.1:0"]
-        command += ["--token-fd", str(token_fd), "--parent-pid", str(os.getpid())]
-        command += ["--slots", str(spec.slots), "--device", self._settings.device]
-        command += ["--fake-tick-ms", str(self._settings.fake_tick_ms)]
-        command += ["--drain-grace-seconds", f"{spec.drain_grace_seconds:g}"]
-        command += ["--replica-id", spec.replica_id]
-        command += ["--log-format", "json", "--log-level", self._settings.log_level]  # we write its lines into our log
+        """What Python runs as a new process."""
+        lifeline = ["--token-fd", str(token_fd), "--parent-pid", str(os.getpid())]
+        return ["tidemill_serving", *lifeline, *self._orders(spec)]
+
+    def _orders(self, spec: LaunchSpec) -> list[str]:
+        """What makes a process this replica, but its token."""
+        orders = ["--package", str(spec.package_path), "--listen", "127.0.0.1:0"]
+        orders += ["--slots", str(spec.slots), "--device", self._settings.device]
+        orders += ["--fake-tick-ms", str(self._settings.fake_tick_ms)]
+        orders += ["--drain-grace-seconds", f"{spec.drain_grace_seconds:g}"]
+        orders += ["--replica-id", spec.replica_id]
+        orders += ["--log-format", "json", "--log-level", self._settings.log_level]  # we write its lines into our log
         if self._settings.threads:
-            command += ["--threads", str(self._settings.threads)]
+            orders += ["--threads", str(self._settings.threads)]
+        if self._settings.start_cache is not None:
+            orders += ["--start-cache", str(self._settings.start_cache)]
+            orders += ["--start-cache-mib", str(self._settings.start_cache_mib)]
         if (tls := self._settings.tls) is not None:
-            command += ["--tls-certificate", str(tls.files.certificate), "--tls-key", str(tls.files.key)]
-            command += ["--tls-client-ca", str(tls.ca)]
-        return command
+            orders += ["--tls-certificate", str(tls.files.certificate), "--tls-key", str(tls.files.key)]
+            orders += ["--tls-client-ca", str(tls.ca)]
+        return orders
 
 
 class LocalReplica:
@@ -147,7 +162,7 @@ class LocalReplica:
             asyncio.create_task(_read(self._process.stderr, self._log.take), name=f"stderr-{self._replica_id}"),
         ]
         try:
-            await _until_ended(self._pidfd)
+            await until_ended(self._pidfd)
             # What it started ends with it; until its code is taken the pid is its own.
             os.killpg(self._process.pid, signal.SIGKILL)
             await asyncio.wait(readers, timeout=LAST_WORDS_SECONDS)
@@ -177,11 +192,6 @@ class LocalReplica:
         return self._log.last_sentence or f"The process ended with code {code}."
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a replica inherits: all but our own settings, which hold keys and addresses that it need not know."""
-    return {name: value for name, value in environ.items() if not name.startswith("TIDEMILL_")}
-
-
 async def _read(pipe: IO[bytes] | None, take_line: Callable[[bytes], None]) -> None:
     """Read lines until the pipe ends; of a very long one only its end is taken."""
     reader = asyncio.StreamReader()
@@ -199,24 +209,3 @@ async def _read(pipe: IO[bytes] | None, take_line: Callable[[bytes], None]) -> N
             take_line(unfinished)
     finally:
         transport.close()
-
-
-def _pidfd(process: subprocess.Popen[bytes]) -> int:
-    """The file descriptor that tells of a child's end. Raises LaunchFailedError, and the child has ended then."""
-    try:
-        return os.pidfd_open(process.pid)
-    except OSError as error:  # most likely no descriptor is left; nobody could watch the child
-        with process:
-            os.killpg(process.pid, signal.SIGKILL)
-        raise LaunchFailedError(f"The process could not be watched: {error}.") from error
-
-
-async def _until_ended(pidfd: int) -> None:
-    """Wait until a child of ours has ended; its code is still to be taken."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)

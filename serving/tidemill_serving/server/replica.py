@@ -14,6 +14,7 @@ from tidemill_serving.server.credentials import Credentials
 from tidemill_serving.server.service import EngineService
 from tidemill_serving.server.switchboard import Switchboard
 from tidemill_serving.settings import ServerSettings
+from tidemill_serving.start_times import StartTimes
 from tidemill_serving.tls import TlsFiles
 from tidemill_telemetry.tracing import NoTracing, Tracing
 
@@ -40,14 +41,19 @@ class Replica:
     """One engine behind one gRPC port. Made in a running event loop; `open`, then `run` until it ends."""
 
     def __init__(
-        self, engine: Engine, token: str, settings: ServerSettings | None = None, tracing: Tracing | None = None
+        self,
+        engine: Engine,
+        token: str,
+        settings: ServerSettings | None = None,
+        tracing: Tracing | None = None,
+        times: StartTimes | None = None,
     ) -> None:
         self._engine = engine
         self._token = token
         self._settings = settings or ServerSettings()
         self._changed = asyncio.Event()
         self._switchboard = Switchboard(
-            engine, self._settings.max_pending_size, self._changed.set, tracing or NoTracing()
+            engine, self._settings.max_pending_size, self._changed.set, tracing or NoTracing(), times or StartTimes()
         )
         self._health = health_aio.HealthServicer()
         self._is_serving: bool | None = None  # as health says; None before it said anything

@@ -18,7 +18,8 @@ from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_serving.engine import Engine, EngineBusyError, FinishReason, Phase, SequenceOutput, Step
 from tidemill_serving.server.caller import Caller
 from tidemill_serving.server.sequence_trace import SequenceTrace
-from tidemill_serving.server.wire import SubmitInvalidError, read_submit, write_status
+from tidemill_serving.server.wire import SubmitInvalidError, add_start_steps, read_submit, write_status
+from tidemill_serving.start_times import StartTimes
 from tidemill_telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
@@ -50,13 +51,21 @@ class Switchboard:
     changed or the last running sequence ended.
     """
 
-    def __init__(self, engine: Engine, max_pending_size: int, on_change: Callable[[], None], tracing: Tracing) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        max_pending_size: int,
+        on_change: Callable[[], None],
+        tracing: Tracing,
+        times: StartTimes,
+    ) -> None:
         self.stage = Stage(Phase.LOADING)
         self.responsive = True
         self._engine = engine
         self._max_pending_size = max_pending_size
         self._on_change = on_change
         self._tracing = tracing
+        self._times = times
         self._loop = asyncio.get_running_loop()
         self._callers: set[Caller] = set()
         self._owners: dict[int, _Owner] = {}  # by the engine's id
@@ -167,7 +176,7 @@ class Switchboard:
     def _status(self) -> pb.ConnectResponse:
         stage, load = self.stage, self._engine.load()
         silent_seconds = None if self.responsive else time.monotonic() - self._engine.last_life()
-        return write_status(
+        status = write_status(
             stage.phase,
             stage.progress,
             stage.detail,
@@ -175,6 +184,8 @@ class Switchboard:
             load=load,
             stats=self._engine.stats(),
         )
+        add_start_steps(status, self._times.seconds())
+        return status
 
     def connect(self) -> Caller:
         """A new caller; its first message is the status."""

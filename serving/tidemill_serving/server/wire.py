@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tidemill_serving.engine import (
     SequenceOutput,
     TokenLogprobs,
 )
+from tidemill_serving.start_times import StartStep
 from tidemill_telemetry.call_record import Origin, is_request_id
 from tidemill_telemetry.trace_context import TraceContext
 
@@ -35,6 +36,14 @@ _PHASES = {
     Phase.READY: pb.PHASE_READY,
     Phase.DRAINING: pb.PHASE_DRAINING,
     Phase.FAILED: pb.PHASE_FAILED,
+}
+_START_STEPS = {
+    StartStep.PROCESS: pb.StartStep.KIND_PROCESS,
+    StartStep.LISTEN: pb.StartStep.KIND_LISTEN,
+    StartStep.PACKAGE: pb.StartStep.KIND_PACKAGE,
+    StartStep.ENGINE: pb.StartStep.KIND_ENGINE,
+    StartStep.GRAPH: pb.StartStep.KIND_GRAPH,
+    StartStep.WARM: pb.StartStep.KIND_WARM,
 }
 
 
@@ -116,6 +125,13 @@ def write_status(
     if silent_seconds is not None:
         status.silent_for.FromMilliseconds(round(silent_seconds * 1000))
     return pb.ConnectResponse(status=status)
+
+
+def add_start_steps(response: pb.ConnectResponse, seconds: Mapping[StartStep, float]) -> None:
+    """Say in a status how long the steps of the start took."""
+    for step, taken in seconds.items():
+        message = response.status.start_steps.add(kind=_START_STEPS[step])
+        message.duration.FromMicroseconds(round(taken * 1e6))
 
 
 def write_step(

@@ -2,12 +2,14 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.integration.scaler.processes import replica_pids
+from tests.integration.scaler.processes import replica_pids, spare_pids
+from tests.integration.scaler.spare_processes import running_spares
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import ReplicaClient, ReplicaPhase
 from tidemill_services.scaler.fake import FakeLauncher
@@ -30,12 +32,16 @@ class Given:
         return LaunchSpec(f"tiny-{secrets.token_hex(4)}", package, 2, 5.0, secrets.token_hex(32))
 
 
-@pytest.fixture(params=["fake", "local"])
-def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
+@pytest.fixture(params=["fake", "local", "local with spares"])
+async def given(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Given]:
     if request.param == "fake":
         fake = FakeLauncher(broken={tmp_path: "model.toml is missing."})
-        return Given(fake, fake.connect, tmp_path)
-    return Given(LocalLauncher(LocalLauncherSettings(device="fake")), ReplicaClient, tmp_path)
+        yield Given(fake, fake.connect, tmp_path)
+    elif request.param == "local":
+        yield Given(LocalLauncher(LocalLauncherSettings(device="fake")), ReplicaClient, tmp_path)
+    else:
+        async with running_spares(1) as spares:
+            yield Given(LocalLauncher(LocalLauncherSettings(device="fake"), spares), ReplicaClient, tmp_path)
 
 
 async def test_a_launched_replica_becomes_ready_and_says_its_slots(given: Given) -> None:
@@ -114,11 +120,15 @@ async def test_what_cannot_be_served_says_why(given: Given) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.005, 0.02, 0.1])
 async def test_a_cancelled_launch_leaves_nothing(given: Given, seconds: float) -> None:
+    spares = replica_pids()
     launching = asyncio.create_task(given.launcher.launch(given.spec()))
     await asyncio.sleep(seconds)
     launching.cancel()
     try:
-        (await launching).kill()  # it was there already
+        replica = await launching  # it was there already
+        replica.kill()
+        await replica.wait()
     except asyncio.CancelledError:
-        assert not replica_pids()
+        assert not replica_pids() & spares
+        assert replica_pids() <= spare_pids()  # one that takes the other's place
         assert not isinstance(given.launcher, FakeLauncher) or not given.launcher.running

@@ -6,7 +6,15 @@ from pathlib import Path
 
 def replica_pids(parent_pid: int | None = None) -> set[int]:
     """Processes that run a replica for `parent_pid` (this process, when None), also those whose parent has gone."""
-    wanted = ["tidemill_serving", "--parent-pid", str(parent_pid or os.getpid())]
+    return _pids(["tidemill_serving", "--parent-pid", str(parent_pid or os.getpid())])
+
+
+def spare_pids(parent_pid: int | None = None) -> set[int]:
+    """Those of them that are spares, or were."""
+    return _pids(["tidemill_serving", "--spare", "--parent-pid", str(parent_pid or os.getpid())])
+
+
+def _pids(wanted: list[str]) -> set[int]:
     return {int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _runs(folder, wanted)}
 
 

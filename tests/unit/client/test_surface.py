@@ -49,11 +49,24 @@ def test_the_version_is_that_of_the_installation() -> None:
 
 
 def test_importing_it_loads_neither_the_cli_nor_the_server() -> None:
-    script = "import sys, tidemill; print('\\n'.join(sys.modules))"
+    script = "import sys, tidemill; tidemill.Client; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "grpc" in loaded
     assert not loaded & {"typer", "rich", "click", "tidemill_services", "tidemill_serving", "tidemill_models", "numpy"}
+
+
+def test_a_replica_that_wants_the_messages_does_not_load_the_client() -> None:
+    script = "import sys, tidemill.engine.v1.engine_pb2_grpc; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "grpc" in loaded
+    assert not loaded & {"tidemill.public_names", "tidemill.client", "tidemill.errors"}
+
+
+def test_a_name_that_is_not_there_is_said_to_be_missing() -> None:
+    assert not hasattr(tidemill, "no_such_name")
+    assert not hasattr(tidemill, "__no_such_name__")
 
 
 def test_every_method_is_in_the_contract_with_its_messages() -> None:

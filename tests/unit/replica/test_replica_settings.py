@@ -8,6 +8,7 @@ import pytest
 
 from tests.certificates import Authority
 from tidemill_serving.settings import read_settings
+from tidemill_serving.start_cache.settings import StartCacheSettings
 from tidemill_serving.tls import TlsFiles
 
 TOKEN = "0123456789abcdef" * 4
@@ -32,11 +33,17 @@ def test_only_package_and_token_are_needed(token_file: Path) -> None:
 
 def test_every_option_reaches_its_setting(token_file: Path) -> None:
     options = "--package p --listen [::1]:7000 --slots 3 --threads 2 --parent-pid 1 --device fake --fake-tick-ms 0"
-    more = f"--drain-grace-seconds 2.5 --log-level debug --token-file {token_file}"
+    more = f"--drain-grace-seconds 2.5 --log-level debug --token-file {token_file} --start-cache c --start-cache-mib 3"
     settings = read_settings([*options.split(), *more.split()])
     assert (settings.listen, settings.slots, settings.threads) == ("[::1]:7000", 3, 2)
     assert (settings.parent_pid, settings.device, settings.fake_tick_ms) == (1, "fake", 0)
     assert (settings.log_level, settings.server.drain_grace_seconds) == ("debug", 2.5)
+    assert settings.start_cache == StartCacheSettings(Path("c"), 3 << 20)
+
+
+def test_a_start_cache_of_no_size_is_none(token_file: Path) -> None:
+    options = ["--package", "p", "--token-file", str(token_file), "--start-cache"]
+    assert read_settings([*options, "c", "--start-cache-mib", "0"]).start_cache is None
 
 
 def test_the_token_comes_through_a_pipe_whose_writer_keeps_it_open() -> None:

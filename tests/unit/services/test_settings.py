@@ -67,6 +67,9 @@ def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
         ("MAX_CONNECTION_AGE", "1e300"),
         ("MAX_HTTP_CONNECTIONS", "0"),
         ("REPLICA_FAKE_TICK_MS", "-1"),
+        ("REPLICA_SPARES", "-1"),
+        ("REPLICA_SPARES", "65"),
+        ("START_CACHE_MIB", "-1"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(name: str, text: str) -> None:

@@ -30,24 +30,27 @@ from tidemill_serving.decoder.devices.export import (
     read_export,
 )
 from tidemill_serving.decoder.devices.guard import Room
+from tidemill_serving.decoder.devices.ort_session import open_session, sentence_of
 from tidemill_serving.decoder.kv_cache import KVCache
+from tidemill_serving.start_cache.prepared import PreparedGraph
 
 _PROBE_LENGTH = 4  # tokens of cache in the probe; it runs one
 HEAD_SIZES = (64, 128, 80, 96, 256, 32, 16, 8, *range(24, 513, 8))  # the usual ones first
-_QUIET = 4  # log nothing: every failure comes back as an exception
 
 
 class CpuDevice:
     """See `Device`. Caches of float32 and float16; exports with and without position_ids and pruned logits."""
 
-    def __init__(self, *, num_threads: int, spinning: bool) -> None:
+    def __init__(self, *, num_threads: int, spinning: bool, copy: PreparedGraph | None = None) -> None:
+        """`copy` is the graph's prepared copy, made or not."""
         self._num_threads = num_threads
         self._spinning = spinning
+        self._copy = copy
         self._bindings: dict[tuple[int, int], Any] = {}
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache."""
-        self._session = self._make_session(graph)
+        self._session = open_session(graph, num_threads=self._num_threads, spinning=self._spinning, copy=self._copy)
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))
         self._vocab_size, head_size = _probe(self._session, self._export, context_length)
@@ -100,21 +103,6 @@ class CpuDevice:
         self._bindings.clear()
         for name in ("_session", "_cache", "_logits"):
             self.__dict__.pop(name, None)
-
-    def _make_session(self, graph: Path) -> Any:
-        if not graph.is_file():
-            raise ModelRefusedError(f"the graph {graph.name} is missing")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _QUIET
-        # It would keep one memory plan for each shape that ever ran: as many as there are lengths.
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spinning)))
-        try:
-            return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ModelRefusedError(f"the graph {graph.name} cannot be loaded: {sentence_of(error)}") from error
 
     def _check_context_length(self) -> None:
         """Run one token as if the context were full: its mask has the full width, and still counts one.
@@ -216,8 +204,3 @@ def _probe_with(session: Any, export: Export, length: int) -> tuple[int, int]:
             raise ModelRefusedError(f"the graph grows its cache by concatenation; {BETTER_EXPORT}")
         return int(logits.shape[-1]), head_size
     raise ModelRefusedError(f"the graph does not run with a cache of a fixed length ({failure}); {BETTER_EXPORT}")
-
-
-def sentence_of(error: Exception) -> str:
-    """ONNX Runtime's message without its prefix, cut to a readable length."""
-    return str(error).rpartition("Status Message: ")[2].replace("\n", " ")[:300]

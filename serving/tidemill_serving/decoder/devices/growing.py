@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill_serving.decoder.devices.cpu import HEAD_SIZES, CpuDevice, sentence_of, signature_of
+from tidemill_serving.decoder.devices.cpu import HEAD_SIZES, CpuDevice, signature_of
 from tidemill_serving.decoder.devices.device import DeviceError, FloatArray, IntArray, ModelRefusedError
 from tidemill_serving.decoder.devices.export import BETTER_EXPORT, Export, past_names, present_name, read_export
 from tidemill_serving.decoder.devices.guard import Room
+from tidemill_serving.decoder.devices.ort_session import open_session, sentence_of
 from tidemill_serving.decoder.kv_cache import KVCache
 
 _TRIAL_LENGTH = 16  # tokens
@@ -48,7 +49,7 @@ class GrowingCacheDevice(CpuDevice):
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache, and try out what the graph can do."""
-        self._session = self._make_session(graph)
+        self._session = open_session(graph, num_threads=self._num_threads, spinning=self._spinning, copy=self._copy)
         on_progress(0.7)
         self._export = read_export(*signature_of(self._session))
         self._abilities = Abilities(takes_chunks=False, takes_batches=False)

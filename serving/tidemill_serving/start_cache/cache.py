@@ -1,0 +1,73 @@
+"""What a replica takes from the cache at its start, and what it leaves there for the next one."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tidemill_models.package import ModelPackage, load_package
+from tidemill_serving.start_cache.checked import CheckedPackages
+from tidemill_serving.start_cache.prepared import PreparedGraph, PreparedGraphs
+from tidemill_serving.start_cache.settings import StartCacheSettings
+
+_log = logging.getLogger(__name__)
+
+
+class StartCache:
+    """The cache of one replica; without settings it holds nothing and takes nothing."""
+
+    def __init__(self, settings: StartCacheSettings | None, *, log_format: str = "text") -> None:
+        self._settings = settings
+        self._log_format = log_format
+        self._maker: list[str] = []  # its command line; empty where no copy is wanted
+
+    def check_package(self, folder: Path) -> ModelPackage:
+        """Open a package that is right: byte by byte, or as it was when that was done. Raises ModelPackageError."""
+        checked = name = None
+        if self._settings is not None:
+            checked = CheckedPackages(self._settings.folder / "checked")
+            package = load_package(folder)
+            name = checked.identify(package)
+            if checked.has(name):
+                return package
+        from tidemill_models.check import check_package  # noqa: PLC0415 -- its imports take a while
+
+        package = check_package(folder, templates=False)  # a replica renders none
+        if checked is not None and name:
+            checked.note(name)
+        return package
+
+    def graph_copy(self, package: ModelPackage) -> PreparedGraph | None:
+        """Where the prepared copy of the package's graph is, or will be; None where none is wanted."""
+        settings = self._settings
+        num_bytes = sum(file.bytes for file in package.manifest.files.values())
+        if settings is None or not settings.min_package_bytes <= num_bytes <= settings.max_bytes:
+            return None
+        if package.decoder.cache != "in-place":  # such a graph is slow anyway, and is not worth a copy
+            return None
+        from tidemill_serving.decoder.devices.ort_session import RUNTIME  # noqa: PLC0415 -- imports onnxruntime
+
+        graphs = PreparedGraphs(settings.folder / "prepared", settings.max_bytes)
+        self._maker = [sys.executable, "-m", "tidemill_serving.start_cache.prepare"]
+        self._maker += ["--graph", str(package.graph_path), "--graph-bytes", str(num_bytes)]
+        self._maker += ["--digest", package.digest, "--folder", str(graphs.folder)]
+        self._maker += ["--max-bytes", str(graphs.max_bytes), "--log-format", self._log_format]
+        return graphs.of(package.digest, RUNTIME)
+
+    def prepare(self) -> None:
+        """The replica is ready: have the copy made, if one is wanted, for the next one."""
+        if self._maker and self._settings is not None:
+            after_seconds = self._settings.prepare_after_seconds
+            threading.Thread(
+                target=self._make_copy, args=(after_seconds,), name="tidemill-prepare", daemon=True
+            ).start()
+
+    def _make_copy(self, after_seconds: float) -> None:
+        """Wait for the maker: it is killed when the thread that started it ends, and so with this process."""
+        time.sleep(after_seconds)
+        try:
+            subprocess.run(self._maker, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+        except OSError as error:
+            _log.info("no prepared graph is made: %s", error)
