@@ -9,6 +9,7 @@
 """
 
 import importlib
+import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,12 @@ def __getattr__(name: str) -> Any:
     """A public name. They are loaded together, when one is asked for first: a replica only wants the messages below."""
     if name.startswith("__") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if importlib.util.find_spec(f"tidemill.{name}") is not None:  # as `from tidemill import receipt` asks first
+        raise AttributeError(f"the module tidemill.{name} is not imported yet")
     public = importlib.import_module("tidemill.public_names")
-    if name == "__all__":
-        return [*public.__all__, "__version__"]
-    return getattr(public, name)
+    value = [*public.__all__, "__version__"] if name == "__all__" else getattr(public, name)
+    globals()[name] = value  # so that it is asked for once
+    return value
 
 
 def __dir__() -> list[str]:

@@ -72,7 +72,7 @@ class Script:
                 self.stopped = running.stopped
                 yield ENDS[running.stopped]
                 return
-            running.on_text(word, 1)
+            running.on_text(word, 1, None)
         yield END
 
 

@@ -140,7 +140,8 @@ class DecoderEngine:
 
     def is_responsive(self) -> bool:
         """Whether the engine's thread lives and what it does has not taken too long."""
-        return self._thread.is_alive() and self._heartbeat.is_fresh()
+        is_alive = self._thread.ident is None or self._thread.is_alive()  # it has not begun, or not ended
+        return is_alive and self._heartbeat.is_fresh()
 
     def last_life(self) -> float:
         """When the engine's thread began what it does."""

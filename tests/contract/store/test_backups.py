@@ -179,7 +179,8 @@ def test_a_row_that_has_no_place_leaves_nothing_behind(backend: Backend, tmp_pat
     columns = {table.name: tuple(table.columns.keys()) for table in backed_up_tables(HEAD)}
     with (tmp_path / "file").open("wb") as file:
         writer = BackupWriter(file, Header(HEAD, 1, columns))
-        writer.write_row("accounts", ["a", "", 1, True, None, None, None])
+        account = {"account_id": "a", "display_name": "", "create_ms": 1, "use_cache": True, "pays_per_token": False}
+        writer.write_row("accounts", [account.get(column) for column in columns["accounts"]])
         writer.write_row("requests", ["nobody", "r", "i", b"h", b"r", 1])
         writer.end()
     with pytest.raises(CannotStartError, match="A row of requests has no place"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection
 
 from tests.contract.store.conftest import Customer, new_customer
 from tests.databases import sqlite_file
@@ -164,8 +164,8 @@ async def test_a_unit_finds_its_rows_by_an_index(sqlite_customer: Customer, name
         statements = recorded(tx.connection, lambda: UNITS[name](tx))
         plans = [
             row[3]
-            for statement, parameters in statements
-            for row in tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            for statement in statements
+            for row in tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")
         ]
         assert statements
         return [plan for plan in plans if WHOLE_TABLE.fullmatch(plan)]
@@ -173,15 +173,18 @@ async def test_a_unit_finds_its_rows_by_an_index(sqlite_customer: Customer, name
     assert await sqlite_customer.database.write(scanned) == []
 
 
-def recorded(connection: Connection, work: Callable[[], object]) -> list[tuple[str, tuple]]:
-    """Do the work; return its statements with the parameters of the first execution of each."""
-    statements = []
+def recorded(connection: Connection, work: Callable[[], object]) -> list[str]:
+    """Do the work; return its statements as the database itself saw them, with their values."""
+    statements: list[str] = []
 
-    def record(_connection, _cursor, statement, parameters, _context, executemany) -> None:
-        if "api_keys" not in statement or "WHERE" in statement:
-            statements.append((statement, parameters[0] if executemany else parameters))
+    def record(statement: str) -> None:
+        is_query = statement.startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"))
+        if is_query and ("api_keys" not in statement or "WHERE" in statement):
+            statements.append(statement)
 
-    event.listen(connection, "before_cursor_execute", record)
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.set_trace_callback(record)
     work()
-    event.remove(connection, "before_cursor_execute", record)
+    driver.set_trace_callback(None)
     return statements

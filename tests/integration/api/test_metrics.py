@@ -15,6 +15,7 @@ from tidemill_services.domain import errors
 from tidemill_services.domain.generation import FinishReason
 from tidemill_services.domain.ledger import EntryKind
 from tidemill_services.domain.session import EndReason, SessionState
+from tidemill_services.engine_client.types import StartStep
 
 FLOOD = 25
 OUTSIDE = {"/healthz", ""}  # routes that need no key, and what is no page
@@ -48,8 +49,12 @@ def test_what_callers_write_makes_no_series(server: ServerProcess, wire: Wire) -
     assert values_of(billing, "account") <= {account.name.removeprefix("accounts/") for account in accounts}
     assert values_of(billing, "model") <= models
     assert values_of(billing, "kind") <= set(EntryKind)
-    known = {"model", "method", "route", "code", "reason", "status", "finish_reason", "state", "kind", "le"}
-    assert {name for series in found for name, _ in series.labels if series.name.startswith("tidemill_")} <= known
+    assert values_of(found, "step") == set(StartStep)
+    assert values_of(found, "phase") == {"decode", "prefill"}
+    known = {"model", "method", "route", "code", "reason", "status", "finish_reason", "state", "kind", "step", "phase"}
+    assert {name for series in found for name, _ in series.labels if series.name.startswith("tidemill_")} <= known | {
+        "le"
+    }
 
 
 def ask_nonsense(server: ServerProcess, wire: Wire, numbers: Iterable[int]) -> None:

@@ -11,7 +11,8 @@ from tidemill.v1 import account_pb2, inference_pb2, model_pb2, session_pb2
 
 CLASSES = {
     "Account", "Accounts", "ApiKey", "AsyncAccounts", "AuditChange", "AuditEvent", "NewSecret", "UsageLimits",
-    "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Client", "Completion", "Limits",
+    "AsyncClient", "AsyncOpenSession", "AsyncStream", "AsyncTextStream", "Bill", "Candidate", "Client", "Completion",
+    "Limits", "TokenLogprob",
     "Meter", "Model", "ModelPrices", "MoreOptions", "OneLine", "OpenSession", "PrintedAnswer", "Progress", "Session",
     "SessionOptions", "SessionWarning", "Stream", "TextStream", "Usage", "__version__", "LedgerBlock", "LedgerEntry",
     "Price", "Receipt", "ReceiptEntry", "UsageReport", "UsageRow", "Verification", "read_receipt", "verify_receipt",

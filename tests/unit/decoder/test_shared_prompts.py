@@ -1,12 +1,11 @@
 """Several answers to one prompt: it is computed once, and each answer is what it would be alone."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.decoder.integrity import check_integrity
 from tests.unit.decoder.recorder import LoopRig, hot
 from tidemill_serving.decoder.devices.fake import FakeDevice, fake_answer
 from tidemill_serving.engine import FinishReason, Sampling
@@ -130,14 +129,15 @@ wishes = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(wishes, st.integers(0, 4)), min_size=1, max_size=9), st.integers(1, 5))
 def test_a_seed_gives_the_same_tokens_whatever_else_runs(plan, num_slots):
-    rig = LoopRig(CountingDevice(), num_slots=num_slots)
+    device = CountingDevice()
+    rig = LoopRig(device, num_slots=num_slots)
     for sequence_id, (wish, num_steps) in enumerate(plan):
         rig.add(sequence_id, **wish)
         for _ in range(num_steps):
             rig.step()
     rig.run()
     assert rig.recorder.tokens == answers_alone({number: wish for number, (wish, _) in enumerate(plan)})
-    assert Counter(rig.scheduler._free) == Counter(range(num_slots + 1))
+    check_integrity(rig.scheduler, device)
 
 
 def test_log_probabilities_come_with_their_tokens_and_ignored_ends_go_on():

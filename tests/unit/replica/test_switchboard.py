@@ -11,6 +11,7 @@ from tidemill_serving.engine import FinishReason, Phase, SequenceOutput
 from tidemill_serving.server import switchboard
 from tidemill_serving.server.caller import Caller
 from tidemill_serving.server.switchboard import Switchboard
+from tidemill_serving.start_times import StartTimes
 from tidemill_telemetry.tracing import NoTracing
 
 
@@ -20,7 +21,7 @@ class Wall:
     def __init__(self, num_places: int = 100, max_pending_size: int = 1000) -> None:
         self.engine = HandEngine(num_places)
         self.num_changes = 0
-        self.board = Switchboard(self.engine, max_pending_size, self._changed, NoTracing())
+        self.board = Switchboard(self.engine, max_pending_size, self._changed, NoTracing(), StartTimes())
         self.engine.start(self.board)
 
     def _changed(self) -> None:
