@@ -52,6 +52,7 @@ def test_what_callers_write_makes_no_series(server: ServerProcess, wire: Wire) -
     assert values_of(found, "step") == set(StartStep)
     assert values_of(found, "phase") == {"decode", "prefill"}
     known = {"model", "method", "route", "code", "reason", "status", "finish_reason", "state", "kind", "step", "phase"}
+    known.add("le")
     assert {name for series in found for name, _ in series.labels if series.name.startswith("tidemill_")} <= known | {
         "le"
     }
