@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -20,6 +21,7 @@ from tidemill.cli.local_server import Addresses, LocalServer
 
 MODELS = Path(__file__).parent.parent / "models"
 MODEL = "tiny-llama"
+SERVES = "The platform serves until Ctrl-C. In a second terminal:\n"
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +212,8 @@ def test_a_demo_beside_a_server_that_answers_prints_what_a_second_terminal_needs
     line = [sys.executable, "-m", "tidemill", "demo", *arguments]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as demo:
         try:
-            list(iter(demo.stderr.readline, "The platform serves until Ctrl-C. In a second terminal:\n"))
+            before = _lines_until(demo.stderr, SERVES)
+            assert before[-1:] == [SERVES], before
             said = [demo.stderr.readline() for _ in range(4)]
             second = subprocess.run(
                 ["sh", "-ec", "".join([*said[:2], said[3]])],
@@ -233,10 +236,20 @@ def test_a_demo_that_is_killed_takes_its_server_along(tmp_path: Path) -> None:
     arguments = ["--stay", "--model", MODEL, "--models", str(MODELS), "--data-dir", str(tmp_path / "data")]
     line = [sys.executable, "-m", "tidemill", "demo", *arguments]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ) as demo:
-        assert "The platform serves until Ctrl-C. In a second terminal:\n" in iter(demo.stderr.readline, "")
+        assert _lines_until(demo.stderr, SERVES)[-1:] == [SERVES]
         demo.kill()
     target = tomllib.loads((tmp_path / "user.toml").read_text())["target"]
     assert _is_free_within(target, seconds=30)
+
+
+def _lines_until(stream: IO[str], last: str) -> list[str]:
+    """What a program says until that line, or its end."""
+    lines: list[str] = []
+    for line in iter(stream.readline, ""):
+        lines.append(line)
+        if line == last:
+            break
+    return lines
 
 
 def _is_free_within(target: str, seconds: float) -> bool:
