@@ -27,8 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.platform.packages import LARGE
-
+from tests.bench.common.packages import LARGE
 from tests.integration.scaler.spare_processes import running_spares
 from tidemill_models.package import bundled_packages, load_package
 from tidemill_services.engine_client import EngineRequest, ReplicaClient
