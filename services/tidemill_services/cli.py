@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tidemill_ports.garbage import look_for_garbage_rarely
+from tidemill_ports.garbage import leave_out_what_is_here
 from tidemill_services import server_options
 from tidemill_services.admin_commands import admin
 from tidemill_services.app import Addresses, Application
@@ -69,7 +69,7 @@ def serve(
     settings = server_options.read_settings("serve", locals())
     stderr = take_over_stderr() if settings.log_format == "json" else sys.stderr
     log_to_stderr(settings.log_format, settings.log_level, stderr)
-    look_for_garbage_rarely()
+    leave_out_what_is_here()
     try:
         uvloop.run(Application(settings).run(lambda addresses: _say_ready(addresses, as_json=as_json)))
     except CannotStartError as error:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from tidemill_ports.garbage import look_for_garbage_rarely
+from tidemill_ports.garbage import leave_out_what_is_here
 from tidemill_serving.lifeline import die_with_parent
 from tidemill_serving.package_engine import engine_for
 from tidemill_serving.server import Replica
@@ -38,7 +38,7 @@ def run_replica(arguments: Sequence[str], begun_at: float) -> int:
     try:
         if settings.parent_pid is not None:
             die_with_parent(settings.parent_pid)
-        look_for_garbage_rarely()
+        leave_out_what_is_here()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             failure = runner.run(_serve(settings, tracing, times))
     except OSError as error:

@@ -24,7 +24,7 @@ from tidemill_services.domain.errors import (
     NotServedError,
     TidemillError,
 )
-from tidemill_services.faults import log_fault
+from tidemill_services.faults import forget_frames, log_fault
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
 from tidemill_services.metrics.calls import CallMetrics
@@ -111,7 +111,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     def _unary(self, method: str, handler: Any) -> Callable[..., Any]:
-        async def call(request: bytes, context: Context) -> Any:
+        async def call(request: Any, context: Context) -> Any:
             outcome = self._arrive(method, context)
             try:
                 with self._running(method, context):
@@ -123,6 +123,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 outcome.cancelled()
                 raise
             except Exception as error:  # noqa: BLE001 -- the door is where every error becomes a status
+                request = None  # grpc.aio keeps the error that ends a call, and so this frame
                 await outcome.refuse(error, context)
             finally:
                 outcome.count()
@@ -144,6 +145,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 outcome.cancelled()
                 raise
             except Exception as error:  # noqa: BLE001 -- the door is where every error becomes a status
+                request = None  # grpc.aio keeps the error that ends a call, and so this frame
                 await outcome.refuse(error, context)
             finally:
                 outcome.count()
@@ -205,6 +207,7 @@ class _Outcome:
         self._code, self._reason = code_of(refusal).name, refusal.reason
         status = rpc_status.to_status(status_of(refusal, self._method))
         metadata = (*status.trailing_metadata, *self._own_metadata())
+        forget_frames(error)
         await context.abort(status.code, status.details, metadata)
 
     def cancelled(self) -> None:

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tidemill_services.access import PAGES, check_access
 from tidemill_services.calls import REQUEST_ID_HEADER, Call, Calls
 from tidemill_services.domain.errors import ApiKeyMissingError, DrainingError, NotServedError, TidemillError
-from tidemill_services.faults import log_fault
+from tidemill_services.faults import forget_frames, log_fault
 from tidemill_services.gateway.http_errors import MethodNotAllowedError, error_response
 from tidemill_services.identity import Caller, Identities
 from tidemill_services.metrics import Metrics
@@ -67,6 +67,7 @@ class Door:
         except Exception as error:  # noqa: BLE001 -- the door is where every error becomes an answer
             refusal = _refusal(error)
             reason = refusal.reason
+            forget_frames(error)
             if not answer.status:
                 await error_response(refusal)(scope, receive, answer.send)
         finally:

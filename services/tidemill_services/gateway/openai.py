@@ -217,7 +217,10 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
         await asyncio.wait({working, gone})
     if working.cancelled():
         raise ClientDisconnect
-    working.result()
+    error = working.exception()
+    if error is not None:
+        del working, gone  # which keep the error, whose frames would keep them
+        raise error
 
 
 def _json(value: object) -> Response:
