@@ -262,7 +262,10 @@ class Story:
                 spans.append(span)
             elif posting.kind is EntryKind.REFUND:
                 assert self.traces[session_id].was_told_late or spans[-1][1] == span[1]
-                spans = [(begin, min(end, span[0])) for begin, end in spans if begin < span[0]]
+                # What was charged last before it may have had a pause behind it, in the same row.
+                waits = self.traces[session_id].waits
+                until_ms = next((begin for begin, end in waits if end == span[0]), span[0])
+                spans = [(begin, min(end, until_ms)) for begin, end in spans if begin < until_ms]
         return spans, seconds
 
     def _seal(self) -> None:
