@@ -3,14 +3,15 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.fault.baseline import Baseline, gauges, replicas_of, resident_bytes
-from tests.fault.callers import Answer, Callers, callers_of
+from tests.fault.callers import Answer, Callers, callers_of, read
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
 from tests.scale import count
@@ -32,7 +33,10 @@ async def test_an_overload_is_refused_with_a_time_to_try_again_and_is_over_when_
         began = time.monotonic()
         answers: list[Answer] = []
         for _ in range(count(1, full=10)):
-            answers += await asyncio.gather(*(callers.generate(4) for _ in range(num_callers)))
+            async with _all_places_held(callers):
+                calls = [asyncio.create_task(callers.generate(4)) for _ in range(num_callers)]
+                await _until_done(calls, num_callers - 256)
+            answers += await asyncio.gather(*calls)
         took = time.monotonic() - began
         ended = time.monotonic()
         assert (await callers.generate(5)).ending == "LENGTH"
@@ -48,6 +52,29 @@ async def test_an_overload_is_refused_with_a_time_to_try_again_and_is_over_when_
         next_answer_after=f"{normal:.3f} s",
         back_at_the_baseline=f"{back:.2f} s",
     )
+
+
+@asynccontextmanager
+async def _all_places_held(callers: Callers) -> AsyncIterator[None]:
+    """Keep all places of the model busy: a machine that calls more slowly than it answers would overload nothing."""
+    calls = [callers.call(50_000) for _ in range(8 + 2)]
+    held = [Answer() for _ in calls]
+    readers = [asyncio.create_task(read(*each)) for each in zip(calls, held, strict=True)]
+    while sum(answer.num_tokens > 0 for answer in held) < 8:
+        assert not any(reader.done() for reader in readers), counts(answer.ending for answer in held)
+        await asyncio.sleep(0.05)
+    try:
+        yield
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def _until_done(calls: list["asyncio.Task[Answer]"], num: int) -> None:
+    async with asyncio.timeout(120):
+        for done in islice(asyncio.as_completed(calls), num):
+            await done
 
 
 async def test_two_hundred_requests_at_a_sleeping_model_start_it_once_and_all_are_answered(
