@@ -229,7 +229,7 @@ class Application:
         self._keep_running(parts, guard.run(), "session-guard")
         drains = SessionDrains(database, self._streams, self._settings.stop_grace.total_seconds(), guard.tell)
         self._keep_running(parts, drains.run(), "session-drains")
-        self._keep_running(parts, KeySessions(database).run(), "key-sessions")
+        self._keep_running(parts, KeySessions(database, self._streams).run(), "key-sessions")
         return signs, guard
 
     def _admin_pages(self, database: Database) -> Starlette:

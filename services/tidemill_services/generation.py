@@ -205,7 +205,11 @@ class Generations:
             else:
                 reservation = await self._funds.reserve(places.caller, admitted.price, num_prompt_tokens, max_tokens)
             try:
-                yield
+                if reservation is None:
+                    yield
+                else:
+                    with self._streams.paid_by_tokens(places.caller.key_id, running):
+                        yield
             finally:
                 usage = run.usage()
                 if run.taken is not None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Literal
 
 from tidemill_services.domain.errors import (
+    ApiKeyInvalidError,
     DrainingError,
     ReaderTooSlowError,
     ReplicaLostError,
@@ -267,6 +268,8 @@ class GenerationRun:
             raise DrainingError(retry_after_seconds=1)
         if reason is StopReason.READER_TOO_SLOW:
             raise ReaderTooSlowError
+        if reason is StopReason.KEY_ENDED:
+            raise ApiKeyInvalidError
         return self.end(FinishReason.CANCELLED if reason is StopReason.CANCELLED else FinishReason.SESSION_STOPPED)
 
     def _lease(self) -> AbstractAsyncContextManager[Lease]:

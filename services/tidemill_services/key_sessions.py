@@ -1,11 +1,12 @@
-"""Ends the sessions of keys that have expired.
+"""Ends what keys began that are no longer valid: the sessions of expired ones, and streams that their tokens pay.
 
-Those of a key that is revoked end in the transaction that revokes it.
+The sessions of a key that is revoked end in the transaction that revokes it.
 """
 
 import logging
 
 from tidemill_services.domain.errors import StoreUnavailableError
+from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import api_keys
 from tidemill_services.store.database import Database
 from tidemill_services.store.topics import KEYS
@@ -16,10 +17,11 @@ logger = logging.getLogger(__name__)
 
 
 class KeySessions:
-    """Looks for open sessions whose key is no longer valid. Any number of processes may."""
+    """Looks for open sessions, and for streams of this process, whose key is no longer valid. Any number may."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, streams: SessionStreams) -> None:
         self._database = database
+        self._streams = streams
 
     async def run(self) -> None:
         """Look every two seconds, and when a key changed. Runs until cancelled."""
@@ -27,5 +29,8 @@ class KeySessions:
             try:
                 if await self._database.read(api_keys.keys_with_sessions_to_end):
                     await self._database.write(api_keys.end_sessions_of_ended_keys)
+                if self._streams.key_ids:
+                    for key_id in await self._database.read(api_keys.ended_keys, self._streams.key_ids):
+                        self._streams.stop_key(key_id)
             except StoreUnavailableError as error:
-                logger.warning("the sessions of expired keys go on for now: %s", error)
+                logger.warning("what keys began that are no longer valid goes on for now: %s", error)

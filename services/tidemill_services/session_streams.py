@@ -22,6 +22,7 @@ class StopReason(Enum):
     SESSION_STOPPED = "session stopped"  # and the time to finish is over
     DRAINING = "draining"  # the server stops, and the time to finish is over
     CANCELLED = "cancelled"  # its caller said so, or left it for good
+    KEY_ENDED = "key ended"  # it was revoked or has expired, and no session pays
     READER_TOO_SLOW = "reader too slow"  # its buffer is full
 
 
@@ -84,6 +85,7 @@ class SessionStreams:
         self.used = asyncio.Event()  # there is news: a session's first call, its last one's end, a wait that is long
         self.waits = SlotWaits(self.used)
         self._payers: dict[str, _Payer] = {}
+        self._of_keys: dict[str, set[RunningStream]] = {}  # those that no session pays
         self._ends: dict[str, float] = {}  # by session: its last call's, on the clock of `time.monotonic`
         self._uses: dict[str, Use] = {}
         self._num_readers = 0
@@ -91,6 +93,11 @@ class SessionStreams:
         self._grace: asyncio.Timeout | None = None  # that of a drain under way
         self._empty = asyncio.Event()
         self._empty.set()
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """The keys that have streams here which no session pays."""
+        return frozenset(self._of_keys)
 
     @property
     def session_ids(self) -> frozenset[str]:
@@ -157,6 +164,23 @@ class SessionStreams:
             yield stream
         finally:
             payer.streams.discard(stream)
+
+    @contextmanager
+    def paid_by_tokens(self, key_id: str, stream: RunningStream) -> Iterator[None]:
+        """Have a stream that no session pays stopped with its key."""
+        self._of_keys.setdefault(key_id, set()).add(stream)
+        try:
+            yield
+        finally:
+            streams = self._of_keys[key_id]
+            streams.discard(stream)
+            if not streams:
+                del self._of_keys[key_id]
+
+    def stop_key(self, key_id: str) -> None:
+        """End the streams of a key that no session pays."""
+        for stream in tuple(self._of_keys.get(key_id, ())):
+            stream.stop(StopReason.KEY_ENDED)
 
     def look(self) -> None:
         """Have whoever watches `changed` see which sessions were stopped."""

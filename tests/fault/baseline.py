@@ -3,6 +3,7 @@
 import gc
 import time
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ _GAUGES = (
     "tidemill_buffered_bytes",
 )
 # The threads of the store's readers and of asyncio's own pool come when they are needed first, and stay.
-_ALLOWANCES = {"server: threads": 10}
+_ALLOWANCES = {"server: python threads": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,9 @@ class Baseline:
     def _kept(self) -> dict[str, str]:
         now = held_by(self.server)
         return {
-            name: f"{before:g} → {now[name]:g}"
-            for name, before in self.held.items()
-            if now[name] > before + _ALLOWANCES.get(name, 0)
+            name: f"{self.held.get(name, 0):g} → {held:g}"
+            for name, held in now.items()
+            if held > self.held.get(name, 0) + _ALLOWANCES.get(name, 0)
         }
 
 
@@ -89,7 +90,8 @@ def held_by(server: ServerProcess) -> dict[str, float]:
     held = {name: now.get(name, 0.0) for name in _GAUGES}
     for who, pids in (("server", [server.process.pid]), ("replicas", replicas_of(server))):
         held[f"{who}: file descriptors"] = sum(_num_descriptors(pid, server.data_dir) for pid in pids)
-        held[f"{who}: threads"] = sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids)
+        for name, num in Counter(name for pid in pids for name in _threads(pid)).items():
+            held[f"{who}: {name} threads"] = num
     held["replicas"] = len(replicas_of(server))
     return held
 
@@ -103,6 +105,17 @@ def _num_descriptors(pid: int, data_dir: Path) -> int:
         except OSError:
             continue  # it has just been closed
     return num
+
+
+def _threads(pid: int) -> list[str]:
+    """The names of a process's threads: `python` for those that have no other."""
+    names = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:
+            continue  # it has just ended
+    return names
 
 
 def resident_bytes(pid: int) -> int:

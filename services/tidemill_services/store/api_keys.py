@@ -1,8 +1,9 @@
 """Units of work that change keys. What a key may become is decided in `domain.api_key`; here it is found and kept."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 
 from tidemill_services.domain.api_key import (
     ApiKey,
@@ -127,14 +128,23 @@ def end_sessions_of_ended_keys(tx: Transaction) -> int:
 
 def keys_with_sessions_to_end(tx: Transaction) -> list[str]:
     """Return the keys that are no longer valid and have open sessions."""
-    has_ended = or_(api_keys.c.expire_ms <= tx.now_ms, api_keys.c.revoke_ms <= tx.now_ms)
     query = (
         select(sessions_table.c.key_id)
         .join(api_keys, api_keys.c.key_id == sessions_table.c.key_id)
-        .where(sessions_table.c.end_ms.is_(None), has_ended)
+        .where(sessions_table.c.end_ms.is_(None), _has_ended(tx))
         .distinct()
     )
     return list(tx.connection.execute(query).scalars())
+
+
+def ended_keys(tx: Transaction, key_ids: Collection[str]) -> list[str]:
+    """Return those of the keys that are no longer valid."""
+    query = select(api_keys.c.key_id).where(api_keys.c.key_id.in_(key_ids), _has_ended(tx))
+    return list(tx.connection.execute(query).scalars())
+
+
+def _has_ended(tx: Transaction) -> ColumnElement[bool]:
+    return or_(api_keys.c.expire_ms <= tx.now_ms, api_keys.c.revoke_ms <= tx.now_ms)
 
 
 def _require_another_keeper(tx: Transaction, key_id: str) -> None:

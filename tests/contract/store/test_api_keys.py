@@ -144,7 +144,9 @@ async def test_a_revoked_key_opens_nothing_and_its_sessions_end_in_the_same_comm
 @pytest.mark.rule("A10")
 async def test_sessions_of_an_expired_key_are_found_and_ended(customer: Customer):
     session, _ = await customer.start()
+    asked = [customer.key_id, "no-such-key"]
     assert await customer.database.read(api_keys.keys_with_sessions_to_end) == []
+    assert await customer.database.read(api_keys.ended_keys, asked) == []
     await customer.database.write(
         lambda tx: (
             tx.connection.execute(
@@ -153,6 +155,7 @@ async def test_sessions_of_an_expired_key_are_found_and_ended(customer: Customer
         )
     )
     assert await customer.database.read(api_keys.keys_with_sessions_to_end) == [customer.key_id]
+    assert await customer.database.read(api_keys.ended_keys, asked) == [customer.key_id]
     assert await customer.database.write(api_keys.end_sessions_of_ended_keys) == 1
     ended = await customer.get(session.session_id)
     assert (ended.state, ended.end_reason) == (SessionState.ENDED, EndReason.REVOKED)

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
 from tests.integration.api.test_refusals import refusal_of
 from tests.server_process import ServerProcess
-from tidemill.v1 import account_pb2, billing_pb2, inference_pb2, usage_pb2
+from tidemill.v1 import account_pb2, billing_pb2, errors_pb2, inference_pb2, usage_pb2
 
 CREDIT = 1_000_000
 
@@ -133,6 +133,29 @@ def test_a_broken_stream_costs_no_more_than_was_handed_out(slow_server: ServerPr
         [row] = _report(paying)
         assert sum(each.delta.num_tokens for each in got) <= row.completion_tokens < 400
         assert -charge.amount_microcredits <= CREDIT
+
+
+@pytest.mark.rule("A10")
+def test_a_revoked_keys_answers_end_and_cost_what_was_handed_out(slow_server: ServerProcess, slow_wire: Wire) -> None:
+    with payer(slow_server, slow_wire, CREDIT) as paying:
+        stream = paying.generate(max_tokens=900)
+        got = [next(response for response in stream if response.HasField("delta"))]
+        [key] = paying.accounts.ListApiKeys(account_pb2.ListApiKeysRequest(), metadata=paying.metadata).api_keys
+        slow_wire.accounts.RevokeApiKey(account_pb2.RevokeApiKeyRequest(name=key.name), metadata=slow_wire.metadata)
+        got += list(stream)
+        end = got[-1].end
+        assert end.finish_reason == inference_pb2.FINISH_REASON_ERROR
+        assert end.error.reason == errors_pb2.Error.REASON_API_KEY_INVALID
+        assert sum(each.delta.num_tokens for each in got) == end.usage.completion_tokens < 900
+        account = key.name.partition("/keys/")[0]
+
+        def charges() -> list[billing_pb2.LedgerEntry]:
+            kinds = [billing_pb2.LedgerEntry.KIND_TOKEN_CHARGE]
+            request = billing_pb2.ListLedgerEntriesRequest(account=account, kinds=kinds)
+            return list(slow_wire.accounts.ListLedgerEntries(request, metadata=slow_wire.metadata).ledger_entries)
+
+        wait_until(lambda: len(charges()) == 1, "the charge")
+        assert -charges()[0].amount_microcredits == end.usage.cost_microcredits
 
 
 @pytest.mark.rule("T3")
