@@ -21,8 +21,10 @@ _GAUGES = (
     "tidemill_replica_slots_used",
     "tidemill_buffered_bytes",
 )
-# The threads of the store's readers and of asyncio's own pool come when they are needed first, and stay.
-_ALLOWANCES = {"server: python threads": 10}
+# The threads of the store's readers and of asyncio's own pool come when they are needed first, and stay. gRPC's pool
+# grows while all its threads are busy, and a thread of it ends only after 20 s in which no work fell to it: with a
+# heartbeat a second that may be never.
+_ALLOWANCES = {"server: python threads": 10, "server: event_engine threads": 4, "replicas: event_engine threads": 4}
 
 
 @dataclass(frozen=True, slots=True)
