@@ -18,7 +18,7 @@ from tidemill_models.importing.convert import PRECISIONS, convert, require_build
 from tidemill_models.importing.import_report import report
 from tidemill_models.importing.package_maker import ImportedModel, Wishes, import_model
 from tidemill_models.importing.source import FolderSource, Source
-from tidemill_models.manifest import NAME
+from tidemill_models.manifest_tables import NAME
 from tidemill_services.download_bar import DownloadBar
 from tidemill_services.settings import Settings, SettingsError
 

@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from tidemill_models.manifest import MANIFEST_NAME
+from tidemill_models.manifest_tables import MANIFEST_NAME
 from tidemill_models.package import ModelPackage, bundled_packages, load_package
 from tidemill_services import local_user
 from tidemill_services.domain.api_key import Role

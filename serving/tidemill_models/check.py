@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from tidemill_models.decoder_graph import check_decoder_graph
 from tidemill_models.errors import ModelPackageError, TokenizerError
 from tidemill_models.graph import GraphSignature, read_graph
-from tidemill_models.manifest import MANIFEST_NAME, DecoderSpec, FileDigest
+from tidemill_models.manifest_tables import MANIFEST_NAME
 from tidemill_models.package import ModelPackage, load_package
+from tidemill_models.package_specs import DecoderSpec, FileDigest
 from tidemill_models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from tidemill_models.errors import GraphError
 from tidemill_models.graph import GraphSignature, TensorType
-from tidemill_models.manifest import CacheKind
+from tidemill_models.package_specs import CacheKind
 
 _EXPORT = "export the model with `python -m onnxruntime_genai.models.builder`, without options that change its inputs"
 _MICROSOFT = "com.microsoft::"

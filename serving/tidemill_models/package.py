@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemill_models.errors import ModelPackageError
-from tidemill_models.manifest import MANIFEST_NAME, DecoderSpec, Manifest
+from tidemill_models.manifest import Manifest
+from tidemill_models.manifest_tables import MANIFEST_NAME
+from tidemill_models.package_specs import DecoderSpec
 
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_TEMPLATE_BYTES = 64 << 10

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 from tidemill_models.chat import Message
 from tidemill_models.chat_template import ChatTemplate
 from tidemill_models.errors import ModelPackageError, PromptError, TemplateError
-from tidemill_models.manifest import ChatSpec
 from tidemill_models.package import ModelPackage
+from tidemill_models.package_specs import ChatSpec
 from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_models.tokenizer import Tokenizer
 

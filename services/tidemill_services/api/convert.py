@@ -6,7 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemill.v1 import inference_pb2, usage_pb2
-from tidemill_models.manifest import NAME
+from tidemill_models.manifest_tables import NAME
 from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.generation import (
     DEFAULT_WAIT_SECONDS,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 
-from tidemill_models.manifest import NAME
+from tidemill_models.manifest_tables import NAME
 from tidemill_services.domain.errors import FieldInvalidError, ModelNotFoundError
 from tidemill_services.domain.generation import (
     MAX_BATCH_INPUTS,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tidemill_models.chat import Message
 from tidemill_models.chat_template import ChatTemplate
 from tidemill_models.errors import PromptError, TemplateError
-from tidemill_models.manifest import NAME
+from tidemill_models.manifest_tables import NAME
 from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_models.tokenizer import Tokenizer
 

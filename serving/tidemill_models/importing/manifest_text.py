@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 
 from tidemill_models.importing.chats import Chat
-from tidemill_models.manifest import FORMAT, DecoderSpec, FileDigest
+from tidemill_models.manifest import FORMAT
+from tidemill_models.package_specs import DecoderSpec, FileDigest
 
 _PRICES = """\
 [prices]  # microcredits; `tidemill prices set` changes what is asked

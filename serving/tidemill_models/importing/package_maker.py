@@ -16,8 +16,9 @@ from tidemill_models.importing.layout import beside_or_above, choose_graph, file
 from tidemill_models.importing.manifest_text import manifest_text
 from tidemill_models.importing.source import Source
 from tidemill_models.importing.staging import check_space, put_in_place, staging_folder
-from tidemill_models.manifest import MANIFEST_NAME, DecoderSpec, FileDigest
+from tidemill_models.manifest_tables import MANIFEST_NAME
 from tidemill_models.package import ModelPackage
+from tidemill_models.package_specs import DecoderSpec, FileDigest
 from tidemill_models.template_renderer import TemplateRenderer
 from tidemill_models.tokenizer import Tokenizer
 

@@ -7,7 +7,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-from tidemill_models.manifest import MANIFEST_NAME
+from tidemill_models.manifest_tables import MANIFEST_NAME
 from tidemill_models.package import ModelPackage
 from tidemill_serving.start_cache.file_identity import Identity, identity_of, is_settled
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.unit.models.packages import HEAD
 from tidemill_models.errors import ModelPackageError
-from tidemill_models.manifest import Defaults, Manifest, ScalingPolicy
+from tidemill_models.manifest import Manifest
+from tidemill_models.package_specs import Defaults, ScalingPolicy
 
 FILES = "".join(
     f'"{name}" = {{ sha256 = "{"0" * 64}", bytes = 5 }}\n' for name in ("model.onnx", "tokenizer.json", "chat.jinja")
