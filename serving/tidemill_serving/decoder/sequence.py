@@ -11,7 +11,7 @@ from tidemill_models.stop_strings import StopMatcher
 from tidemill_serving.decoder.devices.device import IntArray, SavedCache
 from tidemill_serving.decoder.logit_changes import LogitChanges
 from tidemill_serving.decoder.prefix import BLOCK_LENGTH, Chain, extend_chain
-from tidemill_serving.decoder.sampler import make_generator
+from tidemill_serving.decoder.sampler import is_greedy, make_generator
 from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput, TokenLogprobs
 
 
@@ -61,12 +61,15 @@ class Sequence:
     completion: list[int] = field(default_factory=list)  # all tokens made; the last one is not in the cache yet
     generator: np.random.Generator = field(init=False)
     logit_changes: LogitChanges | None = field(init=False)
+    takes_best: bool = field(init=False)  # it wants nothing but the token of the highest logit
     _stops: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
         self.first_inexact = len(self.prompt)
         self.generator = make_generator(self.request.sampling.seed)
         self.logit_changes = LogitChanges.of(self.request.sampling, self.prompt)
+        is_plain = self.logit_changes is None and self.request.num_logprobs is None
+        self.takes_best = is_plain and is_greedy(self.request.sampling)
         self._stops = StopMatcher(self.request.stop)
         if self.cache_salt is not None:
             self.prompt_chain = extend_chain((), self.prompt, self.cache_salt)
