@@ -7,7 +7,7 @@ is running. The few rows that need more than their highest logits are worked on 
 import logging
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
-from math import exp, log
+from math import log
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from tidemill_serving.decoder.draws import (
     WideNucleus,
     draw_from_all,
     draw_from_highest,
-    draw_from_nucleus,
+    draw_from_nuclei,
 )
 from tidemill_serving.decoder.highest import Highest, find_highest, floors_of
 from tidemill_serving.decoder.logit_changes import apply_all
@@ -142,14 +142,16 @@ class BatchPicker:
         of_best = shares[np.arange(len(rows)), best]
         options = self._narrowing(rows, sums.sum(axis=1, dtype=np.float64) / of_best)
         drawn, are_inside = draw_from_highest(highest, options, self._chances(rows))
-        tokens: list[int] = drawn.tolist()
-        for place in np.flatnonzero(~are_inside).tolist():
-            sampling = self._sampling(rows[place])
-            surely = exp(highest.floors[place] - highest.logits[place, 0]) * of_best[place]
-            generator = self._sequences[rows[place]].generator
-            nucleus = WideNucleus(sampling.top_p, sampling.min_p, surely, int(best[place]), generator)
-            tokens[place] = draw_from_nucleus(shares[place : place + 1], sums[place : place + 1], nucleus)
-        self._note(rows, tokens)
+        self._note(rows, drawn.tolist())
+        wide = np.flatnonzero(~are_inside).tolist()
+        if wide:
+            surely = np.exp(highest.floors - highest.logits[:, 0]) * of_best
+            nuclei = [self._wide_nucleus(rows[place], place, surely[place], best[place]) for place in wide]
+            self._note([rows[place] for place in wide], draw_from_nuclei(shares, sums, nuclei))
+
+    def _wide_nucleus(self, row: int, place: int, surely: np.float32, best: np.int64) -> WideNucleus:
+        sampling, generator = self._sampling(row), self._sequences[row].generator
+        return WideNucleus(place, sampling.top_p, sampling.min_p, float(surely), int(best), generator)
 
     def _highest(self, rows: list[int], filled: FloatArray, factors: FloatArray) -> Highest:
         """The highest of `filled`; `factors` are what they are multiplied with later."""

@@ -1,5 +1,6 @@
 """Draws a token for each of many rows. What a row gives depends on that row, its options and its chance alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -27,6 +28,7 @@ class Narrowing:
 class WideNucleus:
     """A nucleus that goes on below the highest that are known."""
 
+    row: int
     top_p: float
     min_p: float
     surely: float  # the share from which on a token is inside
@@ -50,23 +52,35 @@ def draw_from_all(shares: FloatArray, sums: FloatArray, rows: IntArray, chances:
     return tokens
 
 
-def draw_from_nucleus(shares: FloatArray, sums: FloatArray, nucleus: WideNucleus) -> int:
-    """A token of a row whose nucleus is wide: draw from all, and again while the one drawn is outside.
+def draw_from_nuclei(shares: FloatArray, sums: FloatArray, nuclei: Sequence[WideNucleus]) -> list[int]:
+    """A token of each wide nucleus: draw from all, and again while the one drawn is outside.
 
     It is inside when those heavier than itself do not fill the nucleus; that takes a sum, not a sort. One draw is
     inside with a probability of at least top-p; after many failures the best is as good as any. `shares` are
-    [1, width], `sums` [1, blocks].
+    [n, width], `sums` [n, blocks].
     """
-    own, limit = shares[0], nucleus.top_p * float(sums.sum(dtype=np.float64))
-    row = np.zeros(1, np.int64)
-    for _ in range(ceil(40 / nucleus.top_p)):
-        token = int(draw_from_all(shares, sums, row, np.array([nucleus.generator.random()]))[0])
-        share = own[token]
-        if share >= nucleus.surely or (
-            share >= nucleus.min_p * own[nucleus.best] and own[own > share].sum(dtype=np.float64) < limit
-        ):
-            return token
-    return nucleus.best
+    tokens = [nucleus.best for nucleus in nuclei]
+    pending, num_failed = list(range(len(nuclei))), 0
+    while pending := [place for place in pending if num_failed < ceil(40 / nuclei[place].top_p)]:
+        rows = np.array([nuclei[place].row for place in pending])
+        chances = np.array([nuclei[place].generator.random() for place in pending])
+        drawn = draw_from_all(shares, sums, rows, chances)
+        left = []
+        for place, row, token, share in zip(pending, rows, drawn.tolist(), shares[rows, drawn], strict=True):
+            if share >= nuclei[place].surely or _is_inside(shares[row], sums[row], nuclei[place], share):
+                tokens[place] = token
+            else:
+                left.append(place)
+        pending, num_failed = left, num_failed + 1
+    return tokens
+
+
+def _is_inside(shares: FloatArray, sums: FloatArray, nucleus: WideNucleus, share: np.float32) -> bool:
+    """Whether a token of that share may be drawn."""
+    if share < nucleus.min_p * shares[nucleus.best]:
+        return False
+    heavier = shares[shares > share].sum(dtype=np.float64)
+    return bool(heavier < nucleus.top_p * sums.sum(dtype=np.float64))
 
 
 def draw_from_highest(highest: Highest, options: Narrowing, chances: WideArray) -> tuple[IntArray, NDArray[np.bool_]]:
