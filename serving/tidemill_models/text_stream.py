@@ -19,12 +19,13 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class TextStream:
     """The text of one answer, token by token. Belongs to one sequence; not for several threads at once."""
 
-    __slots__ = ("_decoder", "_pieces", "_strips_space")
+    __slots__ = ("_decoder", "_is_between_characters", "_pieces", "_strips_space")
 
     def __init__(self, pieces: Sequence[bytes], *, strips_leading_space: bool) -> None:
         self._pieces = pieces
         self._strips_space = strips_leading_space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._is_between_characters = True
 
     def push(self, token_ids: Iterable[int]) -> str:
         """The text that `token_ids` complete. Ids outside the vocabulary stand for nothing.
@@ -36,7 +37,14 @@ class TextStream:
         if self._strips_space and content:
             self._strips_space = False
             content = content.removeprefix(b" ")
-        return self._decoder.decode(content)
+        if self._is_between_characters:  # nearly always, and then the short way gives the same
+            try:
+                return content.decode()
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(content)
+        self._is_between_characters = not self._decoder.getstate()[0]
+        return text
 
     def finish(self) -> str:
         """What is left: nothing, or U+FFFD for a character whose last bytes never came."""

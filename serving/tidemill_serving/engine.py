@@ -73,9 +73,12 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...] = ()  # (token, its logarithm) of the likeliest, the likeliest first
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SequenceOutput:
-    """What one step made for one sequence; the last one of a sequence has a `finish_reason`."""
+    """What one step made for one sequence; the last one of a sequence has a `finish_reason`. Nobody changes it.
+
+    It is not frozen, since one is made for every token and that would triple its cost.
+    """
 
     sequence_id: int
     text: str = ""  # complete characters only; never part of a stop string

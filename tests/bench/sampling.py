@@ -8,6 +8,7 @@ same with numpy the plain way: penalties over the whole vocabulary, and one full
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from statistics import median
 import numpy as np
 
 from tidemill_models.text_stream import TextStream
-from tidemill_serving.decoder.picker import pick_token
+from tidemill_serving.decoder.batch_picker import BatchPicker
 from tidemill_serving.decoder.sequence import Limits, Sequence
+from tidemill_serving.decoder.whole_rows import WholeRows
 from tidemill_serving.engine import GenerationRequest, Sampling
 
 VOCAB_SIZE = 32_000
@@ -44,6 +46,7 @@ MIXES: dict[str, tuple[dict[str, float], int | None]] = {  # sampling, and the l
 def step_of_ours(logits: np.ndarray, wish: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:
     """What the engine does with a step's logits."""
     chance = np.random.default_rng(0)
+    whole_rows = WholeRows(VOCAB_SIZE, num_threads=len(os.sched_getaffinity(0)))
     sequences = []
     for row in range(len(logits)):
         prompt = chance.integers(0, VOCAB_SIZE, PROMPT_LENGTH)
@@ -56,10 +59,9 @@ def step_of_ours(logits: np.ndarray, wish: dict[str, float], num_logprobs: int |
         sequences.append(sequence)
 
     def step() -> None:
-        best = logits.argmax(axis=1)
-        assert np.isfinite(logits[np.arange(len(best)), best]).all()
-        for row, (sequence, token) in enumerate(zip(sequences, best.tolist(), strict=True)):
-            pick_token(sequence, logits[row], token)
+        picker = BatchPicker(sequences, logits, whole_rows)
+        for row in range(len(sequences)):
+            picker.pick(row)
 
     return step
 

@@ -81,6 +81,26 @@ def test_one_prompt_goes_through_the_whole_wire_and_its_session_is_billed(run) -
     assert json.loads(run("session", "stop", "--model", MODEL, "--json").stdout) == bill
 
 
+def test_several_answers_that_begin_with_their_prompt_have_seeds_of_their_own(run) -> None:
+    asked = ["complete", "The tide", "--model", MODEL, "--raw", "--echo", "--exact", "--max-tokens", "6", "--json"]
+    chosen = [*asked, "--temperature", "1.5", "--seed", "7"]
+    ran = run(*chosen, "--n", "3")
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [answer["index"] for answer in answers] == [0, 1, 2], ran.stderr
+    assert "cost" in ran.stderr
+    assert all(answer["text"].startswith("The tide") for answer in answers)
+    assert len({answer["text"] for answer in answers}) == 3
+    assert [answer["usage"]["prompt_tokens"] > 0 for answer in answers] == [True, False, False]
+    assert json.loads(run(*chosen).stdout)["text"] == answers[0]["text"]
+
+
+def test_log_probabilities_are_printed_with_each_answer(run) -> None:
+    asked = ["complete", "The tide", "--model", MODEL, "--raw", "--max-tokens", "3", "--ignore-eos", "--json"]
+    for more in ([], ["--n", "2"]):
+        answers = [json.loads(line) for line in run(*asked, "--logprobs", "2", *more).stdout.splitlines()]
+        assert all([len(one["top"]) for one in answer["logprobs"]] == [2, 2, 2] for answer in answers)
+
+
 def test_complete_pays_for_itself_when_no_session_is_open(run) -> None:
     done = run("complete", "The tide", "--model", MODEL, "--max-tokens", "4")
     assert done.returncode == 0

@@ -28,6 +28,7 @@ def chat(
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     seed: options.Seed = None,
+    exact: options.Exact = False,
     no_session: options.NoSession = False,
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
@@ -41,6 +42,8 @@ def chat(
     more = MoreOptions()
     if seed is not None:
         more["seed"] = seed
+    if exact:
+        more["exact"] = True
     with options.connect(target, api_key_env, model) as client, Payment(client, may_open=not no_session) as payment:
         found = client.get_model()
         conversation = Conversation(client, payment, found, system, (max_tokens, temperature, top_p), more)

@@ -45,6 +45,7 @@ TopK: TypeAlias = Annotated[
     int | None, typer.Option(help="Only this many of the likeliest tokens.  [default: the model's]")
 ]
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Exact: TypeAlias = Annotated[bool, typer.Option("--exact", help="The answer must not depend on what else ran before.")]
 NoSession: TypeAlias = Annotated[
     bool, typer.Option("--no-session", help="Fail when the key has no open session, instead of opening one for this.")
 ]

@@ -9,6 +9,7 @@ from tidemill.cli.output import bill_sentence, note
 from tidemill.client import Client
 from tidemill.errors import NoSessionError
 from tidemill.open_session import OpenSession
+from tidemill.results import Completion
 from tidemill.streams import TextStream
 
 
@@ -34,13 +35,25 @@ class Payment:
         self._stream = ask()
         try:
             yield from self._stream
-        except NoSessionError:  # comes before any text
-            if not self._may_open:
-                raise
-            self._close()  # one that ended by itself, while nothing was asked for long
-            self._session = self._open_blocks.enter_context(self._client.session())
+        except NoSessionError as error:  # comes before any text
+            self._open_session(error)
             self._stream = ask()
             yield from self._stream
+
+    def whole(self, ask: Callable[[], list[Completion]]) -> list[Completion]:
+        """What `ask` gives, in the same way."""
+        try:
+            return ask()
+        except NoSessionError as error:
+            self._open_session(error)
+            return ask()
+
+    def _open_session(self, error: NoSessionError) -> None:
+        """Raises the error when none may be opened."""
+        if not self._may_open:
+            raise error
+        self._close()  # one that ended by itself, while nothing was asked for long
+        self._session = self._open_blocks.enter_context(self._client.session())
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 Only the logits of the tokens concerned are touched, so that the cost grows with them and not with the vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -37,14 +38,17 @@ class LogitChanges:
 
     def apply(self, logits: FloatArray) -> None:
         """Change `logits` [V] in place."""
-        if len(self._biased_tokens):
-            logits[self._biased_tokens] += self._bias
-        if self._num_tokens:
-            tokens = self._tokens[: self._num_tokens]
-            values = logits[tokens]
-            if self._repetition != 1:
-                values = np.where(values < 0, values * self._repetition, values / self._repetition)
-            logits[tokens] = values - self._subtracted[: self._num_tokens]
+        apply_all([self], logits[None], [0])
+
+    @property
+    def biased(self) -> tuple[IntArray, FloatArray]:
+        """Tokens, and what is added to their logits."""
+        return self._biased_tokens, self._bias
+
+    @property
+    def penalised(self) -> tuple[IntArray, FloatArray, np.float32]:
+        """Tokens, what is taken from their logits, and by what these are divided before."""
+        return self._tokens[: self._num_tokens], self._subtracted[: self._num_tokens], self._repetition
 
     def count(self, token: int) -> None:
         """Note a token of the answer."""
@@ -65,3 +69,20 @@ class LogitChanges:
         self._tokens[place] = token
         self._num_tokens += 1
         return place
+
+
+def apply_all(changes: Sequence[LogitChanges], rows: FloatArray, places: Sequence[int]) -> None:
+    """Change some of contiguous `rows` [n, V] in place, each by its own changes; `places` say which these are."""
+    if not changes:
+        return
+    logits, starts = rows.reshape(-1), [place * rows.shape[1] for place in places]
+    biased = [each.biased for each in changes]
+    if any(len(tokens) for tokens, _ in biased):
+        where = np.concatenate([start + tokens for start, (tokens, _) in zip(starts, biased, strict=True)])
+        logits[where] += np.concatenate([bias for _, bias in biased])
+    penalised = [each.penalised for each in changes]
+    where = np.concatenate([start + tokens for start, (tokens, _, _) in zip(starts, penalised, strict=True)])
+    values = logits[where]
+    divisors = np.repeat([divisor for _, _, divisor in penalised], [len(tokens) for tokens, _, _ in penalised])
+    values = np.where(values < 0, values * divisors, values / divisors)
+    logits[where] = values - np.concatenate([subtracted for _, subtracted, _ in penalised])

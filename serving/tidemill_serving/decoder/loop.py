@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tidemill_serving.decoder.batch_picker import BatchPicker
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.counters import Counters
 from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
-from tidemill_serving.decoder.picker import pick_token
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.shared_prompts import SharedPrompts
 from tidemill_serving.decoder.slots import CopyIn, CopyOut, Move, Order
+from tidemill_serving.decoder.whole_rows import WholeRows
 from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput, TokenLogprobs
 from tidemill_telemetry.logs import about_origin
 
@@ -24,13 +25,22 @@ class DecoderLoop:
     """Moves all sequences on by one step at a time. Knows nothing of threads."""
 
     def __init__(
-        self, device: Device, scheduler: Scheduler, chunks: ChunkPolicy, clock: Callable[[], float] = time.monotonic
+        self,
+        device: Device,
+        scheduler: Scheduler,
+        chunks: ChunkPolicy,
+        *,
+        num_threads: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`num_threads` choose tokens at most."""
         self.scheduler = scheduler
         self.counters = Counters()
         self._device = device
         self._chunks = chunks
         self._clock = clock
+        self._num_threads = num_threads
+        self._whole_rows: WholeRows | None = None
         self._shared_prompts = SharedPrompts(scheduler)
         self.failure = ""
 
@@ -162,23 +172,24 @@ class DecoderLoop:
 
     def _take(self, sequences: list[Sequence], logits: FloatArray) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""
-        best = logits.argmax(axis=1)  # of a row with a NaN, its place
-        are_finite = np.isfinite(logits[np.arange(len(best)), best])
+        picker = BatchPicker(sequences, logits, self._rows_of(logits.shape[1]))
         outputs = []
-        # As lists: Python reads numbers out of arrays ten times more slowly.
-        for row, (sequence, token, is_finite) in enumerate(
-            zip(sequences, best.tolist(), are_finite.tolist(), strict=True)
-        ):
+        for row, (sequence, is_finite) in enumerate(zip(sequences, picker.are_finite, strict=True)):
             if not is_finite:
                 outputs.append(self._fail(sequence, "the model's logits are not finite"))
                 continue
             try:
-                outputs.append(self._advance(sequence, *pick_token(sequence, logits[row], token)))
+                outputs.append(self._advance(sequence, *picker.pick(row)))
             except Exception:  # one generation's trouble is not its neighbours'
                 request = sequence.request
                 _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
                 outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
         return outputs
+
+    def _rows_of(self, vocab_size: int) -> WholeRows:
+        if self._whole_rows is None:
+            self._whole_rows = WholeRows(vocab_size, num_threads=self._num_threads)
+        return self._whole_rows
 
     def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
         output = sequence.take(token, logprobs)

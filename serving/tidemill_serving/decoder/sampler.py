@@ -164,8 +164,6 @@ def heaviest(values: FloatArray, count: int) -> IndexArray:
         head: IndexArray = np.arange(len(values))
     else:
         head = _indices_from(values, _floor(values, count))
-        if len(head) > 8 * count:  # many are equal
-            head = np.argpartition(values, -count)[-count:]
     return head[np.argsort(-values[head], kind="stable")]
 
 

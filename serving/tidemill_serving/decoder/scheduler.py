@@ -60,7 +60,9 @@ class Scheduler:
     @property
     def num_held_tokens(self) -> int:
         """Tokens in the cache that running sequences hold, or will when their prompt is computed."""
-        return sum(sequence.num_held for sequence in self.running)
+        # Of one that decodes the prompt is in the cache.
+        decoding = sum([sequence.num_cached for sequence in self.decoding])
+        return decoding + sum([sequence.num_held for sequence in self.prefilling])
 
     @property
     def num_kept_tokens(self) -> int:
@@ -179,7 +181,8 @@ class Scheduler:
     @property
     def _num_seated(self) -> int:
         """Tokens that are held in slots by running sequences."""
-        return sum(sequence.num_held for sequence in self.running if sequence.slot >= 0)
+        waiting = sum([sequence.num_held for sequence in self.prefilling if sequence.slot < 0])
+        return self.num_held_tokens - waiting
 
     def _make_kept_fit(self, num_coming: int) -> None:
         self.slots.evict_to(self.token_budget - self._num_seated - num_coming)

@@ -1,7 +1,7 @@
 """One generation inside the engine."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from tidemill_models.stop_strings import StopMatcher
 from tidemill_serving.decoder.devices.device import IntArray, SavedCache
 from tidemill_serving.decoder.logit_changes import LogitChanges
 from tidemill_serving.decoder.prefix import BLOCK_LENGTH, Chain, extend_chain
-from tidemill_serving.decoder.sampler import make_generator
+from tidemill_serving.decoder.sampler import is_greedy, make_generator
 from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput, TokenLogprobs
 
 
@@ -61,13 +61,20 @@ class Sequence:
     completion: list[int] = field(default_factory=list)  # all tokens made; the last one is not in the cache yet
     generator: np.random.Generator = field(init=False)
     logit_changes: LogitChanges | None = field(init=False)
+    takes_best: bool = field(init=False)  # it wants nothing but the token of the highest logit
     _stops: StopMatcher = field(init=False)
+    _longest_answer: int = field(init=False)  # tokens
+    _ends: frozenset[int] = field(init=False)  # tokens that end the answer
 
     def __post_init__(self) -> None:
         self.first_inexact = len(self.prompt)
         self.generator = make_generator(self.request.sampling.seed)
         self.logit_changes = LogitChanges.of(self.request.sampling, self.prompt)
+        is_plain = self.logit_changes is None and self.request.num_logprobs is None
+        self.takes_best = is_plain and is_greedy(self.request.sampling)
         self._stops = StopMatcher(self.request.stop)
+        self._longest_answer = min(self.request.max_tokens, self.limits.context_length - len(self.prompt))
+        self._ends = frozenset() if self.request.ignore_eos else self.limits.eos_token_ids
         if self.cache_salt is not None:
             self.prompt_chain = extend_chain((), self.prompt, self.cache_salt)
 
@@ -121,38 +128,45 @@ class Sequence:
 
     def take(self, token: int, logprobs: TokenLogprobs | None = None) -> SequenceOutput:
         """Take the next token; the output says whether it was the last."""
-        output = self._take(token)
-        return output if logprobs is None else replace(output, logprobs=(logprobs,))
-
-    def _take(self, token: int) -> SequenceOutput:
         self.completion.append(token)
-        if token in self.limits.eos_token_ids and not self.request.ignore_eos:
-            return self.end(FinishReason.STOP, token_ids=(token,))
-        text, hit = self._stops.push(self.text.push([token]))
+        told = () if logprobs is None else (logprobs,)
+        if token in self._ends:
+            return self.end(FinishReason.STOP, token_ids=(token,), logprobs=told)
+        text, hit = self._stops.push(self.text.push((token,)))
         if hit:
-            return self._output(text, (token,), FinishReason.STOP)
-        if self._is_full():
-            return self.end(FinishReason.LENGTH, before=text, token_ids=(token,))
-        return SequenceOutput(self.request.sequence_id, text, (token,))
+            return self._output(text, (token,), FinishReason.STOP, logprobs=told)
+        if len(self.completion) >= self._longest_answer:
+            return self.end(FinishReason.LENGTH, before=text, token_ids=(token,), logprobs=told)
+        return SequenceOutput(self.request.sequence_id, text, (token,), logprobs=told)
 
-    def end(self, reason: FinishReason, *, before: str = "", token_ids: tuple[int, ...] = ()) -> SequenceOutput:
+    def end(
+        self,
+        reason: FinishReason,
+        *,
+        before: str = "",
+        token_ids: tuple[int, ...] = (),
+        logprobs: tuple[TokenLogprobs, ...] = (),
+    ) -> SequenceOutput:
         """End with all text that was held back, up to a stop string that the last of it completes."""
         text, hit = self._stops.push(self.text.finish())
         if not hit:
             text += self._stops.finish()
         elif reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
-        return self._output(before + text, token_ids, reason)
+        return self._output(before + text, token_ids, reason, logprobs=logprobs)
 
     def fail(self, error: str) -> SequenceOutput:
         """End with ERROR and a sentence; text that was held back is not worth a second failure."""
         return self._output("", (), FinishReason.ERROR, error)
 
-    def _is_full(self) -> bool:
-        made = self.num_completion_tokens
-        return made >= self.request.max_tokens or len(self.prompt) + made >= self.limits.context_length
-
-    def _output(self, text: str, token_ids: tuple[int, ...], reason: FinishReason, error: str = "") -> SequenceOutput:
+    def _output(
+        self,
+        text: str,
+        token_ids: tuple[int, ...],
+        reason: FinishReason,
+        error: str = "",
+        logprobs: tuple[TokenLogprobs, ...] = (),
+    ) -> SequenceOutput:
         return SequenceOutput(
             sequence_id=self.request.sequence_id,
             text=text,
@@ -162,4 +176,5 @@ class Sequence:
             num_prompt_tokens=len(self.prompt),
             num_completion_tokens=self.num_completion_tokens,
             num_cached_prompt_tokens=self.num_reused,
+            logprobs=logprobs,
         )

@@ -335,7 +335,8 @@ class Mill(
         if self.needs_session and self.open_session() is None:
             context.abort_with_status(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_SESSION").status())
         yield inference_pb2.GenerateBatchResponse(sequence_number=1, keep_alive=inference_pb2.KeepAlive())
-        order = reversed(list(enumerate(request.inputs)))  # results come as they end, not as they were asked for
+        asked = [one for one in request.inputs for _ in range(request.num_answers or 1)]
+        order = reversed(list(enumerate(asked)))  # results come as they end, not as they were asked for
         for number, (index, one) in enumerate(order, start=2):
             texts, end = [], _end("STOP", 0)
             for event in self._events(one, request.options):

@@ -132,8 +132,39 @@ def test_complete_leaves_out_what_was_not_asked_for(tidemill, mill: Mill) -> Non
     assert (options.sampling.presence_penalty, options.sampling.frequency_penalty) == (-1, 2)
     assert dict(options.sampling.logit_bias) == {5: -100, 7: 1.5}
     assert (options.ignore_eos, options.top_logprobs) == (True, 3)
+    assert not options.exact
     assert tidemill("complete", "hi", "--logprobs", "3").exit_code == 2
     assert tidemill("complete", "hi", "--logit-bias", "five").exit_code == 2
+
+
+def test_complete_and_chat_ask_for_an_exact_answer(tidemill, mill: Mill) -> None:
+    tidemill("session", "start")
+    tidemill("complete", "hi", "--exact")
+    assert mill.requests["Generate"][-1].options.exact
+    tidemill("chat", "--exact", text="hi\n")
+    assert mill.requests["Generate"][-1].options.exact
+
+
+def test_complete_begins_with_the_prompt_where_it_goes_on_from_it(tidemill, mill: Mill) -> None:
+    tidemill("session", "start")
+    assert tidemill("complete", "hi", "--raw", "--echo").stdout == "hiYou said: hi\n"
+    assert json.loads(tidemill("complete", "hi", "--raw", "--echo", "--json").stdout)["text"] == "hiYou said: hi"
+    assert tidemill("complete", "hi", "--echo").exit_code == 2
+    assert tidemill("complete", "hi", "--raw", "--echo", "--json", "--logprobs", "1").exit_code == 2
+
+
+def test_complete_gives_several_answers_to_one_prompt(tidemill, mill: Mill) -> None:
+    shown = tidemill("complete", "hi", "--raw", "--n", "2", "--seed", "4")
+    assert shown.stdout == "You said: hi\n\nYou said: hi\n"
+    assert "cost" in shown.stderr
+    request = mill.requests["GenerateBatch"][-1]
+    assert (request.num_answers, request.options.sampling.seed, len(request.inputs)) == (2, 4, 1)
+    tidemill("session", "start")
+    lines = tidemill("complete", "hi", "--n", "2", "--json").stdout.splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [0, 1]
+    assert json.loads(lines[1])["text"] == "You said: user:hi"
+    assert tidemill("complete", "hi", "--n", "0").exit_code == 2
+    assert tidemill("complete", "hi", "--n", "1000").exit_code == 1
 
 
 def test_complete_reads_the_prompt_from_standard_input(tidemill) -> None:
