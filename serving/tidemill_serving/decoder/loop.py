@@ -8,8 +8,9 @@ import numpy as np
 
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.counters import Counters
-from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
+from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray, RemoteLogits
 from tidemill_serving.decoder.picker import pick_token
+from tidemill_serving.decoder.remote_picker import RemotePicker
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.shared_prompts import SharedPrompts
@@ -160,20 +161,42 @@ class DecoderLoop:
         self._carry_out(self.scheduler.promote(sequence))
         return self._take([sequence], logits[None])
 
-    def _take(self, sequences: list[Sequence], logits: FloatArray) -> list[SequenceOutput]:
+    def _take(self, sequences: list[Sequence], logits: FloatArray | RemoteLogits) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""
+        if not isinstance(logits, np.ndarray):
+            return self._take_remote(sequences, logits)
         best = logits.argmax(axis=1)  # of a row with a NaN, its place
         are_finite = np.isfinite(logits[np.arange(len(best)), best])
-        outputs = []
         # As lists: Python reads numbers out of arrays ten times more slowly.
-        for row, (sequence, token, is_finite) in enumerate(
-            zip(sequences, best.tolist(), are_finite.tolist(), strict=True)
-        ):
+        tokens: list[int] = best.tolist()
+        return self._advance_all(
+            sequences, are_finite.tolist(), lambda row: pick_token(sequences[row], logits[row], tokens[row])
+        )
+
+    def _take_remote(self, sequences: list[Sequence], logits: RemoteLogits) -> list[SequenceOutput]:
+        """The same where the logits stay on the device."""
+        try:
+            picker = RemotePicker(sequences, logits)
+        except DeviceError as error:
+            outputs = [self._fail(sequence, f"the model's run failed: {error}") for sequence in sequences]
+            self._check_device()
+            return outputs
+        return self._advance_all(sequences, picker.are_finite, picker.pick)
+
+    def _advance_all(
+        self,
+        sequences: list[Sequence],
+        are_finite: list[bool],
+        pick: Callable[[int], tuple[int, TokenLogprobs | None]],
+    ) -> list[SequenceOutput]:
+        """Move each sequence on by the token that `pick` gives for its row, where its logits are finite."""
+        outputs = []
+        for row, (sequence, is_finite) in enumerate(zip(sequences, are_finite, strict=True)):
             if not is_finite:
                 outputs.append(self._fail(sequence, "the model's logits are not finite"))
                 continue
             try:
-                outputs.append(self._advance(sequence, *pick_token(sequence, logits[row], token)))
+                outputs.append(self._advance(sequence, *pick(row)))
             except Exception:  # one generation's trouble is not its neighbours'
                 request = sequence.request
                 _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
