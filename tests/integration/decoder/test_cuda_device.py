@@ -5,15 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests import growing_graph
 from tests.integration.decoder.models import GRAPHS, POSITIONS, TINY, reference
 from tests.integration.decoder.processor_as_gpu import WholeRows, cuda_on_processor
 from tests.unit.decoder.integrity import check_slots
-from tests.unit.decoder.recorder import LoopRig, hot
+from tests.unit.decoder.recorder import LoopRig, Recorder, hot
 from tidemill_serving.decoder.devices.accelerator import nvidia_gpu, processor
 from tidemill_serving.decoder.devices.buckets import NO_RECORDING
 from tidemill_serving.decoder.devices.cuda import CudaDevice
 from tidemill_serving.decoder.devices.device import DeviceError, ModelRefusedError
 from tidemill_serving.decoder.sequence import Limits
+from tidemill_serving.package_engine import engine_for
+from tidemill_serving.settings import ReplicaSettings
+from tidemill_serving.start_times import StartTimes
 
 CASES = reference()[1]
 FP32 = TINY / "model.onnx"
@@ -184,6 +188,20 @@ def test_a_run_that_fails_is_told_and_hurts_nothing():
     assert np.array_equal(device.extend(0, tokens(5, 6, 7), 0), before)
 
 
+def engine_phase(package):
+    """How a replica that was told to run on a GPU fares with a package."""
+    engine, recorder = engine_for(ReplicaSettings(package, "0" * 64, device="cuda"), StartTimes()), Recorder()
+    engine.start(recorder)
+    recorder.wait_until_settled()
+    engine.close()
+    return recorder.phases[-1][2]
+
+
+def test_a_package_that_grows_its_cache_is_refused_with_the_device_that_runs_it(tmp_path):
+    package = growing_graph.write_growing_package(tmp_path / "slow", growing_graph.KINDS["positions told"])
+    assert "decoder.cache: the graph grows its cache, which only `--device cpu` runs" in engine_phase(package)
+
+
 def test_without_a_gpu_or_its_package_a_model_is_refused_in_a_sentence():
     import onnxruntime
 
@@ -191,3 +209,4 @@ def test_without_a_gpu_or_its_package_a_model_is_refused_in_a_sentence():
         pytest.skip("the onnxruntime that is installed has CUDA")
     with pytest.raises(ModelRefusedError, match=r"has no CUDA.*tidemill\[gpu\]"):
         loaded(CudaDevice(nvidia_gpu))
+    assert "The model cannot be served: this ONNX Runtime has no CUDA" in engine_phase(TINY)

@@ -2,18 +2,23 @@
 
 import ctypes
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill_serving.decoder.devices import remote_logits
+from tidemill_serving.decoder.devices.accelerator import processor
 from tidemill_serving.decoder.devices.buckets import NO_RECORDING, fill_up, sizes_up_to
 from tidemill_serving.decoder.devices.cache_layout import CacheLayout, refusal_of_room
 from tidemill_serving.decoder.devices.cuda_memory import Copy2D, CudaMemory, open_driver
 from tidemill_serving.decoder.devices.device import DeviceError, ModelRefusedError
 from tidemill_serving.decoder.devices.element_types import BFLOAT16_BITS, to_float32
 from tidemill_serving.decoder.devices.memory import Block, HostMemory
+from tidemill_serving.decoder.devices.shapes import Shaped, ShapeSession
 
 layouts = st.builds(
     CacheLayout,
@@ -86,6 +91,19 @@ def test_without_recordings_a_batch_is_run_as_it_is():
 def test_halves_become_the_same_numbers_in_float32():
     assert to_float32(np.array([1.5, -2.0], np.float16)).tolist() == [1.5, -2.0]
     assert to_float32(np.array([0x3FC0, 0xC000, 0x7F80], BFLOAT16_BITS)).tolist() == [1.5, -2.0, np.inf]
+
+
+def test_a_trial_run_tells_the_shapes_of_what_is_made_of_bfloat16():
+    accelerator = processor()
+    graph = Path(remote_logits.__file__).parent / "logits_heads" / "bfloat16.onnx"
+    session = ShapeSession(accelerator.open_session(graph, records=False), onnxruntime.RunOptions())
+    feed = {
+        "logits": np.zeros((3, 300), BFLOAT16_BITS),
+        "num_top": np.array([7], np.int64),
+        "inverse_temperatures": np.ones((3, 1), np.float32),
+        "padding": np.array([0, 0, 0, 212], np.int64),
+    }
+    assert session.run(["top_tokens", "block_weights"], feed) == [Shaped((3, 7)), Shaped((3, 2))]
 
 
 class Driver:

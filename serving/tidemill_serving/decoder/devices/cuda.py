@@ -31,13 +31,14 @@ from tidemill_serving.decoder.devices.device import (
     RemoteLogits,
     SavedCache,
 )
-from tidemill_serving.decoder.devices.element_types import BFLOAT16_BITS, onnx_type, to_float32, type_name
+from tidemill_serving.decoder.devices.element_types import onnx_type, to_float32, type_name
 from tidemill_serving.decoder.devices.export import past_names, present_name, read_export
 from tidemill_serving.decoder.devices.guard import Room
 from tidemill_serving.decoder.devices.memory import ByteArray
 from tidemill_serving.decoder.devices.ort_session import sentence_of
 from tidemill_serving.decoder.devices.remote_logits import LogitsHead, RemoteRows
 from tidemill_serving.decoder.devices.run_buffers import RunBuffers
+from tidemill_serving.decoder.devices.shapes import ShapeSession
 
 _TRIAL = np.array([1, 2, 3], np.int64)  # tokens
 _logger = logging.getLogger(__name__)
@@ -164,9 +165,7 @@ class CudaDevice:
         export = self._export
         if export.vocab_size is not None and export.head_size is not None:
             return export.vocab_size, export.head_size
-        if export.cache_dtype == BFLOAT16_BITS:
-            raise ModelRefusedError("the graph does not say the sizes of its vocabulary and of its heads")
-        return probe(_Unrecorded(self._session, self._run_options(NO_RECORDING)), export, context_length)
+        return probe(ShapeSession(self._session, self._run_options(NO_RECORDING)), export, context_length)
 
     def _take_memory(self, accelerator: Accelerator) -> None:
         """Raises ModelRefusedError where there is too little."""
@@ -263,14 +262,3 @@ class CudaDevice:
     def _row_of_logits(self, address: int, row: int) -> FloatArray:
         content = self._memory.read(self._buffers.logits_of(address, row))[0]
         return to_float32(content.view(self._export.logits_dtype))
-
-
-class _Unrecorded:
-    """A session as `probe` knows one, none of whose runs is recorded."""
-
-    def __init__(self, session: Any, options: ort.RunOptions) -> None:
-        self._session, self._options = session, options
-
-    def run(self, names: list[str], feed: dict[str, Any]) -> Any:
-        """Run it from and to host memory."""
-        return self._session.run(names, feed, self._options)
