@@ -144,9 +144,7 @@ def _device(
         return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
     if settings.device == "cuda":
         if package.decoder.cache == "grows":
-            raise ModelPackageError(
-                "its graph gives back its whole cache with each run, which the processor alone runs"
-            )
+            raise ModelPackageError("the graph grows its cache, which only `--device cpu` runs", key="decoder.cache")
         from tidemill_serving.decoder.devices.cuda import CudaDevice  # noqa: PLC0415
 
         return CudaDevice()
