@@ -210,3 +210,22 @@ def test_without_a_gpu_or_its_package_a_model_is_refused_in_a_sentence():
     with pytest.raises(ModelRefusedError, match=r"has no CUDA.*tidemill\[gpu\]"):
         loaded(CudaDevice(nvidia_gpu))
     assert "The model cannot be served: this ONNX Runtime has no CUDA" in engine_phase(TINY)
+
+
+def test_a_shortlist_that_fails_ends_its_batch_and_the_next_one_runs(monkeypatch):
+    device = cuda_on_processor()
+    rig = LoopRig(device, graph=FP32, limits=Limits(640, frozenset()), num_slots=2)
+    rig.add(1, CASES[9].prompt, 4)
+    rig.add(2, CASES[8].prompt, 4)
+
+    def fail(*_):
+        raise DeviceError("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(device._head, "shortlist", fail)
+        rig.run()
+    assert [rig.recorder.ends[number].error for number in (1, 2)] == ["the model's run failed: no room"] * 2
+    assert rig.loop.failure == ""
+    rig.add(3, CASES[9].prompt, len(CASES[9].tokens))
+    rig.run()
+    assert rig.recorder.tokens[3] == CASES[9].tokens

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill_serving.decoder.devices import remote_logits
@@ -31,6 +31,7 @@ layouts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(layouts, st.data())
 def test_the_start_of_a_slot_is_where_an_array_of_that_shape_has_it(layout, data):
     slot = data.draw(st.integers(0, layout.num_slots - 1))
@@ -55,6 +56,7 @@ def test_a_cache_without_room_is_refused_with_how_many_slots_would_fit():
     assert "and 0.0 GiB" in refusal_of_room(layout, 1 << 20, 1 << 30)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1024))
 def test_sizes_of_batches_grow_by_half_at_most_and_end_with_all_slots(num_slots):
     sizes = sizes_up_to(num_slots)
@@ -64,6 +66,7 @@ def test_sizes_of_batches_grow_by_half_at_most_and_end_with_all_slots(num_slots)
     assert len(sizes) <= 18
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_rows_that_fill_a_batch_up_write_behind_what_their_slots_hold(data):
     num_slots, room = data.draw(st.integers(1, 40)), 8
