@@ -8,7 +8,7 @@ are addresses: a view of the first slots, or of one, is where it begins. Beside 
 - A decode run is recorded once for each size of a batch, as a CUDA graph, and then played again: that leaves out the
   launching of some hundred kernels. A recording keeps addresses and shapes, so decode runs read and write fixed
   buffers, and its mask has the width of the whole context.
-- ONNX Runtime waits for a run's end before it returns.
+- Our copies do not wait for the stream that a run is in, so each run is waited for.
 """
 
 import logging
@@ -228,6 +228,7 @@ class CudaDevice:
     def _run(self, binding: Any, recording: int) -> None:
         try:
             self._session.run_with_iobinding(binding, self._run_options(recording))
+            binding.synchronize_outputs()
         except Exception as error:
             raise DeviceError(sentence_of(error)) from error
 
