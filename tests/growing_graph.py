@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.models.onnx_bytes import field, value_info
+from tidemill_models.check import digest_files
 from tidemill_models.protobuf_wire import WireMessage
 
 TINY = Path(__file__).parent / "models" / "tiny-llama" / "model.onnx"
@@ -46,6 +47,22 @@ def write_growing_graph(path: Path, kind: Kind) -> Path:
     )
     path.write_bytes(model)
     return path
+
+
+def write_growing_package(folder: Path, kind: Kind, cache: str = 'cache = "grows"\n') -> Path:
+    """The package tiny-llama with a graph of that kind; `cache` is what its manifest says of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "chat.jinja"):
+        (folder / name).write_bytes((TINY.parent / name).read_bytes())
+    write_growing_graph(folder / "model.onnx", kind)
+    head = (TINY.parent / "model.toml").read_text().partition("[files]")[0]
+    files = [
+        f'"{name}" = {{ sha256 = "{digest.sha256}", bytes = {digest.bytes} }}\n'
+        for name, digest in digest_files(folder).items()
+    ]
+    head = head.replace("eos_token_ids", f"{cache}eos_token_ids")
+    (folder / "model.toml").write_text(f"{head}[files]\n{''.join(files)}")
+    return folder
 
 
 def _graph(graph: WireMessage, kind: Kind) -> bytes:

@@ -28,6 +28,7 @@ _COMMON = {
     "pad_token_id": PAD,
     "dtype": "float32",
 }
+_SIZES: dict[str, object] = {}  # that overrule those of a kind
 _GROUPED = {"num_key_value_heads": 2, "head_dim": 16}
 _LONGROPE = {
     "type": "longrope",  # as Phi 3.5 writes it; the builder reads this one
@@ -41,8 +42,8 @@ _LONGROPE = {
 
 def _make(name: str, **changes: object) -> Callable[[], PreTrainedModel]:
     def make() -> PreTrainedModel:
-        config = getattr(transformers, f"{name}Config")(**{**_COMMON, **changes})
-        return getattr(transformers, f"{name}ForCausalLM")(config)
+        config = getattr(transformers, f"{name}Config")(**{**_COMMON, **changes, **_SIZES})
+        return (transformers.GPT2LMHeadModel if name == "GPT2" else getattr(transformers, f"{name}ForCausalLM"))(config)
 
     return make
 
@@ -67,6 +68,11 @@ if hasattr(transformers, "Gemma3TextConfig"):
     CHECKPOINTS["gemma3"] = lambda: transformers.Gemma3ForCausalLM(
         transformers.Gemma3TextConfig(**{**_COMMON, **_GROUPED, "sliding_window": 64, "query_pre_attn_scalar": 16})
     )
+
+
+def adjust(**changes: object) -> None:
+    """Make models of another size from now on."""
+    _SIZES.update(changes)
 
 
 def make_model(name: str) -> PreTrainedModel:

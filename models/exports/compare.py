@@ -42,9 +42,11 @@ def build(checkpoint: Path, folder: Path, precision: str) -> Path:
     return folder / "model.onnx"
 
 
-def ours(graph: Path, prompts: list[list[int]], context_length: int) -> list[list[int]]:
+def ours(
+    graph: Path, prompts: list[list[int]], context_length: int, device_type: type[CpuDevice] = CpuDevice
+) -> list[list[int]]:
     """Greedy answers: each prompt in pieces, all answers in one batch."""
-    device = CpuDevice(num_threads=1, spinning=False)
+    device = device_type(num_threads=1, spinning=False)
     device.load(graph, num_slots=len(prompts) + 1, context_length=context_length, on_progress=lambda _: None)
     last = []
     for slot, prompt in enumerate(prompts):

@@ -58,7 +58,7 @@ def import_command(
         bool, typer.Option("--convert", help="Make the graph of the checkpoint; needs the extra convert.")
     ] = False,
     precision: Annotated[
-        str, typer.Option(help="Of the graph that --convert makes: fp32, fp16, int8 or int4.")
+        str, typer.Option(help=f"Of the graph that --convert makes: {', '.join(PRECISIONS)}.")
     ] = "int8",
     may_replace: Annotated[bool, typer.Option("--replace", help="Replace a package of that name.")] = False,
     wants_trial: Annotated[bool, typer.Option("--trial/--no-trial", help="Run the model before it is taken.")] = True,

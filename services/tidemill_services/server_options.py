@@ -39,7 +39,8 @@ Models = Annotated[
 ]
 ReplicaCapacity = Annotated[int | None, typer.Option(help="Replicas at once.  [default: 4]")]
 ReplicaDevice = Annotated[
-    str | None, typer.Option(help="cpu, or fake: answers without a model, to measure the rest.  [default: cpu]")
+    str | None,
+    typer.Option(help="cpu, cuda (an NVIDIA GPU), or fake: answers without a model.  [default: cpu]"),
 ]
 ReplicaFakeTick = Annotated[
     int | None, typer.Option(help="Milliseconds of a step of the fake device; 0: as fast as it can.  [default: 5]")

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from platformdirs import user_data_path
 
-DeviceName = Literal["cpu", "fake"]
+DeviceName = Literal["cpu", "cuda", "fake"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 MAX_STOP_GRACE_SECONDS = 3_600

@@ -26,6 +26,7 @@ from tidemill_serving.start_times import StartStep, StartTimes, StartWatch
 from tidemill_telemetry.logs import name_process
 
 if TYPE_CHECKING:
+    from tidemill_serving.decoder.devices.cpu import CpuDevice
     from tidemill_serving.decoder.devices.device import Device
     from tidemill_serving.decoder.settings import DecoderSettings
 
@@ -141,10 +142,16 @@ def _device(
 
         vocab_size = Tokenizer.from_file(package.tokenizer_path).vocabulary_size
         return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
+    if settings.device == "cuda":
+        if package.decoder.cache == "grows":
+            raise ModelPackageError("the graph grows its cache, which only `--device cpu` runs", key="decoder.cache")
+        from tidemill_serving.decoder.devices.cuda import CudaDevice  # noqa: PLC0415
+
+        return CudaDevice()
     return cpu_device(package, decoder, cache.graph_copy(package))
 
 
-def cpu_device(package: ModelPackage, decoder: "DecoderSettings", copy: PreparedGraph | None = None) -> "Device":
+def cpu_device(package: ModelPackage, decoder: "DecoderSettings", copy: PreparedGraph | None = None) -> "CpuDevice":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
     from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415

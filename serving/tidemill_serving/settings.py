@@ -11,7 +11,7 @@ from tidemill_serving.launcher_token import TokenInvalidError, token_from_fd, to
 from tidemill_serving.start_cache.settings import StartCacheSettings
 from tidemill_serving.tls import TlsFiles, TlsInvalidError, check_files
 
-DeviceName = Literal["cpu", "fake"]
+DeviceName = Literal["cpu", "cuda", "fake"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 

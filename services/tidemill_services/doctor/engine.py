@@ -14,10 +14,18 @@ from tidemill_services.doctor.packages import find_distribution
 CPU_PACKAGE, GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
 _GPU_PROVIDER = "CUDAExecutionProvider"
 _PROBE_SECONDS = 10.0  # a second is usual; longer on a machine at work
-_PROBE = (
-    "import json, onnxruntime as ort; print(json.dumps({'version': ort.__version__, "
-    "'providers': ort.get_available_providers()}))"
-)
+# A package for a GPU names CUDA among its providers also where CUDA's libraries are missing; memory there needs them.
+_PROBE = """
+import json, onnxruntime as ort
+version, providers, cuda_error = ort.__version__, ort.get_available_providers(), ""
+if "CUDAExecutionProvider" in providers:
+    try:
+        ort.preload_dlls(directory="")
+        ort.OrtValue.ortvalue_from_shape_and_type([1], "float32", "cuda", 0)
+    except Exception as error:
+        cuda_error = str(error)
+print(json.dumps({"version": version, "providers": providers, "cuda_error": cuda_error}))
+"""
 _REINSTALL = (
     "run `pip uninstall -y onnxruntime onnxruntime-gpu`, then `pip install 'tidemill[cpu]'`, "
     "or 'tidemill[gpu]' for an NVIDIA GPU"
@@ -31,6 +39,7 @@ class Runtime:
     version: str = ""
     providers: tuple[str, ...] = ()
     error: str = ""  # why it cannot be imported; empty when it can
+    cuda_error: str = ""  # why it cannot use CUDA, though it is made for it; empty when it can, or is not
 
 
 def ask_runtime(python: str = sys.executable) -> Runtime:
@@ -45,7 +54,7 @@ def ask_runtime(python: str = sys.executable) -> Runtime:
         last = done.stderr.strip().splitlines()[-1:] or [f"the process ended with {done.returncode}"]
         return Runtime(error=last[0][:300])
     said = json.loads(done.stdout.splitlines()[-1])
-    return Runtime(said["version"], tuple(said["providers"]))
+    return Runtime(said["version"], tuple(said["providers"]), cuda_error=said["cuda_error"])
 
 
 def check_runtime(runtime: Runtime, *, needed: bool, path: Sequence[str] | None = None) -> Finding:
@@ -77,26 +86,43 @@ def check_runtime(runtime: Runtime, *, needed: bool, path: Sequence[str] | None 
     return ok("engine", f"{name} {package.version} with {', '.join(runtime.providers)}.")
 
 
-def check_gpu(runtime: Runtime, *, driver: str | None, path: Sequence[str] | None = None) -> Finding:
-    """The GPU that the machine has, against the package. `driver` as `nvidia_driver` finds it."""
+def check_gpu(runtime: Runtime, *, driver: str | None, needed: bool, path: Sequence[str] | None = None) -> Finding:
+    """The GPU that the machine has, against the package. `driver` as `nvidia_driver` finds it.
+
+    `needed`: whether replicas are to run on it.
+    """
     for_gpu = find_distribution(GPU_PACKAGE, path) is not None
+    failing = wrong if needed else warning
     if driver is None:
-        if for_gpu:
-            return warning(
-                "GPU",
-                "onnxruntime-gpu is installed, and there is no NVIDIA GPU here: install its driver, or for the "
-                "processor run `pip uninstall -y onnxruntime-gpu`, then `pip install 'tidemill[cpu]'`.",
-            )
-        return ok("GPU", "There is none; models run on the processor.")
+        return _without_gpu(for_gpu=for_gpu, needed=needed)
     if for_gpu and _GPU_PROVIDER not in runtime.providers:
-        return warning("GPU", f"There is an NVIDIA GPU ({driver}), and onnxruntime-gpu offers no CUDA: {_REINSTALL}.")
+        return failing("GPU", f"There is an NVIDIA GPU ({driver}), and onnxruntime-gpu offers no CUDA: {_REINSTALL}.")
     if not for_gpu:
-        return warning(
+        return failing(
             "GPU",
             f"There is an NVIDIA GPU ({driver}), and onnxruntime for it is not installed, so no replica can use it: "
             "run `pip uninstall -y onnxruntime`, then `pip install 'tidemill[gpu]'`.",
         )
-    return ok("GPU", f"There is an NVIDIA GPU ({driver}), and the package for it.")
+    if runtime.cuda_error:
+        return failing(
+            "GPU",
+            f"There is an NVIDIA GPU ({driver}), and CUDA cannot be used ({runtime.cuda_error[:200]}): it takes CUDA "
+            "13 and cuDNN 9, which `pip install 'tidemill[gpu]'` brings, and a driver that is new enough for them.",
+        )
+    unused = "" if needed else "; replicas use it with TIDEMILL_REPLICA_DEVICE=cuda"
+    return ok("GPU", f"There is an NVIDIA GPU ({driver}), and the package for it{unused}.")
+
+
+def _without_gpu(*, for_gpu: bool, needed: bool) -> Finding:
+    if for_gpu:
+        return (wrong if needed else warning)(
+            "GPU",
+            "onnxruntime-gpu is installed, and there is no NVIDIA GPU here: install its driver, or for the "
+            "processor run `pip uninstall -y onnxruntime-gpu`, then `pip install 'tidemill[cpu]'`.",
+        )
+    if needed:
+        return wrong("GPU", "There is none, and TIDEMILL_REPLICA_DEVICE is cuda: take cpu.")
+    return ok("GPU", "There is none; models run on the processor.")
 
 
 def nvidia_driver(root: Path = Path("/")) -> str | None:

@@ -47,7 +47,7 @@ def _installation(settings: Settings) -> Iterable[Finding]:
     yield from check_packages(postgres=_is_postgres(settings))
     runtime = ask_runtime()
     yield check_runtime(runtime, needed=settings.replica_device != "fake")
-    yield check_gpu(runtime, driver=nvidia_driver())
+    yield check_gpu(runtime, driver=nvidia_driver(), needed=settings.replica_device == "cuda")
 
 
 def _machine(_settings: Settings) -> Iterable[Finding]:

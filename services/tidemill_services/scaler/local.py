@@ -29,7 +29,7 @@ class LocalLauncherSettings:
     """What every replica of this host is told."""
 
     threads: int = 0  # that compute in one replica; 0: as many as there are cores
-    device: Literal["cpu", "fake"] = "cpu"
+    device: Literal["cpu", "cuda", "fake"] = "cpu"
     fake_tick_ms: int = 5  # how long each step of the fake device takes
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     start_cache: Path | None = None  # where replicas keep what makes the next start faster; None: nowhere

@@ -17,10 +17,16 @@ from tidemill_models.importing.staging import check_space
 PRECISIONS = {
     "fp32": ("fp32", "cpu", []),
     "fp16": ("fp16", "cuda", []),  # the builder's fp16 for `cpu` has no GroupQueryAttention; this one runs there too
+    "bf16": ("bf16", "cuda", []),  # runs on a GPU only
     "int8": ("int8", "cpu", ["block_size=32", "accuracy_level=4", "is_symmetric=true"]),
     "int4": ("int4", "cpu", ["block_size=32", "accuracy_level=4"]),
+    "int4-fp16": ("int4", "cuda", ["block_size=32"]),  # its cache is in float16, as a GPU needs it
 }
 _NEEDED = ("onnxruntime_genai", "torch", "transformers", "onnx_ir")
+_OTHER_WAY = (
+    "Optimum may (`pip install optimum-onnx` into an environment of its own, then `optimum-cli export onnx --task "
+    "text-generation-with-past --model CHECKPOINT FOLDER`); such a graph is served slowly."
+)
 _KEPT_LINES = 3  # of the builder's complaint
 
 
@@ -53,5 +59,5 @@ def convert(source: Source, precision: str, scratch: Path) -> FolderSource:
     if done.returncode != 0:
         lines = [each for each in (done.stderr or done.stdout).splitlines() if each.strip()]
         why = " ".join(lines[-_KEPT_LINES:])[:600] if lines else f"it ended with {done.returncode}"
-        raise ModelImportError(f"The builder cannot make a graph of {source.title}: {why}")
+        raise ModelImportError(f"The builder cannot make a graph of {source.title}: {why}. {_OTHER_WAY}")
     return FolderSource(made)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tidemill_models.check import check_package
-from tidemill_models.errors import ModelImportError
+from tidemill_models.errors import ModelImportError, ModelPackageError
 from tidemill_models.graph import GraphSignature, read_graph
 from tidemill_models.importing.chats import Chat, try_templates
 from tidemill_models.importing.facts import ModelFacts, read_facts
@@ -75,11 +75,22 @@ def import_model(
         check_space(staging, sum(source.files[name] for name in files_of_graph(source.files, graph_file)))
         package = staging / "package"
         package.mkdir()
-        imported = _Import(source, graph_file, package, wishes).run(origin)
+        try:
+            imported = _Import(source, graph_file, package, wishes).run(origin)
+        except ModelPackageError as error:
+            raise _told_of_the_source(error, package, source) from error
         try_out(package)
         put_in_place(package, target, staging / "before")
     path = models_folder / wishes.name
     return ImportedModel(check_package(path, deep=False), imported.graph, imported.facts, imported.left_out)
+
+
+def _told_of_the_source(error: ModelPackageError, package: Path, source: Source) -> ModelPackageError:
+    """The same complaint about the file as its owner knows it, and not about a copy that is gone."""
+    if not Path(error.path).is_relative_to(package):
+        return error
+    name = Path(error.path).relative_to(package).as_posix()
+    return ModelPackageError(error.sentence, path=f"{source.title}: {name}", key=error.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import numpy as np
 from tidemill_serving.decoder.batch_picker import BatchPicker
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.counters import Counters
-from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray
+from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray, RemoteLogits
+from tidemill_serving.decoder.remote_picker import RemotePicker
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.shared_prompts import SharedPrompts
@@ -170,9 +171,14 @@ class DecoderLoop:
         self._carry_out(self.scheduler.promote(sequence))
         return self._take([sequence], logits[None])
 
-    def _take(self, sequences: list[Sequence], logits: FloatArray) -> list[SequenceOutput]:
+    def _take(self, sequences: list[Sequence], logits: FloatArray | RemoteLogits) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""
-        picker = BatchPicker(sequences, logits, self._rows_of(logits.shape[1]))
+        try:
+            picker = self._picker_of(sequences, logits)
+        except DeviceError as error:
+            failed = [self._fail(sequence, f"the model's run failed: {error}") for sequence in sequences]
+            self._check_device()
+            return failed
         outputs = []
         for row, (sequence, is_finite) in enumerate(zip(sequences, picker.are_finite, strict=True)):
             if not is_finite:
@@ -185,6 +191,12 @@ class DecoderLoop:
                 _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
                 outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
         return outputs
+
+    def _picker_of(self, sequences: list[Sequence], logits: FloatArray | RemoteLogits) -> BatchPicker | RemotePicker:
+        """Raises DeviceError where the logits stay on a device that fails."""
+        if isinstance(logits, np.ndarray):
+            return BatchPicker(sequences, logits, self._rows_of(logits.shape[1]))
+        return RemotePicker(sequences, logits)
 
     def _rows_of(self, vocab_size: int) -> WholeRows:
         if self._whole_rows is None:

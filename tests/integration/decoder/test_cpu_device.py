@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.integration.decoder.models import GRAPHS, POSITIONS, TINY, reference
+from tests.unit.models import onnx_bytes
 from tidemill_serving.decoder.devices.cpu import CpuDevice
 from tidemill_serving.decoder.devices.device import ModelRefusedError
 
@@ -35,6 +36,16 @@ def test_a_broken_graph_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "broken.onnx").write_bytes(content)
     with pytest.raises(ModelRefusedError, match=r"the graph broken\.onnx cannot be loaded|lacks|keeps no cache"):
         loaded(tmp_path / "broken.onnx")
+
+
+def test_a_graph_in_bfloat16_is_refused_with_where_it_runs(tmp_path):
+    halves = {name: (16 if kind[0] == 1 else kind[0], kind[1]) for name, kind in onnx_bytes.decoder_inputs().items()}
+    graph = onnx_bytes.model(halves, onnx_bytes.decoder_outputs(), [onnx_bytes.node("MatMul")])
+    (tmp_path / "halves.onnx").write_bytes(graph)
+    with pytest.raises(
+        ModelRefusedError, match=r"halves\.onnx cannot be loaded.*bfloat16 runs on a GPU \(`--device cuda`\)"
+    ):
+        loaded(tmp_path / "halves.onnx")
 
 
 def test_a_graph_that_grows_its_cache_is_refused_with_the_command_that_makes_a_better_one():

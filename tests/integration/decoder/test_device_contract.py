@@ -1,21 +1,31 @@
 """What every device keeps, with every kind of graph that it serves."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from tests import growing_graph
 from tests.integration.decoder.models import GRAPHS, POSITIONS, TINY, reference
+from tests.integration.decoder.processor_as_gpu import WholeRows
 from tidemill_serving.decoder.devices.cpu import CpuDevice
 from tidemill_serving.decoder.devices.device import DeviceError
 from tidemill_serving.decoder.devices.fake import FakeDevice
 from tidemill_serving.decoder.devices.growing import GrowingCacheDevice
 
 CASES = reference()[1]
+CUDA_GRAPHS = {
+    "fp32": TINY / "model.onnx",
+    "positions": POSITIONS / "model.onnx",
+    "int8": GRAPHS / "tiny-llama-int8.onnx",
+    "fp16": GRAPHS / "tiny-llama-fp16.onnx",
+}
 KINDS = {
     "fake": None,
     "fp32": TINY / "model.onnx",
     "positions": POSITIONS / "model.onnx",
     "int8": GRAPHS / "tiny-llama-int8.onnx",
+    **{f"cuda, {name}": graph for name, graph in CUDA_GRAPHS.items()},
     **{f"growing, {name}": kind for name, kind in growing_graph.KINDS.items() if not kind.is_quantised},
 }
 CLOSE = {"rtol": 0, "atol": 2e-4}  # logits
@@ -28,10 +38,12 @@ def make(request, tmp_path):
     graph, grows = KINDS[request.param], isinstance(KINDS[request.param], growing_graph.Kind)
     if grows:
         graph = growing_graph.write_growing_graph(tmp_path / "model.onnx", graph)
-    real = GrowingCacheDevice if grows else CpuDevice
+    real = partial(GrowingCacheDevice if grows else CpuDevice, num_threads=1, spinning=False)
+    if request.param.startswith("cuda"):
+        real = WholeRows
 
     def loaded(num_slots=4, context_length=600):
-        device = FakeDevice() if graph is None else real(num_threads=1, spinning=False)
+        device = FakeDevice() if graph is None else real()
         progress = []
         vocab_size = device.load(graph, num_slots=num_slots, context_length=context_length, on_progress=progress.append)
         assert vocab_size == 512
@@ -95,6 +107,16 @@ def test_a_row_is_the_same_alone_and_in_a_batch(make):
         for row in range(4):
             np.testing.assert_allclose(logits[row], alone[row][step], **CLOSE)
         last, past = logits.argmax(axis=1), past + 1
+
+
+def test_a_slot_that_was_copied_out_comes_back_elsewhere_as_it_was(make):
+    device = make()
+    prompt = np.array(CASES[12].prompt)
+    device.extend(0, prompt, 0)
+    saved = device.copy_out(0, len(prompt))
+    stayed = device.extend(0, tokens(9), len(prompt)).copy()
+    device.copy_in(2, saved)
+    assert (device.extend(2, tokens(9), len(prompt)) == stayed).all()
 
 
 @pytest.mark.parametrize("chunk", [2, 3, 16, 100])

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from tests.integration.decoder.models import GRAPHS, TINY, reference
+from tests.integration.decoder.processor_as_gpu import WholeRows, cuda_on_processor
 from tests.unit.decoder.integrity import check_slots
 from tests.unit.decoder.recorder import LoopRig, hot
 from tidemill_serving.decoder.devices.cpu import CpuDevice
 from tidemill_serving.decoder.sequence import Limits
 
+ON_CUDA = "fp32 by the device for a GPU"
 GRAPH_OF = {
     "fp32": TINY / "model.onnx",
     "int8, blocks of 32": GRAPHS / "tiny-llama-int8.onnx",
     "int4, blocks of 32": GRAPHS / "tiny-llama-int4.onnx",
+    ON_CUDA: TINY / "model.onnx",
 }
 CASES = reference()[1]
 LONG = CASES[31].prompt  # 500 tokens
@@ -29,7 +32,7 @@ class Replica:
     graph: str
 
     def rig(self, **settings):
-        device = CpuDevice(num_threads=1, spinning=False)
+        device = cuda_on_processor() if self.graph == ON_CUDA else CpuDevice(num_threads=1, spinning=False)
         wishes = {"limits": Limits(CONTEXT, frozenset()), "max_chunk_length": 512, **settings}
         return LoopRig(device, graph=GRAPH_OF[self.graph], **wishes)
 
@@ -94,13 +97,15 @@ def test_an_exact_answer_does_not_depend_on_what_was_generated_before(replica):
 
 def test_logits_are_equal_bit_by_bit_where_the_table_says_equal(replica):
     """Tokens may hide what logits show."""
-    device = CpuDevice(num_threads=1, spinning=False)
+    device = WholeRows() if replica.graph == ON_CUDA else CpuDevice(num_threads=1, spinning=False)
     device.load(GRAPH_OF[replica.graph], num_slots=4, context_length=CONTEXT, on_progress=lambda progress: None)
     prompt = np.array(LONG[:258])
     whole = device.extend(0, prompt, 0).copy()
     device.extend(1, prompt[:256], 0)
     same = (
-        (lambda one, other: np.allclose(one, other, rtol=0, atol=2e-4)) if replica.graph == "fp32" else np.array_equal
+        (lambda one, other: np.allclose(one, other, rtol=0, atol=2e-4))
+        if replica.graph.startswith("fp32")
+        else np.array_equal
     )
     assert same(device.extend(1, prompt[256:], 256), whole)
     saved = device.copy_out(1, 258)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.growing_graph import KINDS, write_growing_graph
-from tests.integration.decoder.models import TINY, reference, running_engine
+from tests.growing_graph import KINDS, write_growing_graph, write_growing_package
+from tests.integration.decoder.models import reference, running_engine
 from tests.unit.decoder.recorder import request
-from tidemill_models.check import check_package, digest_files
+from tidemill_models.check import check_package
 from tidemill_models.errors import GraphError
 from tidemill_serving.decoder.devices.device import ModelRefusedError
 from tidemill_serving.decoder.devices.growing import Abilities, GrowingCacheDevice
@@ -33,17 +33,7 @@ def growing(tmp_path):
     """Makes the package tiny-llama anew with a graph of some kind."""
 
     def package(kind, cache='cache = "grows"\n'):
-        for name in ("tokenizer.json", "chat.jinja"):
-            (tmp_path / name).write_bytes((TINY / name).read_bytes())
-        write_growing_graph(tmp_path / "model.onnx", KINDS[kind])
-        head = (TINY / "model.toml").read_text().partition("[files]")[0]
-        files = [
-            f'"{name}" = {{ sha256 = "{digest.sha256}", bytes = {digest.bytes} }}\n'
-            for name, digest in digest_files(tmp_path).items()
-        ]
-        head = head.replace("eos_token_ids", f"{cache}eos_token_ids")
-        (tmp_path / "model.toml").write_text(f"{head}[files]\n{''.join(files)}")
-        return tmp_path
+        return write_growing_package(tmp_path, KINDS[kind], cache)
 
     return package
 

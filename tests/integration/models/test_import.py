@@ -229,8 +229,9 @@ def test_a_broken_or_hostile_folder_is_refused_with_a_sentence_and_leaves_nothin
     if not sentence:
         assert take(export, models).package.decoder.context_length == 1024
         return
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises(ModelError, match=sentence) as refused:
         take(export, models)
+    assert "importing" not in str(refused.value), "a folder that is gone by now"
     assert_nothing_is_left(models)
 
 

@@ -139,11 +139,24 @@ def test_a_runtime_that_loads_without_its_package_is_left_over(tmp_path: Path) -
         ("onnxruntime-gpu", "driver 580.1", ("CPUExecutionProvider",), Level.WARNING),
     ],
 )
-def test_the_gpu_and_the_package_must_fit_and_neither_is_ever_wrong(
+def test_the_gpu_and_the_package_must_fit_and_neither_is_wrong_unless_replicas_need_it(
     tmp_path: Path, package: str, driver: str | None, providers: tuple[str, ...], level: Level
 ) -> None:
     install(tmp_path, package, "1.31.1")
-    assert check_gpu(Runtime("1.31.1", providers), driver=driver, path=[str(tmp_path)]).level is level
+    runtime = Runtime("1.31.1", providers)
+    assert check_gpu(runtime, driver=driver, needed=False, path=[str(tmp_path)]).level is level
+    is_usable = package == "onnxruntime-gpu" and driver is not None and "CUDAExecutionProvider" in providers
+    needed = check_gpu(runtime, driver=driver, needed=True, path=[str(tmp_path)])
+    assert needed.level is (Level.OK if is_usable else Level.WRONG)
+
+
+def test_a_gpu_whose_libraries_are_missing_is_told_with_what_brings_them(tmp_path: Path) -> None:
+    install(tmp_path, "onnxruntime-gpu", "1.31.1")
+    runtime = Runtime("1.31.1", ("CUDAExecutionProvider",), cuda_error="libcublasLt.so.13: cannot open")
+    found = check_gpu(runtime, driver="driver 580.1", needed=True, path=[str(tmp_path)])
+    assert found.level is Level.WRONG
+    assert "libcublasLt.so.13" in found.sentence
+    assert "pip install 'tidemill[gpu]'" in found.sentence
 
 
 def test_the_driver_is_read_from_the_files_that_it_makes(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class CpuDevice:
         self._session = open_session(graph, num_threads=self._num_threads, spinning=self._spinning, copy=self._copy)
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))
-        self._vocab_size, head_size = _probe(self._session, self._export, context_length)
+        self._vocab_size, head_size = probe(self._session, self._export, context_length)
         self._room = Room(num_slots, context_length, self._vocab_size)
         self._cache = KVCache(
             num_layers=self._export.num_layers,
@@ -174,7 +174,7 @@ def signature_of(session: Any) -> tuple[list[GraphValue], list[GraphValue]]:
     return read(session.get_inputs()), read(session.get_outputs())
 
 
-def _probe(session: Any, export: Export, context_length: int) -> tuple[int, int]:
+def probe(session: Any, export: Export, context_length: int) -> tuple[int, int]:
     """Run one token on a short cache, to learn vocabulary and head size and that it appends in place.
 
     Where the graph attends within a window, a cache must be no shorter than that: then one of the full length is

@@ -1,6 +1,7 @@
 """The port below the decoder: what runs the model's graph and holds its KV cache."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,40 @@ class DeviceError(Exception):
     """A run failed. What the cache held before it is still there, so the run may be tried again in parts."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """What most choices of a token need to know of rows of logits. Weights count from the row's highest logit, as 1."""
+
+    logits: FloatArray  # [n, k]: the highest ones, the highest first
+    tokens: IntArray  # [n, k]: whose they are
+    totals: FloatArray  # [n]: the weight of all tokens; not finite where the logits are not
+    block_weights: FloatArray  # [n, blocks]: of the tokens of each block, at the row's temperature
+
+
+class RemoteLogits(Protocol):
+    """Logits [n, V] that are not in host memory. Valid until the device's next call. All raise DeviceError."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+
+    @property
+    def block_length(self) -> int:
+        """Tokens of a block; the last one may have fewer."""
+
+    def __len__(self) -> int:
+        """n."""
+
+    def shortlist(self, temperatures: FloatArray, num_top: int) -> Shortlist:
+        """Find the highest `num_top` of each row, and weigh the rest; `temperatures` [n] are above 0."""
+
+    def piece(self, row: int, start: int, stop: int) -> FloatArray:
+        """A copy of a row's logits of some tokens."""
+
+    def row(self, row: int) -> FloatArray:
+        """A copy of all of a row [V]."""
+
+
 class Device(Protocol):
     """Runs one decoder model. Only the engine's thread calls it.
 
@@ -34,11 +69,11 @@ class Device(Protocol):
         Calls `on_progress` with 0 to 1. Returns the vocabulary's size. Raises ModelRefusedError.
         """
 
-    def decode(self, token_ids: IntArray, num_past: IntArray) -> FloatArray:
+    def decode(self, token_ids: IntArray, num_past: IntArray) -> FloatArray | RemoteLogits:
         """Append one token to each of the slots 0 to n-1.
 
         `token_ids` [n] are the tokens, `num_past` [n] the lengths of the slots before them. Returns logits [n, V],
-        which stay valid until the next call. Raises DeviceError.
+        which stay valid until the next call; a device with memory of its own leaves them there. Raises DeviceError.
         """
 
     def extend(self, slot: int, token_ids: IntArray, num_past: int) -> FloatArray:

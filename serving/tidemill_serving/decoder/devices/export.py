@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tidemill_serving.decoder.devices.device import ModelRefusedError
+from tidemill_serving.decoder.devices.element_types import BFLOAT16_BITS
 
 BETTER_EXPORT = "make one with `python -m onnxruntime_genai.models.builder -i CHECKPOINT -o FOLDER -p fp32 -e cpu`"
 _CACHE_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_BFLOAT16 = "tensor(bfloat16)"
 _TOKEN_INPUTS = {"input_ids", "attention_mask", "position_ids"}
 _CACHE_BRANCH, _NUM_LOGITS = "use_cache_branch", "num_logits_to_keep"
 
@@ -30,6 +32,7 @@ class Export:
     num_layers: int
     num_kv_heads: int
     head_size: int | None  # None: the graph leaves it open
+    vocab_size: int | None  # likewise
     cache_dtype: DTypeLike
     logits_dtype: DTypeLike
     has_position_ids: bool
@@ -38,24 +41,26 @@ class Export:
     constant_inputs: Mapping[str, NDArray[np.int64]]  # by name; the same in every run
 
 
-def read_export(inputs: Iterable[GraphValue], outputs: Iterable[GraphValue]) -> Export:
-    """Raises ModelRefusedError with a sentence."""
+def read_export(inputs: Iterable[GraphValue], outputs: Iterable[GraphValue], *, takes_bfloat16: bool = False) -> Export:
+    """`takes_bfloat16`: whether the device has kernels for it. Raises ModelRefusedError with a sentence."""
+    types = _CACHE_TYPES | ({_BFLOAT16: BFLOAT16_BITS} if takes_bfloat16 else {})
     taken = {value.name: value for value in inputs}
     made = {value.name: value for value in outputs}
     num_layers = sum(name.startswith("past_key_values.") and name.endswith(".key") for name in taken)
     pasts = past_names(num_layers)
     _check_names(taken, made, pasts)
     first = taken[pasts[0]]
-    _check_caches([taken[name] for name in pasts], first)
+    _check_caches([taken[name] for name in pasts], first, types)
     logits = made["logits"]
-    if logits.type not in _CACHE_TYPES or len(logits.shape) != 3:
+    if logits.type not in types or len(logits.shape) != 3:
         raise ModelRefusedError(f"the output logits is {logits.type} {list(logits.shape)}; it must be float [B, S, V]")
     return Export(
         num_layers=num_layers,
         num_kv_heads=_fixed(first, 1),
         head_size=first.shape[3] if isinstance(first.shape[3], int) else None,
-        cache_dtype=_CACHE_TYPES[first.type],
-        logits_dtype=_CACHE_TYPES[logits.type],
+        vocab_size=logits.shape[2] if isinstance(logits.shape[2], int) else None,
+        cache_dtype=types[first.type],
+        logits_dtype=types[logits.type],
         has_position_ids="position_ids" in taken,
         has_pruned_logits=logits.shape[1] == 1 or _NUM_LOGITS in taken,
         has_cache_branch=_CACHE_BRANCH in taken,
@@ -94,10 +99,13 @@ def _check_names(taken: dict[str, GraphValue], made: dict[str, GraphValue], past
             raise ModelRefusedError(f"the input {name} has the shape {list(taken[name].shape)}; it must be one value")
 
 
-def _check_caches(caches: list[GraphValue], first: GraphValue) -> None:
+def _check_caches(caches: list[GraphValue], first: GraphValue, types: Mapping[str, DTypeLike]) -> None:
     for cache in caches:
-        if cache.type not in _CACHE_TYPES:
-            raise ModelRefusedError(f"the input {cache.name} is {cache.type}; the cache must be float32 or float16")
+        if cache.type not in types:
+            hint = "; bfloat16 runs on a GPU (`--device cuda`)" if cache.type == _BFLOAT16 else ""
+            raise ModelRefusedError(
+                f"the input {cache.name} is {cache.type}; the cache must be float32 or float16{hint}"
+            )
         if len(cache.shape) != 4 or cache.type != first.type or _fixed(cache, 1) != _fixed(first, 1):
             raise ModelRefusedError(f"the input {cache.name} is not [batch, heads, tokens, head size] like the others")
 

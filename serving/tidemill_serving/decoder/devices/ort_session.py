@@ -1,10 +1,13 @@
 """Makes sessions of ONNX Runtime on the processor, and the prepared copies that they start from faster."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
+from tidemill_models.errors import GraphError
+from tidemill_models.graph import read_graph
 from tidemill_serving.decoder.devices.device import ModelRefusedError
 from tidemill_serving.start_cache.prepared import GRAPH, WEIGHTS, PreparedGraph
 
@@ -64,7 +67,18 @@ def _session(graph: Path, options: ort.SessionOptions) -> Any:
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelRefusedError(f"the graph {graph.name} cannot be loaded: {sentence_of(error)}") from error
+        raise ModelRefusedError(
+            f"the graph {graph.name} cannot be loaded: {sentence_of(error)}{_hint(graph)}"
+        ) from error
+
+
+def _hint(graph: Path) -> str:
+    """What of a graph explains why it cannot be loaded; empty where nothing is known."""
+    with suppress(GraphError):
+        keys = read_graph(graph).inputs.get("past_key_values.0.key")
+        if keys is not None and keys.dtype == "bfloat16":
+            return "; bfloat16 runs on a GPU (`--device cuda`)"
+    return ""
 
 
 def sentence_of(error: Exception) -> str:
