@@ -11,6 +11,7 @@ from tidemill_models.chat import MAX_TEXT_BYTES, ChatPart, num_utf8_bytes
 from tidemill_models.control_tokens import WHITE_SPACE, ControlToken, ControlTokens, is_control_token
 from tidemill_models.errors import InvalidTextError, PromptTooLargeError, TokenizerError
 from tidemill_models.text_stream import TextStream, piece_of_each_token
+from tidemill_models.token_pieces import TokenPieces
 
 _MAX_CUT_ROUNDS = 8
 
@@ -51,7 +52,7 @@ class Tokenizer:
     @property
     def vocabulary_size(self) -> int:
         """The largest token id + 1."""
-        return len(self._pieces)
+        return len(self.pieces.pieces)
 
     def token_text(self, token_id: int) -> str | None:
         """The token as the tokenizer writes it, such as `<|end|>`; None for an id that it does not have."""
@@ -64,7 +65,7 @@ class Tokenizer:
         """
         if not 0 <= token_id < self.vocabulary_size:
             return b""
-        return self._pieces[token_id] or (self.token_text(token_id) or "").encode()
+        return self.pieces.pieces[token_id] or (self.token_text(token_id) or "").encode()
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, none of them a control token and nothing put before or behind.
@@ -91,13 +92,8 @@ class Tokenizer:
         return token_ids + self._encode_between(previous, "".join(stretch), None)
 
     def text_stream(self, prompt_tokens: Sequence[int] = ()) -> TextStream:
-        """A stream for the answer to a prompt.
-
-        Where the decoder drops the space at the start of a text (SentencePiece's), it does so for an answer that
-        begins anew, at an empty prompt or after a control token; the text that goes on from a prompt keeps it.
-        """
-        starts_anew = not prompt_tokens or prompt_tokens[-1] in self._control.token_ids
-        return TextStream(self._pieces, strips_leading_space=self._strips_leading_space and starts_anew)
+        """A stream for the answer to a prompt; see `TokenPieces`."""
+        return self.pieces.text_stream(prompt_tokens)
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of all `token_ids` as one text; tokens that are marked special stand for nothing."""
@@ -112,9 +108,10 @@ class Tokenizer:
                 raise TokenizerError(sentence, key="added_tokens")
         self._control = ControlTokens(added_tokens)
         self._forbidden = self._control.token_ids - _unknown_token_ids(spec, self._first)
-        self._pieces, self._strips_leading_space = piece_of_each_token(self._first.get_vocab(), spec["decoder"])
+        pieces, strips_leading_space = piece_of_each_token(self._first.get_vocab(), spec["decoder"])
         for added in added_tokens:
-            self._pieces[added["id"]] = b"" if added["special"] else added["content"].encode()
+            pieces[added["id"]] = b"" if added["special"] else added["content"].encode()
+        self.pieces = TokenPieces(pieces, strips_leading_space, self._control.token_ids)
 
     def _check_size(self, texts: Iterable[str]) -> None:
         num_bytes = 0

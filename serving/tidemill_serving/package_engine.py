@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import ModelPackage
+from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.engine import (
     Engine,
     EngineListener,
@@ -121,6 +122,7 @@ def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
 
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
+    pieces = PiecesInReading(package, cache.token_pieces)  # before the imports, which it need not wait for
     from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel  # noqa: PLC0415
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
 
@@ -129,19 +131,21 @@ def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: Sta
         num_threads=settings.threads or 0,
         token_budget=package.decoder.cache_tokens,
     )
-    model = DecoderModel.from_package(package)
-    return DecoderEngine(model, _device(package, settings, decoder, cache), decoder)
+    model = DecoderModel.from_package(package, pieces)
+    return DecoderEngine(model, _device(package, settings, decoder, cache, pieces), decoder)
 
 
 def _device(
-    package: ModelPackage, settings: ReplicaSettings, decoder: "DecoderSettings", cache: StartCache
+    package: ModelPackage,
+    settings: ReplicaSettings,
+    decoder: "DecoderSettings",
+    cache: StartCache,
+    pieces: PiecesInReading,
 ) -> "Device":
     if settings.device == "fake":
-        from tidemill_models.tokenizer import Tokenizer  # noqa: PLC0415
         from tidemill_serving.decoder.devices.fake import FakeDevice  # noqa: PLC0415
 
-        vocab_size = Tokenizer.from_file(package.tokenizer_path).vocabulary_size
-        return FakeDevice(vocab_size=vocab_size, tick=timedelta(milliseconds=settings.fake_tick_ms))
+        return FakeDevice(vocab_size=pieces.vocabulary_size(), tick=timedelta(milliseconds=settings.fake_tick_ms))
     if settings.device == "cuda":
         if package.decoder.cache == "grows":
             raise ModelPackageError("the graph grows its cache, which only `--device cpu` runs", key="decoder.cache")

@@ -11,10 +11,13 @@ import socket
 import threading
 from contextlib import suppress
 
+from tidemill_ports.garbage import leave_out_what_is_here
+
 READY = b"r"  # what it says once its imports are done
 MAX_ORDER_BYTES = 65_536
 NICENESS = 10  # a tenth of what others get; the lowest would wait for ever on a busy machine
 _IMPORTS = (
+    "importlib.metadata",
     "tidemill_serving.replica_process",
     "tidemill_models.check",
     "tidemill_serving.decoder.engine",
@@ -45,3 +48,4 @@ def _import() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     for name in _IMPORTS:
         importlib.import_module(name)
+    leave_out_what_is_here()  # which the replica then need not look through

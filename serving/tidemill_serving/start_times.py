@@ -13,9 +13,9 @@ class StartStep(Enum):
     PROCESS = "process"  # from the process's start, or a spare's orders, until it knows what it is to serve: imports
     LISTEN = "listen"  # opening the port
     PACKAGE = "package"  # checking the package
-    ENGINE = "engine"  # the engine's own imports, and the tokenizer
+    ENGINE = "engine"  # the engine's own imports; the tokenizer is read beside them and the graph
     GRAPH = "graph"  # loading the graph and its weights
-    WARM = "warm"  # the first runs
+    WARM = "warm"  # the first runs, and what is left of reading the tokenizer
 
 
 _STEPS = {Phase.LOADING: StartStep.GRAPH, Phase.WARMING: StartStep.WARM}

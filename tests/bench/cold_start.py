@@ -33,6 +33,7 @@ from tidemill_models.package import bundled_packages, load_package
 from tidemill_services.engine_client import EngineRequest, ReplicaClient
 from tidemill_services.scaler.launcher import LaunchSpec
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
+from tidemill_services.scaler.spares import QUIET_SECONDS
 from tidemill_services.scaler.start_steps import StartSteps
 from tidemill_serving.start_cache.file_identity import SETTLED_SECONDS
 from tidemill_serving.start_cache.prepared import PreparedGraphs
@@ -65,7 +66,8 @@ class Variant:
 async def start(variant: Variant, cache: Path) -> dict[str, float]:
     """Seconds of each step of one start."""
     settings = LocalLauncherSettings(start_cache=cache if variant.cache else None, start_cache_mib=CACHE_MIB)
-    async with running_spares(1 if variant.spare else 0, quiet_seconds=0.1) as spares:
+    # As a server has them: a spare in the place of the one that is taken must not be started beside what is measured.
+    async with running_spares(1 if variant.spare else 0, quiet_seconds=QUIET_SECONDS) as spares:
         if variant.cold_files:
             for file in (*model_files(variant.package), *model_files(cache)):
                 forget(file)

@@ -89,7 +89,7 @@ class StartStep(StrEnum):
     PROCESS = "process"  # from its process's start, or a spare's orders, until it knows what to serve: imports
     LISTEN = "listen"
     PACKAGE = "package"  # checking it
-    ENGINE = "engine"  # the engine's own imports, and the tokenizer
+    ENGINE = "engine"  # the engine's own imports; the tokenizer is read beside them and the graph
     GRAPH = "graph"  # loading it and its weights
     WARM = "warm"  # the first runs
 

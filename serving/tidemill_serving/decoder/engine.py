@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import ModelPackage
-from tidemill_models.tokenizer import Tokenizer
 from tidemill_serving.decoder.admission import Admission, RequestRefusedError
-from tidemill_serving.decoder.chunks import ChunkPolicy
+from tidemill_serving.decoder.chunks import SHORTEST_CHUNK, ChunkPolicy
 from tidemill_serving.decoder.devices.device import Device, DeviceError, ModelRefusedError
 from tidemill_serving.decoder.heartbeat import Heartbeat
 from tidemill_serving.decoder.loop import DecoderLoop
+from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Limits, TokenText
 from tidemill_serving.decoder.settings import DecoderSettings
@@ -37,7 +38,8 @@ IDLE_BEAT_S = 1.0  # an idle engine shows life this often
 STATS_S = 0.25  # a working one counts together what it did so often
 CLOSE_PATIENCE_S = 10.0
 LOADED_PROGRESS = 0.8  # share of a start that loading takes; warming is the rest
-WARM_LENGTHS = (2, 16, 64)  # tokens of the prompts that are run before the first caller's
+WARM_LENGTH = SHORTEST_CHUNK  # tokens of the prompt that is run before the first caller's
+WARM_ROWS = 2  # one more would show no more
 
 _logger = logging.getLogger(__name__)
 
@@ -49,16 +51,16 @@ class DecoderModel:
     graph: Path
     limits: Limits
     open_text: Callable[[Sequence[int]], TokenText]
-    """Called with a prompt; gives the stream that turns its answer's tokens into text."""
+    """Called with a prompt; gives the stream that turns its answer's tokens into text. Raises ModelPackageError."""
 
     shares_prefixes: bool = False
     """Whether accounts share what was computed for prompts that begin alike."""
 
     @classmethod
-    def from_package(cls, package: ModelPackage) -> "DecoderModel":
-        """Read the tokenizer; the graph is read by the engine. Raises ModelPackageError."""
+    def from_package(cls, package: ModelPackage, pieces: PiecesInReading | None = None) -> "DecoderModel":
+        """Nothing is waited for: the engine reads the graph, and `pieces` (its own where None) the tokenizer."""
         limits = Limits(package.decoder.context_length, frozenset(package.decoder.eos_token_ids))
-        open_text = Tokenizer.from_file(package.tokenizer_path).text_stream
+        open_text = (pieces or PiecesInReading(package)).text_stream
         return cls(package.graph_path, limits, open_text, package.decoder.shared_prefixes)
 
 
@@ -180,6 +182,7 @@ class DecoderEngine:
         )
         self._tell(Phase.WARMING, LOADED_PROGRESS, "The first runs are made.")
         self._warm()
+        self._await_text()
         self._tell(Phase.READY, 1.0, "The engine takes generations.")
         return Admission(
             self._model.limits,
@@ -191,19 +194,28 @@ class DecoderEngine:
         )
 
     def _warm(self) -> None:
-        """Run once what callers will run, so that the first of them does not pay for it and chunks start out right."""
+        """See that the model runs, alone and in a batch, and how fast, so that the first chunks start out right.
+
+        It is as little as shows that: later shapes cost the first caller of each no more than any other.
+        """
+        length = min(WARM_LENGTH, self._model.limits.context_length - 1)
+        num_rows = min(WARM_ROWS, self._settings.num_slots)
         try:
-            for wanted in WARM_LENGTHS:
-                length = min(wanted, self._model.limits.context_length - 1)
-                start = time.monotonic()
-                self._device.extend(0, np.zeros(length, np.int64), 0)
-                self._chunks.saw_prefill(time.monotonic() - start, length)
-            # Callers' prompts come in longer pieces than these, and the first of those must not be taken for a wedge.
-            self._heartbeat.expect("prefill", self._chunks.longest_chunk_s)
-            for num_rows in {1, self._settings.num_slots}:
-                self._device.decode(np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64))
+            self._device.decode(np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64))  # reads all weights
+            start = time.monotonic()
+            self._device.extend(0, np.zeros(length, np.int64), 0)
         except DeviceError as error:
             raise ModelRefusedError(f"its first run failed: {error}") from error
+        self._chunks.saw_prefill(time.monotonic() - start, length)
+        # Callers' prompts come in longer pieces than this, and the first of those must not be taken for a wedge.
+        self._heartbeat.expect("prefill", self._chunks.longest_chunk_s)
+
+    def _await_text(self) -> None:
+        """Wait until tokens can become text. Raises ModelRefusedError."""
+        try:
+            self._model.open_text(())
+        except ModelPackageError as error:
+            raise ModelRefusedError(str(error)) from error
 
     def _work(self) -> None:
         while True:

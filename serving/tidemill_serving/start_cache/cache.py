@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 from tidemill_models.package import ModelPackage, load_package
+from tidemill_models.token_pieces import TokenPieces, read_pieces
 from tidemill_serving.start_cache.checked import CheckedPackages
+from tidemill_serving.start_cache.kept_pieces import KeptPieces
 from tidemill_serving.start_cache.prepared import PreparedGraph, PreparedGraphs
 from tidemill_serving.start_cache.settings import StartCacheSettings
 
@@ -39,6 +41,16 @@ class StartCache:
             checked.note(name)
         return package
 
+    def token_pieces(self, package: ModelPackage) -> TokenPieces:
+        """What the tokens of an opened package stand for. Raises ModelPackageError."""
+        kept = None if self._settings is None else KeptPieces(self._settings.folder / "pieces")
+        if kept is not None and (pieces := kept.read(package)) is not None:
+            return pieces
+        pieces = read_pieces(package)
+        if kept is not None:
+            kept.keep(package, pieces)
+        return pieces
+
     def graph_copy(self, package: ModelPackage) -> PreparedGraph | None:
         """Where the prepared copy of the package's graph is, or will be; None where none is wanted."""
         settings = self._settings
@@ -54,7 +66,9 @@ class StartCache:
         self._maker += ["--graph", str(package.graph_path), "--graph-bytes", str(num_bytes)]
         self._maker += ["--digest", package.digest, "--folder", str(graphs.folder)]
         self._maker += ["--max-bytes", str(graphs.max_bytes), "--log-format", self._log_format]
-        return graphs.of(package.digest, RUNTIME)
+        copy = graphs.of(package.digest, RUNTIME)
+        threading.Thread(target=copy.read_ahead, name="tidemill-read-ahead", daemon=True).start()
+        return copy
 
     def prepare(self) -> None:
         """The replica is ready: have the copy made, if one is wanted, for the next one."""

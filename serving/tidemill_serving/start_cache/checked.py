@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-from importlib.metadata import version
 from pathlib import Path
 
 from tidemill_models.manifest_tables import MANIFEST_NAME
@@ -52,5 +51,7 @@ class CheckedPackages:
 
 
 def _name(package: ModelPackage, files: dict[str, Identity]) -> str:
+    from importlib.metadata import version  # noqa: PLC0415 -- a replica's port need not wait for this import
+
     looked_at = [version("tidemill"), os.fspath(package.folder), package.digest, files]
     return hashlib.sha256(json.dumps(looked_at, sort_keys=True).encode()).hexdigest()

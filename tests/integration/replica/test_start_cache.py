@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tidemill_serving.engine import Phase, Step
 from tidemill_serving.package_engine import engine_for
 from tidemill_serving.settings import ReplicaSettings
 from tidemill_serving.start_cache import checked as checked_module
+from tidemill_serving.start_cache import kept_pieces as kept_pieces_module
 from tidemill_serving.start_cache.cache import StartCache
 from tidemill_serving.start_cache.file_identity import identity_of, is_settled
 from tidemill_serving.start_cache.prepared import GRAPH, MADE, WEIGHTS, PreparedGraph, PreparedGraphs
@@ -69,6 +71,12 @@ def copy(made: PreparedGraph, tmp_path: Path) -> PreparedGraph:
 def test_a_prepared_graph_answers_as_the_original_does(made: PreparedGraph) -> None:
     np.testing.assert_array_equal(answer(made), answer(None))
     assert not list(made.folder.glob("*.loading-*"))
+
+
+def test_reading_ahead_changes_no_copy_and_needs_none(made: PreparedGraph, tmp_path: Path) -> None:
+    made.read_ahead()
+    PreparedGraph(tmp_path, "none").read_ahead()
+    assert made.is_made()
 
 
 @pytest.mark.parametrize("name", [GRAPH, WEIGHTS])
@@ -193,6 +201,38 @@ def test_a_package_that_was_changed_just_now_is_not_noted(tmp_path: Path) -> Non
     shutil.copytree(TINY_LLAMA, package)
     assert checked_module.CheckedPackages(tmp_path / "checked").identify(load_package(package)) == ""
     assert not is_settled(identity_of(package / "model.toml"))
+
+
+def test_a_tokenizer_is_read_once_and_again_when_what_was_kept_of_it_is_damaged(tmp_path: Path) -> None:
+    package = load_package(TINY_LLAMA)
+    cache = StartCache(StartCacheSettings(tmp_path, GIBIBYTE))
+    pieces = cache.token_pieces(package)
+    (kept,) = (tmp_path / "pieces").iterdir()
+    content = kept.read_bytes()
+    assert cache.token_pieces(replace(package, paths={})) == pieces  # no tokenizer is read
+    kept.write_bytes(content[:-1] + b"?")
+    assert cache.token_pieces(package) == pieces
+    assert kept.read_bytes() == content
+
+
+def test_where_nothing_can_be_kept_a_tokenizer_is_read_at_each_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    package = load_package(TINY_LLAMA)
+    for settings in (None, StartCacheSettings(tmp_path / "file" / "cache", GIBIBYTE)):
+        assert StartCache(settings).token_pieces(package).pieces
+
+
+def test_the_least_used_pieces_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_pieces_module, "_MAX_FILES", 2)
+    cache, package = StartCache(StartCacheSettings(tmp_path, GIBIBYTE)), load_package(TINY_LLAMA)
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    for seconds, name in enumerate(("old", "used")):
+        (folder / name).touch()
+        os.utime(folder / name, (seconds, seconds))
+    cache.token_pieces(package)
+    assert len(list(folder.iterdir())) == 2
+    assert not (folder / "old").exists()
 
 
 class Listener:

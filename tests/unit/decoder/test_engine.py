@@ -2,12 +2,14 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from tests.unit.decoder.integrity import check_at_rest
 from tests.unit.decoder.recorder import LIMITS, Recorder, letter_model, letters, request
+from tidemill_models.errors import TokenizerError
 from tidemill_serving.decoder.devices.device import DeviceError, ModelRefusedError
 from tidemill_serving.decoder.devices.fake import FakeDevice, fake_answer
 from tidemill_serving.decoder.engine import DecoderEngine
@@ -209,6 +211,22 @@ def test_an_abort_before_the_first_step_and_of_unknown_ids_is_fine(open_engine):
     assert recorder.ends[2].finish_reason is FinishReason.CANCELLED
     assert recorder.tokens[2] == []
     engine.abort(1)
+
+
+def test_a_tokenizer_that_cannot_be_read_fails_the_start_with_its_sentence():
+    def refuse(_prompt):
+        raise TokenizerError("is not a tokenizer", path="tokenizer.json")
+
+    engine, recorder = (
+        DecoderEngine(replace(letter_model(), open_text=refuse), FakeDevice(), DecoderSettings()),
+        Recorder(),
+    )
+    engine.start(recorder)
+    recorder.wait_until_settled()
+    phase, _, detail = recorder.phases[-1]
+    assert phase is Phase.FAILED
+    assert detail == "The model cannot be served: tokenizer.json: is not a tokenizer."
+    engine.close()
 
 
 def test_a_graph_that_is_refused_fails_the_start_with_its_sentence():
