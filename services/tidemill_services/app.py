@@ -96,6 +96,7 @@ class Application:
         self._stop = asyncio.Event()
         self._metrics = Metrics()
         self._streams = SessionStreams()
+        self._spares = Spares(settings.replica_spares)
         self._is_ready = False
         self._broken = ""
 
@@ -238,7 +239,7 @@ class Application:
             "/metrics": ProcessPage(self._metrics, database).read,
             "/metrics/billing": BillingPage(database).read,
         }
-        return admin_application(scraped, lambda: self._is_ready)
+        return admin_application(scraped, lambda: self._is_ready, self._spares.told)
 
     async def _start_http(
         self, parts: AsyncExitStack, door: Door, pages: Starlette, tls: ServerTls | None
@@ -267,8 +268,7 @@ class Application:
         )
         tls = await asyncio.to_thread(open_replica_tls, settings)
         connect = partial(ReplicaClient, tls=tls)
-        spares = Spares(settings.replica_spares)
-        self._metrics.starts.watch_spares(lambda: spares.num_ready)
+        self._metrics.starts.watch_spares(lambda: self._spares.num_ready)
         launcher = LocalLauncher(
             LocalLauncherSettings(
                 threads=settings.replica_threads,
@@ -279,11 +279,11 @@ class Application:
                 start_cache_mib=settings.start_cache_mib,
                 tls=tls,
             ),
-            spares,
+            self._spares,
         )
         host = Host(database, launcher, host_settings, connect=connect, on_started=self._metrics.starts.observe)
         await host.open()
-        self._keep_running(parts, spares.run(), "spares")
+        self._keep_running(parts, self._spares.run(), "spares")
         self._keep_running(parts, host.run(), "host")
         parts.push_async_callback(host.drain)
         self._keep_running(parts, Scaler(database, process_id).run(), "scaler")

@@ -46,6 +46,13 @@ def test_the_data_of_a_server_that_runs_and_then_stopped_is_healthy_and_untouche
             assert f"A Tidemill answers on {address}" in said
         assert f"leads to {server.grpc}, which answers" in said
         assert "tiny-llama" in said
+        assert [found for found in found["ok"] if found["subject"] == "spares"] == [
+            {
+                "level": "ok",
+                "subject": "spares",
+                "sentence": "The server keeps none: the first second of each start goes into imports.",
+            }
+        ]
         assert server.terminate() == 0
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in data_dir.rglob("*")}
     code, found = doctor(data_dir, *FREE)

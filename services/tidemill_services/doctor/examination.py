@@ -19,6 +19,7 @@ from tidemill_services.doctor.models import check_models
 from tidemill_services.doctor.packages import check_packages, check_python
 from tidemill_services.doctor.ports import Port, check_port
 from tidemill_services.doctor.process import check_file_limit, check_grpc_variables, file_limit
+from tidemill_services.doctor.spares import ask_spares, check_spares
 from tidemill_services.settings import Settings
 
 Group = Callable[[Settings], Iterable[Finding]]
@@ -84,13 +85,15 @@ def _ports(settings: Settings) -> Iterable[Finding]:
     # Any number of servers share a Postgres, so whose a port is cannot be told there.
     runs_here = _is_postgres(settings) or lock_holder(_sqlite_path(settings)) is not None
     trusted = trusted_by_settings(settings)
+    admin = Port("admin_port", settings.admin_host, settings.admin_port, trusted)
     ports = (
         Port("port", settings.host, settings.port, trusted),
         Port("http_port", settings.host, settings.http_port, trusted),
-        Port("admin_port", settings.admin_host, settings.admin_port, trusted),
+        admin,
     )
     for port in ports:
         yield check_port(port, runs_here=runs_here)
+    yield check_spares(settings.replica_spares, ask_spares(admin) if runs_here else None)
 
 
 def _models(settings: Settings) -> Iterable[Finding]:

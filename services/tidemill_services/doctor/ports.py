@@ -95,6 +95,11 @@ def _answers_as_tidemill(port: Port) -> bool:
     if port.setting == "port":
         return _knows_our_service(f"{_reachable(port.host)}:{port.number}", port.trusted)
     path, expected = _PAGES[port.setting]
+    return read_page(port, path, num_bytes=_PAGE_BYTES) in expected
+
+
+def read_page(port: Port, path: str, *, num_bytes: int) -> bytes:
+    """The start of what is served there under a path; empty where nobody answers."""
     host = _reachable(port.host)
     connection = http.client.HTTPConnection(host, port.number, timeout=_ANSWER_SECONDS)
     if port.trusted is not None:
@@ -103,9 +108,9 @@ def _answers_as_tidemill(port: Port) -> bool:
         )
     try:
         connection.request("GET", path)
-        return connection.getresponse().read(_PAGE_BYTES) in expected
+        return connection.getresponse().read(num_bytes)
     except (OSError, http.client.HTTPException):
-        return False
+        return b""
     finally:
         connection.close()
 

@@ -6,7 +6,7 @@ from functools import partial
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tidemill_services.domain.errors import StoreUnavailableError
@@ -24,8 +24,13 @@ def health_routes() -> list[BaseRoute]:
     return [Route("/healthz", healthz)]
 
 
-def admin_application(scraped: Mapping[str, ReadPage], is_ready: Callable[[], bool]) -> Starlette:
-    """What the admin port serves: the pages that Prometheus scrapes, and `/readyz`, 503 unless it takes calls."""
+def admin_application(
+    scraped: Mapping[str, ReadPage], is_ready: Callable[[], bool], spares: Callable[[], Mapping[str, object]]
+) -> Starlette:
+    """What the admin port serves: the pages that Prometheus scrapes, `/readyz`, 503 unless it takes calls, `/spares`.
+
+    `spares`: what the processes are that wait to become a replica, as JSON.
+    """
 
     def readyz(_request: Request) -> Response:
         ready = is_ready()
@@ -35,6 +40,7 @@ def admin_application(scraped: Mapping[str, ReadPage], is_ready: Callable[[], bo
         routes=[
             *(Route(path, partial(_scraped_page, read)) for path, read in scraped.items()),
             Route("/readyz", readyz),
+            Route("/spares", lambda _request: JSONResponse(spares())),
         ]
     )
 

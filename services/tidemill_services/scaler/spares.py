@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from tidemill_services.scaler.child_process import start_child
 from tidemill_services.scaler.launcher import LaunchFailedError
@@ -79,6 +80,7 @@ class Spares:
         self._num_wanted = num_wanted
         self._quiet_seconds = quiet_seconds
         self._ready: list[Spare] = []
+        self._last_failure: dict[str, str] | None = None
         self._launched = asyncio.Event()
 
     @property
@@ -90,6 +92,10 @@ class Spares:
     def pids(self) -> list[int]:
         """The processes of these."""
         return [spare.process.pid for spare in self._ready]
+
+    def told(self) -> dict[str, object]:
+        """What the administrator's page says: how many there shall be and are, and why the last one failed that did."""
+        return {"wanted": self._num_wanted, "ready": self.num_ready, "last_failure": self._last_failure}
 
     def take(self) -> Spare | None:
         """One that is ready, released; None without one. It is replaced when nothing was launched for a while."""
@@ -113,6 +119,7 @@ class Spares:
                 was_taken = await self._start_and_offer()
             except (OSError, LaunchFailedError) as error:
                 logger.warning("there is no spare replica: %s", error)
+                self._note_failure(str(error))
                 was_taken = False
             if not was_taken:
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
@@ -140,7 +147,14 @@ class Spares:
                 spare.discard()
         if not spare.is_taken:
             logger.warning("a spare replica ended with code %d", spare.process.returncode)
+            self._note_failure(f"The process ended with code {spare.process.returncode}.")
         return spare.is_taken
+
+    def _note_failure(self, reason: str) -> None:
+        self._last_failure = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reason": f"{reason.rstrip('.')}.",
+        }
 
 
 def _start() -> Spare:

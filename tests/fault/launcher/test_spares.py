@@ -16,12 +16,19 @@ from tests.integration.scaler.processes import replica_pids, spare_pids
 from tests.integration.scaler.spare_processes import SPARE_SECONDS, running_spares
 from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.scaler import spares as spares_module
-from tidemill_services.scaler.launcher import LaunchSpec
+from tidemill_services.scaler.launcher import LaunchFailedError, LaunchSpec
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
+from tidemill_services.scaler.spares import Spare, Spares
 
 TINY_LLAMA = Path(__file__).parents[2] / "models" / "tiny-llama"
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+
+
+def reason_of_last_failure(spares: Spares) -> str:
+    failure = spares.told()["last_failure"]
+    assert isinstance(failure, dict)
+    return str(failure["reason"])
 
 
 def spec() -> LaunchSpec:
@@ -75,6 +82,7 @@ async def test_a_killed_spare_is_not_given_out_and_is_replaced(monkeypatch: pyte
         (spare,) = spares.pids
         os.kill(spare, signal.SIGKILL)
         await eventually(lambda: spares.pids not in ([], [spare]), seconds=SPARE_SECONDS)
+        assert reason_of_last_failure(spares) == "The process ended with code -9."
         replica = await LocalLauncher(LocalLauncherSettings(device="fake"), spares).launch(spec())
         replica.kill()
         await replica.wait()
@@ -93,6 +101,20 @@ async def test_a_spare_that_has_just_died_does_not_fail_the_launch() -> None:
         replica.kill()
         await replica.wait()
     assert not replica_pids()
+
+
+async def test_a_spare_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Spare:
+        raise LaunchFailedError("The process could not be started: [Errno 12] Cannot allocate memory.")
+
+    monkeypatch.setattr(spares_module, "_start", refuse)
+    spares = Spares(1, quiet_seconds=0.0)
+    running = asyncio.create_task(spares.run(), name="spares")
+    await eventually(lambda: spares.told()["last_failure"] is not None, seconds=SPARE_SECONDS)
+    assert (spares.told()["wanted"], spares.told()["ready"]) == (1, 0)
+    assert reason_of_last_failure(spares) == "The process could not be started: [Errno 12] Cannot allocate memory."
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_without_spares_none_is_started() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.certificates import Authority
 from tidemill_models.package import bundled_packages
+from tidemill_services.doctor import spares as spares_module
 from tidemill_services.doctor.cli_config import check_cli_config
 from tidemill_services.doctor.clock import check_clock, check_time_zone
 from tidemill_services.doctor.finding import Level
@@ -20,6 +21,7 @@ from tidemill_services.doctor.handshake import Trusted
 from tidemill_services.doctor.models import check_models
 from tidemill_services.doctor.ports import Port, check_port
 from tidemill_services.doctor.process import check_file_limit, check_grpc_variables
+from tidemill_services.doctor.spares import SparesNow, ask_spares, check_spares
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -175,3 +177,37 @@ def test_the_clis_file_is_judged_as_the_client_reads_it(tmp_path: Path) -> None:
     assert check_cli_config(path, "127.0.0.1:7400").level is Level.WARNING
     with socket.create_server(("127.0.0.1", int(own.rpartition(":")[2]))):
         assert "which answers" in check_cli_config(path, "127.0.0.1:7400").sentence
+
+
+@pytest.mark.parametrize(
+    ("wanted", "now", "level", "sentence"),
+    [
+        (2, None, Level.OK, "A server keeps 2, each for one start."),
+        (0, None, Level.OK, "A server keeps none."),
+        (1, SparesNow(0, 0), Level.OK, "The server keeps none: the first second of each start goes into imports."),
+        (1, SparesNow(2, 1), Level.OK, "1 of 2 ready."),
+        (1, SparesNow(1, 1, "noon: It died."), Level.OK, "1 of 1 ready. One failed at noon: It died."),
+        (
+            1,
+            SparesNow(1, 0, "noon: It died."),
+            Level.WARNING,
+            (
+                "0 of 1 ready. One failed at noon: It died. Replicas start without one, a second later; "
+                "the server's log says more."
+            ),
+        ),
+    ],
+)
+def test_spares_are_told_of_as_the_running_server_has_them(
+    wanted: int, now: SparesNow | None, level: Level, sentence: str
+) -> None:
+    finding = check_spares(wanted, now)
+    assert (finding.level, finding.sentence) == (level, sentence)
+
+
+@pytest.mark.parametrize(
+    "page", [b"", b"Not Found", b"[]", b'{"wanted": 1}', b'{"wanted":1,"ready":1,"last_failure":3}']
+)
+def test_a_page_that_does_not_tell_of_spares_says_nothing(page: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spares_module, "read_page", lambda _port, _path, num_bytes: page)
+    assert ask_spares(Port("admin_port", "127.0.0.1", 1)) is None
