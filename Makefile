@@ -9,6 +9,9 @@ PROTOS := $(shell find protos -name '*.proto') protos/generate.py
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STUBS  := clients/tidemill/v1/__init__.py
 
+# The tests start some hundred processes of ours. Without bytecode a server compiles for 0.4 s each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup protos check lint test fault bench bench-setup run demo clean
 

@@ -1,6 +1,18 @@
 """What a serving process looks at when it looks for garbage that holds itself."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def not_looked_for() -> Iterator[None]:
+    """Look for none within, which is for imports: they leave none, and looks took a sixth of a server's."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def leave_out_what_is_here() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidemill_ports.garbage import not_looked_for
 from tidemill_serving.lifeline import die_with_parent
 
 SPARE = "--spare"  # FD PARENT_PID
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if told is None:
         return 0
     # Not above: a spare does its imports without haste.
-    from tidemill_serving.replica_process import run_replica  # noqa: PLC0415
+    with not_looked_for():
+        from tidemill_serving.replica_process import run_replica  # noqa: PLC0415
 
     return run_replica(told, begun_at)
 

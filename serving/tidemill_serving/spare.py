@@ -11,7 +11,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from tidemill_ports.garbage import leave_out_what_is_here
+from tidemill_ports.garbage import leave_out_what_is_here, not_looked_for
 
 READY = b"r"  # what it says once its imports are done
 MAX_ORDER_BYTES = 65_536
@@ -46,6 +46,7 @@ def _import_quietly() -> None:
 
 def _import() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-    for name in _IMPORTS:
-        importlib.import_module(name)
+    with not_looked_for():
+        for name in _IMPORTS:
+            importlib.import_module(name)
     leave_out_what_is_here()  # which the replica then need not look through
