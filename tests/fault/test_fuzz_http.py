@@ -29,7 +29,7 @@ SPARE_FILES = 5  # what a server opens when it is first needed
 PATH_PARTS = ("tiny-llama", "models%2Ftiny-llama", "", "..%2f..%2fetc", "%00", "%ff%fe", "x" * 3000, "a/b/c", "?q=%zz")
 PUBLIC: list[Any] = public_routes(None, None)  # type: ignore[arg-type]  # only their paths are looked at
 SCRAPED: dict[str, Any] = {"/metrics": None, "/metrics/billing": None}  # only their paths, too
-ADMIN: list[Any] = admin_application(SCRAPED, lambda: True).routes
+ADMIN: list[Any] = admin_application(SCRAPED, lambda: True, dict).routes
 FIELDS = {"/v1/chat/completions": CHAT_FIELDS, "/v1/completions": TEXT_FIELDS}
 REQUESTS_OF_A_BODY = 10
 NUM_BODIES = count(15, full=600)

@@ -1,3 +1,4 @@
+import json
 import socket
 import urllib.error
 import urllib.request
@@ -55,6 +56,7 @@ def test_the_http_and_admin_ports_say_how_the_process_is(server: ServerProcess, 
     list(wire.generate())
     assert _get(server.http, "/healthz") == "ok\n"
     assert _get(server.admin, "/readyz") == "ready\n"
+    assert json.loads(_get(server.admin, "/spares")) == {"wanted": 0, "ready": 0, "last_failure": None}
     metrics = _get(server.admin, "/metrics")
     assert 'tidemill_requests_total{code="OK",method="/tidemill.v1.InferenceService/Generate",reason=""}' in metrics
     assert 'tidemill_completion_tokens_total{model="tiny-llama"}' in metrics

@@ -140,7 +140,7 @@ async def test_without_the_store_there_is_no_page_of_the_ledger_rather_than_an_o
     async def read() -> bytes:
         raise StoreUnavailableError
 
-    pages = admin_application({"/metrics/billing": read}, lambda: True)
+    pages = admin_application({"/metrics/billing": read}, lambda: True, dict)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=pages), base_url="http://mill") as client:
         response = await client.get("/metrics/billing")
     assert response.status_code == 503
