@@ -3,29 +3,52 @@
 import json
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvloop
+from typer.core import TyperGroup
 
 from tidemill_ports.garbage import leave_out_what_is_here
 from tidemill_services import server_options
-from tidemill_services.admin_commands import admin
 from tidemill_services.app import Addresses, Application
-from tidemill_services.doctor.command import doctor
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_telemetry.logs import log_to_stderr
 from tidemill_telemetry.stray_lines import take_over_stderr
 
 logger = logging.getLogger(__name__)
 
+
+class Commands(TyperGroup):
+    """Imports the other commands when they are named: a server that starts would wait an eighth longer for them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All of them, by name."""
+        return ["admin", "doctor", *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The one below, or another."""
+        if cmd_name == "admin":
+            from tidemill_services.admin_commands import admin  # noqa: PLC0415
+
+            return typer.main.get_command(admin)
+        if cmd_name == "doctor":
+            from tidemill_services.doctor.command import doctor  # noqa: PLC0415
+
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command()(doctor)
+            return typer.main.get_command(alone)
+        return super().get_command(ctx, cmd_name)
+
+
 application = typer.Typer(
-    help="The server commands of Tidemill.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    cls=Commands, help="The server commands of Tidemill.", add_completion=False, rich_markup_mode=None
 )
 
 
-application.command()(doctor)
-application.add_typer(admin, name="admin")
+@application.callback(no_args_is_help=True)
+def _of_the_server() -> None:
+    """The server commands of Tidemill."""
 
 
 @application.command()
