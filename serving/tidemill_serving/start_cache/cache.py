@@ -66,9 +66,7 @@ class StartCache:
         self._maker += ["--graph", str(package.graph_path), "--graph-bytes", str(num_bytes)]
         self._maker += ["--digest", package.digest, "--folder", str(graphs.folder)]
         self._maker += ["--max-bytes", str(graphs.max_bytes), "--log-format", self._log_format]
-        copy = graphs.of(package.digest, RUNTIME)
-        threading.Thread(target=copy.read_ahead, name="tidemill-read-ahead", daemon=True).start()
-        return copy
+        return graphs.of(package.digest, RUNTIME)
 
     def prepare(self) -> None:
         """The replica is ready: have the copy made, if one is wanted, for the next one."""

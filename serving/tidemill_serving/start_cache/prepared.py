@@ -24,7 +24,6 @@ from tidemill_serving.start_cache.file_identity import identity_of
 _log = logging.getLogger(__name__)
 GRAPH, WEIGHTS, MADE = "graph.onnx", "weights.bin", "made.json"
 _DRAFT = ".making-"
-_READ_AHEAD_BYTES = 1 << 20  # of a longer piece the kernel leaves out the end
 _FORMAT = 1  # to be counted up when copies are made in another way
 
 
@@ -95,16 +94,6 @@ class PreparedGraph:
             _log.warning("the prepared graph %s cannot be read: %s", self.key, error)
         self.remove("it was changed since it was made")
         return False
-
-    def read_ahead(self) -> None:
-        """Have the kernel read it, as far as it is not in memory, while its reader does other things.
-
-        Who maps a file waits for each piece of it when it is first touched.
-        """
-        for path in (self.folder / self.key).glob("*"):
-            with suppress(OSError), path.open("rb") as file:
-                for start in range(0, os.fstat(file.fileno()).st_size, _READ_AHEAD_BYTES):
-                    os.posix_fadvise(file.fileno(), start, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
     @contextmanager
     def being_loaded(self) -> Iterator[bool]:

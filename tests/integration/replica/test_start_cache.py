@@ -73,12 +73,6 @@ def test_a_prepared_graph_answers_as_the_original_does(made: PreparedGraph) -> N
     assert not list(made.folder.glob("*.loading-*"))
 
 
-def test_reading_ahead_changes_no_copy_and_needs_none(made: PreparedGraph, tmp_path: Path) -> None:
-    made.read_ahead()
-    PreparedGraph(tmp_path, "none").read_ahead()
-    assert made.is_made()
-
-
 @pytest.mark.parametrize("name", [GRAPH, WEIGHTS])
 @pytest.mark.parametrize("damage", ["cut", "other bytes", "gone"])
 def test_a_damaged_copy_is_removed_and_the_original_answers(copy: PreparedGraph, name: str, damage: str) -> None:
