@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -114,15 +115,13 @@ def accuracy(turns: Turns, children: Children, prompts: Prompts) -> None:
 def _agreement(turns: Turns, children: Children, prompt: list[int]) -> None:
     """Into the facts: how far our greedy tokens are those of a peer with the same file, or with the same float32."""
     answers: dict[str, list[int]] = {}
-    for name in children:
-        for other, entrant in turns.entrants.items():
-            same = entrant.precision == turns.entrants[name].precision
-            if other not in children or not same or not turns.entrants[name].meets(entrant):
-                continue
-            for each in (name, other):
-                if each not in answers:
-                    asked = children[each].ask(do="greedy", prompt=prompt, num_tokens=GREEDY_TOKENS)
-                    answers[each] = asked["token_ids"]
+    names = turns.alive(children)
+    for name, other in product(names, names):
+        one, another = turns.entrants[name], turns.entrants[other]
+        if one.precision == another.precision and one.meets(another):
+            for each in {name, other} - answers.keys():
+                asked = children[each].ask(do="greedy", prompt=prompt, num_tokens=GREEDY_TOKENS)
+                answers[each] = asked["token_ids"]
             told = workloads.agreement(answers[name], answers[other])
             turns.found.facts[f"greedy tokens of {name} and {other}, {turns.shape.name}"] = told
 

@@ -34,6 +34,11 @@ class Turns:
     def __init__(self, plan: Plan, shape: Shape, family: str, entrants: Mapping[str, Entrant], found: Measured) -> None:
         self.plan, self.shape, self.entrants, self.found = plan, shape, entrants, found
         self._family = family
+        self._dead: set[str] = set()
+
+    def alive(self, names: Iterable[str]) -> list[str]:
+        """Those of them that have not failed yet."""
+        return [name for name in names if name not in self._dead]
 
     def add(self, name: str, metric: str, batch: int, value: float, unit: str, **more: Any) -> None:
         """A figure of one entrant."""
@@ -43,22 +48,21 @@ class Turns:
     def take(
         self, subjects: Mapping[str, Any], turn: Callable[[Any], Sample], num_turns: int | None = None
     ) -> dict[str, list[Sample]]:
-        """Samples of all who lived through all turns; a peer that did not is told as absent."""
-        dead: set[str] = set()
+        """Samples of all who lived through all turns; a peer that did not is told as absent, and asked no more."""
 
         def tried(name: str, subject: Any) -> Sample:
             try:
-                return {} if name in dead else turn(subject)
+                return {} if name in self._dead else turn(subject)
             except (AssertionError, BrokenPipeError) as error:
                 if self.entrants[name].is_ours:
                     raise
-                dead.add(name)
+                self._dead.add(name)
                 self.found.absent.append(f"{name} of {self.shape.name}: it failed: {error!r}")
                 return {}
 
-        takers = {name: partial(tried, name, subject) for name, subject in subjects.items()}
+        takers = {name: partial(tried, name, subjects[name]) for name in self.alive(subjects)}
         samples = in_turns(num_turns or self.plan.turns, takers)
-        return {name: taken for name, taken in samples.items() if name not in dead}
+        return {name: samples[name] for name in self.alive(samples)}
 
     def report(
         self,
