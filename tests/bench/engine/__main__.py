@@ -10,6 +10,7 @@ machine: the ratios of turns bear some noise, the absolute figures none. `--plan
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from tests.bench.engine.report import Report, as_markdown, merged, read, show
 from tests.bench.engine.turns import Measured
 from tests.bench.models.shapes import SHAPES
 
+_QUIET_SHARE = 0.05
 _PLOTTER = ROOT / ".venv-peers-bench" / "bin" / "python"
 
 
@@ -63,11 +65,12 @@ def chosen_plan(given: argparse.Namespace) -> Plan:
 
 def estimate(plan: Plan) -> Table:
     """Minutes of each metric, by model and family."""
-    counts = {
-        (shape, family): len(entrants_of(plan, SHAPES[shape], family)[0])
+    running = {
+        (shape, family): entrants_of(plan, SHAPES[shape], family)[0]
         for shape in plan.shapes
         for family in plan.families
     }
+    counts = {key: sum(each.engine.slowness for each in entrants.values()) for key, entrants in running.items()}
     minutes: dict[tuple[str, str], list[float]] = {key: [] for key in counts}
     for shape, family, _, seconds in pieces(plan, counts):
         minutes[shape, family].append(seconds / 60)
@@ -75,8 +78,13 @@ def estimate(plan: Plan) -> Table:
     table = Table("model", "family", "engines", *plan.metrics, "all", title=f"About {total:.0f} minutes")
     for (shape, family), each in minutes.items():
         cells = [f"{value:.1f}" for value in (*each, sum(each))]
-        table.add_row(shape, family, str(counts[shape, family]), *cells)
+        table.add_row(shape, family, str(len(running[shape, family])), *cells)
     return table
+
+
+def quietness(share: float) -> str:
+    """How far what others took lets figures be compared."""
+    return f"{share:.0%}" + (": not a quiet machine" if share > _QUIET_SHARE else "")
 
 
 def measure(plan: Plan, threads: int) -> Iterator[Report]:
@@ -86,7 +94,7 @@ def measure(plan: Plan, threads: int) -> Iterator[Report]:
         for family in plan.families:
             num_rows, others = len(found.rows), machine.Others()
             measure_family(plan, SHAPES[name], family, threads, found, tell)
-            found.facts[f"other programs' share of the processors, {name} {family}"] = f"{others.share():.0%}"
+            found.facts[f"other programs' share of the processors, {name} {family}"] = quietness(others.share())
             found.rows += list(bandwidth_rows(found.rows[num_rows:], SHAPES[name], read_rate))
             yield Report(about(threads, read_rate, found.facts), list(found.absent), list(found.rows))
 
@@ -143,7 +151,8 @@ def main() -> None:
             report.write(given.json)
     show(report, console)
     if given.markdown:
-        given.markdown.write_text(as_markdown(report))
+        plots = os.path.relpath(given.plots, given.markdown.parent) if given.plots else None
+        given.markdown.write_text(as_markdown(report, plots))
     if given.plots:
         draw(report, given.plots)
 

@@ -71,7 +71,7 @@ def arrivals(turns: Turns, children: Children, prompts: Prompts) -> None:
 
 
 def prefix(turns: Turns, children: Children, prompts: Prompts) -> None:
-    """The first token of prompts that share 512 tokens with one that came before; one turn."""
+    """The first token of prompts that share 512 tokens with one that came before."""
 
     def turn(process: Child) -> Sample:
         jobs = workloads.prefix_jobs(prompts, turns.plan.num_followers)
@@ -79,7 +79,7 @@ def prefix(turns: Turns, children: Children, prompts: Prompts) -> None:
 
     units = {"first": "ms", "following": "ms", "times shorter": "times"}
     metrics = {part: (f"prefix: {part}", unit) for part, unit in units.items()}
-    turns.report(turns.take(children, turn, 1), metrics, compared=["first", "following"])
+    turns.report(turns.take(children, turn), metrics, compared=["first", "following"])
 
 
 def memory(turns: Turns, children: Children, prompts: Prompts) -> None:

@@ -19,6 +19,7 @@ class Engine:
     environment: str  # "": ours
     needs: str  # what must be installed there
     files: dict[str, str] = field(default_factory=dict)  # precision → file or folder beside the model's packages
+    slowness: float = 1.0  # how many times an ordinary engine's time it takes, about; for the estimate
     keeps: bool = False  # whether it can keep something that makes its next start faster
 
     @property
@@ -57,6 +58,7 @@ ENGINES = (
         ".venv-peers-transformers",
         "transformers",
         {"fp32": "checkpoint"},
+        slowness=3.0,
     ),
     Engine(
         "llama.cpp",

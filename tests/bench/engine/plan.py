@@ -19,7 +19,7 @@ class Plan:
     prefill_length: int
     metrics: tuple[str, ...]
     num_arrivals: int = 24
-    num_followers: int = 6  # who share a prefix with one who came before
+    num_followers: int = 3  # who share a prefix with one who came before
     cold_starts: int = 3
     left_out: tuple[str, ...] = ()  # precisions
     with_peers: bool = True
@@ -50,7 +50,7 @@ _PACE = {"125m": (100.0, 330.0, 400.0), "16m": (600.0, 2500.0, 3000.0)}
 _LOAD_SECONDS = 3.0
 
 
-def seconds_of(plan: Plan, shape: str, metric: str, num_engines: int) -> float:
+def seconds_of(plan: Plan, shape: str, metric: str, num_engines: float) -> float:
     """About how long a metric of one model takes with so many engines in the same turns."""
     alone, together, prompt = _PACE[shape]
 
@@ -62,7 +62,7 @@ def seconds_of(plan: Plan, shape: str, metric: str, num_engines: int) -> float:
         "decode": plan.turns * sum(decoding(batch) for batch in plan.batches),
         "prefill": plan.turns * plan.prefill_length / prompt,
         "arrivals": 1.5 * plan.num_arrivals * (143 / prompt + 27 / together) + plan.num_arrivals * 27 / alone / 4,
-        "prefix": (1 + plan.num_followers) * 530 / prompt,
+        "prefix": plan.turns * (1 + plan.num_followers) * 530 / prompt,
         "cold": (3 * plan.cold_starts + 2) * _LOAD_SECONDS,
         "memory": decoding(8),
         "accuracy": GREEDY_TOKENS / alone + 1.0,
@@ -70,7 +70,7 @@ def seconds_of(plan: Plan, shape: str, metric: str, num_engines: int) -> float:
     return num_engines * each
 
 
-def pieces(plan: Plan, num_engines: dict[tuple[str, str], int]) -> Iterator[tuple[str, str, str, float]]:
+def pieces(plan: Plan, num_engines: dict[tuple[str, str], float]) -> Iterator[tuple[str, str, str, float]]:
     """(model, family, metric, seconds) of the whole plan; the loading of all is counted with the first metric."""
     for (shape, family), count in num_engines.items():
         for place, metric in enumerate(plan.metrics):

@@ -13,12 +13,11 @@ import matplotlib as mpl
 
 from tests.bench.engine.peers import FAMILY_OF
 from tests.bench.engine.rows import Row
-from tests.bench.engine.tables import column
+from tests.bench.engine.tables import PLOTTED, column, plot_name
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-_UNITS = ("tokens/s", "ms", "MiB")
 _COLOURS = {
     "tidemill": "#0b6e99",
     "onnxruntime-genai": "#e07b39",
@@ -26,6 +25,7 @@ _COLOURS = {
     "llama.cpp": "#6a994e",
     "OpenVINO GenAI": "#7b2cbf",
 }
+_WIDE = 50  # the largest value by the least from which on small bars are no longer seen
 _HATCHES = {"row": "//", "b128": ".."}
 
 
@@ -44,6 +44,8 @@ def draw(title: str, unit: str, rows: Sequence[Row], path: Path) -> None:
         axes.bar(spots, heights, width * 0.92, label=f"{engine} {precision}", color=colour, hatch=hatch)
     axes.set_xticks([number + 0.4 - width / 2 for number in range(len(groups))], groups)
     axes.set(title=title, ylabel=unit)
+    if max(row.value for row in rows) > _WIDE * min(row.value for row in rows):
+        axes.set_yscale("log")
     axes.legend(fontsize=6)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -57,11 +59,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tables: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
     for row in (Row.from_record(record) for record in records if record["engine"] != "about"):
-        if row.unit in _UNITS and not row.peer:
+        if row.unit in PLOTTED and not row.peer:
             tables[row.model, FAMILY_OF[row.precision], row.table, row.unit].append(row)
     for (model, family, name, unit), rows in tables.items():
-        words = f"{model} {family} {name}".replace(",", "").split()
-        draw(f"{name}, {model}, {family}", unit, rows, folder / f"{'-'.join(words)}.png")
+        draw(f"{name}, {model}, {family}", unit, rows, folder / plot_name(model, family, name))
 
 
 if __name__ == "__main__":

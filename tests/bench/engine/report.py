@@ -87,6 +87,11 @@ def show(report: Report, console: Console) -> None:
         console.print(table)
 
 
+_HEAD = """\
+# The engine beside its peers: every table
+
+Written by `python -m tests.bench.engine --markdown`. What is measured, and how, is said in
+[Performance](../performance.md)."""
 _LOSSES = "Targets and losses, the missed and the worst first"
 
 
@@ -97,14 +102,16 @@ def _losses(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         yield (row.model, row.engine, row.precision, row.metric, str(row.batch), written(row), row.unit, target, mark)
 
 
-def as_markdown(report: Report) -> str:
-    """The same for a page of the documentation."""
+def as_markdown(report: Report, plots: str | None = None) -> str:
+    """The same for a page of the documentation; `plots`: where the PNGs lie, as the page's links name it."""
     head = ("model", "engine", "precision", "what", "batch", "value", "unit", "target", "")
     facts = [f"- {name}: {text}" for name, text in report.facts.items()]
     absent = [f"- absent: {line}" for line in report.absent]
-    parts = ["\n".join([*facts, *absent]), f"### {_LOSSES}", _grid(head, _losses(report.rows))]
+    parts = [_HEAD, "\n".join([*facts, *absent]), f"## {_LOSSES}", _grid(head, _losses(report.rows))]
     for figures in figures_of(report.rows):
-        parts += [f"### {figures.title}", _grid(("", *figures.columns), _lines(figures))]
+        parts += [f"## {figures.title}", _grid(("", *figures.columns), _lines(figures))]
+        if plots is not None and figures.plot:
+            parts.append(f"![{figures.title}]({plots}/{figures.plot})")
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from tests.bench.engine.peers import FAMILY_OF
 from tests.bench.engine.rows import Row
 
+PLOTTED = ("tokens/s", "ms", "MiB")  # units of which a PNG is drawn
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A table; a line for each engine with its precision, or for each comparison, the worst first."""
 
     title: str
+    plot: str  # the name of its PNG; "": it has none
     columns: tuple[str, ...]
     lines: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -25,7 +28,8 @@ def figures_of(rows: Sequence[Row]) -> Iterator[Figures]:
     for (model, family, name), members in tables.items():
         medians = [row for row in members if not row.peer]
         units = "; ".join(dict.fromkeys(row.unit for row in medians))
-        yield _table(f"{name}, {model}, {family}: {units}", medians)
+        plot = plot_name(model, family, name) if any(row.unit in PLOTTED for row in medians) else ""
+        yield _table(f"{name}, {model}, {family}: {units}", medians, plot)
         ratios = sorted((row for row in members if row.peer), key=lambda row: row.value)
         if ratios:
             yield _table(f"{name}, {model}, {family}: ours by its peers, above 1 is ahead", ratios)
@@ -43,7 +47,12 @@ def written(row: Row) -> str:
     return f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.2f}"
 
 
-def _table(title: str, rows: Sequence[Row]) -> Figures:
+def plot_name(model: str, family: str, table: str) -> str:
+    """What the PNG of a table is called."""
+    return "-".join(f"{model} {family} {table}".replace(",", "").split()) + ".png"
+
+
+def _table(title: str, rows: Sequence[Row], plot: str = "") -> Figures:
     places = {(row.batch, row.part): column(row) for row in sorted(rows, key=lambda row: row.batch)}
     columns = tuple(dict.fromkeys(places.values()))
     lines: dict[str, dict[str, str]] = defaultdict(dict)
@@ -52,4 +61,4 @@ def _table(title: str, rows: Sequence[Row]) -> Figures:
         mark = f" ({row.target}: missed)" if row.is_missed else ""
         lines[label][column(row)] = written(row) + mark
     cells = ((label, tuple(line.get(name, "") for name in columns)) for label, line in lines.items())
-    return Figures(title, columns, tuple(cells))
+    return Figures(title, plot, columns, tuple(cells))

@@ -76,7 +76,7 @@ def test_comparisons_stand_behind_their_medians_with_the_worst_first() -> None:
 def test_the_page_names_who_is_absent_and_what_is_lost_before_the_tables() -> None:
     rows = [row("decode", 1.0), row("decode by A fp32", 0.5, peer="A fp32")]
     page = as_markdown(Report(MACHINE, ["A is not here"], rows))
-    assert page.index("absent: A is not here") < page.index("| lost |") < page.index("### decode, 125m")
+    assert page.index("absent: A is not here") < page.index("| lost |") < page.index("## decode, 125m")
 
 
 def test_the_plan_tells_the_minutes_of_every_metric_of_every_model() -> None:
