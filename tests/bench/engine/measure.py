@@ -30,10 +30,10 @@ def measure_family(plan: Plan, shape: Shape, family: str, threads: int, found: M
                 children[name] = process
                 found.note_start(f"{name} of {shape.name}", process.said)
         prompts = Prompts(shape.vocabulary_size)
-        for metric in plan.metrics:
-            if metric in METRIC_OF:
+        for metric, measure in METRIC_OF.items():
+            if metric in plan.metrics:
                 tell(f"{shape.name} {family}: {metric} of {', '.join(children)}")
-                METRIC_OF[metric](turns, children, prompts)
+                measure(turns, children, prompts)
     if "cold" in plan.metrics:
         tell(f"{shape.name} {family}: cold starts of {', '.join(children)}")
         measure_cold_starts(turns, list(children), threads, slots)

@@ -126,8 +126,8 @@ def _agreement(turns: Turns, children: Children, prompt: list[int]) -> None:
             turns.found.facts[f"greedy tokens of {name} and {other}, {turns.shape.name}"] = told
 
 
-METRIC_OF: dict[str, Callable[[Turns, Children, Prompts], None]] = {
-    "memory": memory,
+METRIC_OF: dict[str, Callable[[Turns, Children, Prompts], None]] = {  # in this order
+    "memory": memory,  # before anything else has filled it
     "decode": decode,
     "prefill": prefill,
     "arrivals": arrivals,

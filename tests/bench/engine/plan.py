@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-METRICS = ("decode", "prefill", "arrivals", "prefix", "cold", "memory", "accuracy")
+METRICS = ("memory", "decode", "prefill", "arrivals", "prefix", "accuracy", "cold")
 GREEDY_TOKENS = 64
 
 
@@ -45,9 +45,10 @@ QUICK = Plan(
     metrics=("decode", "prefill", "memory", "accuracy"),
 )
 
-# For the estimate: tokens a second alone, in a large batch, and of a prompt; one engine on two processors with AVX2.
+# For the estimate, of one engine on two processors with AVX2: tokens a second alone, in a large batch, and of a prompt;
+# seconds of a start.
 _PACE = {"125m": (100.0, 330.0, 400.0), "16m": (600.0, 2500.0, 3000.0)}
-_LOAD_SECONDS = 3.0
+_START_SECONDS = {"125m": 3.0, "16m": 1.5}
 
 
 def seconds_of(plan: Plan, shape: str, metric: str, num_engines: float) -> float:
@@ -63,7 +64,7 @@ def seconds_of(plan: Plan, shape: str, metric: str, num_engines: float) -> float
         "prefill": plan.turns * plan.prefill_length / prompt,
         "arrivals": 1.5 * plan.num_arrivals * (143 / prompt + 27 / together) + plan.num_arrivals * 27 / alone / 4,
         "prefix": plan.turns * (1 + plan.num_followers) * 530 / prompt,
-        "cold": (3 * plan.cold_starts + 2) * _LOAD_SECONDS,
+        "cold": (3 * plan.cold_starts + 2) * _START_SECONDS[shape],
         "memory": decoding(8),
         "accuracy": GREEDY_TOKENS / alone + 1.0,
     }[metric]
@@ -74,5 +75,5 @@ def pieces(plan: Plan, num_engines: dict[tuple[str, str], float]) -> Iterator[tu
     """(model, family, metric, seconds) of the whole plan; the loading of all is counted with the first metric."""
     for (shape, family), count in num_engines.items():
         for place, metric in enumerate(plan.metrics):
-            loading = 0.0 if place else count * _LOAD_SECONDS
+            loading = 0.0 if place else count * _START_SECONDS[shape]
             yield shape, family, metric, loading + seconds_of(plan, shape, metric, count)
