@@ -1,10 +1,12 @@
 """Rows as tables: one for each subject of measurement, of a model in a family of precisions."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.bench.engine.peers import FAMILY_OF
+from tests.bench.engine.plan import FULL
 from tests.bench.engine.rows import Row
 
 PLOTTED = ("tokens/s", "ms", "MiB")  # units of which a PNG is drawn
@@ -25,7 +27,9 @@ def figures_of(rows: Sequence[Row]) -> Iterator[Figures]:
     tables: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         tables[row.model, FAMILY_OF[row.precision], row.table].append(row)
-    for (model, family, name), members in tables.items():
+    order = list(itertools.product(FULL.shapes, FULL.families))
+    for model, family, name in sorted(tables, key=lambda key: order.index(key[:2])):
+        members = tables[model, family, name]
         medians = [row for row in members if not row.peer]
         units = "; ".join(dict.fromkeys(row.unit for row in medians))
         plot = plot_name(model, family, name) if any(row.unit in PLOTTED for row in medians) else ""

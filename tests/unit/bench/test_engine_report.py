@@ -62,6 +62,13 @@ def test_a_table_has_a_line_for_each_engine_and_a_column_for_each_batch_or_part(
     assert cold.columns == ("load",)
 
 
+def test_tables_stand_by_model_and_family_in_whatever_order_their_pieces_came() -> None:
+    small = Row("16m", "tidemill", "fp32", "decode", 1, 1.0, "ms")
+    quantized = Row("125m", "tidemill", "int8-b32", "decode", 1, 1.0, "ms")
+    titles = [figures.title for figures in figures_of([small, quantized, row("decode", 1.0)])]
+    assert titles == ["decode, 125m, fp32: ms", "decode, 125m, int8: ms", "decode, 16m, fp32: ms"]
+
+
 def test_comparisons_stand_behind_their_medians_with_the_worst_first() -> None:
     rows = [
         row("decode", 1.0),
