@@ -75,10 +75,13 @@ $(PEERS)-%/.done: tests/bench/peers/%.txt
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(LLAMA_FLAGS) $(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $< \
 		&& $(@D)/bin/python -m pip uninstall --quiet --yes torchvision 2>/dev/null && touch $@ \
-		|| echo "absent from the bench: $* could not be installed"
+		|| echo "absent from the bench: $* could not be installed$(NEEDS-$*)"
 
-# Nothing but the library of llama.cpp; and optimum-intel brings a torchvision that does not fit a torch without CUDA.
-LLAMA_FLAGS := CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAVA_BUILD=OFF"
+# optimum-intel brings a torchvision that does not fit a torch without CUDA. llama.cpp is built from its source, for this
+# processor: pip brings cmake and ninja as wheels, the compiler is the machine's own. Nothing but its library is built.
+NEEDS-llama := ; it needs a C++ compiler (Debian: apt-get install g++)
+LLAMA_FLAGS := CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAVA_BUILD=OFF \
+	-DCMAKE_PROJECT_llama.cpp_INCLUDE_BEFORE=$(CURDIR)/tests/bench/peers/llama.cmake"
 ENGINES := genai transformers llama openvino
 
 bench-setup: $(PEERS)/.done $(PEERS)-bench/.done $(ENGINES:%=$(PEERS)-%/.done)  ## install the benches' peers apart and make their models

@@ -46,6 +46,12 @@ class Target:
     limit: float
     is_floor: bool  # else a ceiling
 
+    @classmethod
+    def read(cls, text: str) -> "Target":
+        """As it is written."""
+        sign, limit = text.split()
+        return cls(float(limit), is_floor=sign == "≥")
+
     def holds(self, value: float) -> bool:
         """Whether it does."""
         return value >= self.limit if self.is_floor else value <= self.limit

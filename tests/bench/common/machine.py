@@ -33,6 +33,29 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}"
 
 
+class Others:
+    """What share of the processors went to programs that are none of this process's, since it was made."""
+
+    def __init__(self) -> None:
+        self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float:
+        """Asked when all children have ended: only then is their time known."""
+        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
+        return max(0.0, busy - own) / (time.monotonic() - self._start) / (os.cpu_count() or 1)
+
+
+def _busy_seconds() -> float:
+    """Of all processors, since the machine's start, without what they were idle or waited for a disk."""
+    user, nice, system, _idle, _wait, *rest = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *rest))) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """Of this process and of those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def read_rate(threads: int) -> float:
     """Bytes a second that so many threads read from memory, the best of five."""
     from concurrent.futures import ThreadPoolExecutor

@@ -1,16 +1,20 @@
 """Our decoder engine beside what a user would pick instead: the same weights, the same threads, in turns.
 
-    python -m tests.bench.engine [--quick] [--json FILE] [--plots FOLDER] [--only METRIC ...] [--model 125m|16m]
+    python -m tests.bench.engine [--quick] [--json FILE] [--markdown FILE] [--plots FOLDER]
+    python -m tests.bench.engine --only METRIC ... --model 125m --family int8 --json PIECE
+    python -m tests.bench.engine --merge PIECE ... [--json FILE] [--markdown FILE] [--plots FOLDER]
 
 Random Llamas of 16 and 125 million parameters (`make bench-setup` makes them and installs the peers, each in an
 environment of its own); a peer that is not there is named as absent, and nothing is claimed about it. Run it on a quiet
-machine: the ratios of turns bear some noise, the absolute figures none.
+machine: the ratios of turns bear some noise, the absolute figures none. `--plan` says how long what would take.
 """
 
 import argparse
-import json
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +24,15 @@ from rich.table import Table
 
 from tests.bench.common import machine
 from tests.bench.common.packages import ROOT
-from tests.bench.engine.measure import Family, Measured, bandwidth_rows
+from tests.bench.engine.entrants import entrants_of
+from tests.bench.engine.measure import bandwidth_rows, measure_family
 from tests.bench.engine.peers import FAMILIES
-from tests.bench.engine.plan import FULL, METRICS, QUICK, Plan
-from tests.bench.engine.rows import Row, losses_first
+from tests.bench.engine.plan import FULL, METRICS, QUICK, Plan, pieces
+from tests.bench.engine.report import Report, as_markdown, merged, read, show
+from tests.bench.engine.turns import Measured
 from tests.bench.models.shapes import SHAPES
 
+_QUIET_SHARE = 0.05
 _PLOTTER = ROOT / ".venv-peers-bench" / "bin" / "python"
 
 
@@ -34,42 +41,19 @@ def tell(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def about(threads: int, read_rate: float, versions: dict[str, str]) -> dict[str, str]:
+def about(threads: int, read_rate: float, facts: dict[str, str]) -> dict[str, str]:
     """What the figures belong to."""
     return {
         "processor": machine.processor(),
         "instructions": machine.instructions(),
         "processors": str(machine.num_processors()),
-        "threads": str(threads),
+        "threads of each engine": str(threads),
         "load at the end": machine.load(),
         "memory": f"{read_rate / 1e9:.1f} GB/s read",
         "python": sys.version.split()[0],
         "onnxruntime": version("onnxruntime"),
-        **versions,
+        **facts,
     }
-
-
-def show(found: Measured, facts: dict[str, str], console: Console) -> None:
-    """The machine, who is absent, the comparisons with the losses first, then everything."""
-    console.print(", ".join(f"{name} {text}" for name, text in facts.items()))
-    for line in found.absent:
-        console.print(f"[bold]absent[/bold] {line}")
-    for title, rows in (("Comparisons and targets, losses first", losses_first(found.rows)), ("Medians", found.rows)):
-        table = Table("model", "engine", "precision", "what", "batch", "value", "unit", "target", "", title=title)
-        for row in rows:
-            if title == "Medians" and row.peer:
-                continue
-            mark = "" if row.target is None else "missed" if row.is_missed else "met"
-            target = "" if row.target is None else str(row.target)
-            place = (row.model, row.engine, row.precision, row.metric, str(row.batch))
-            table.add_row(*place, _written(row), row.unit, target, mark)
-        console.print(table)
-
-
-def _written(row: Row) -> str:
-    if row.unit == "cosine":
-        return f"{row.value:.5f}"
-    return f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.2f}"
 
 
 def chosen_plan(given: argparse.Namespace) -> Plan:
@@ -79,43 +63,98 @@ def chosen_plan(given: argparse.Namespace) -> Plan:
     return replace(plan, metrics=tuple(given.only or plan.metrics), with_peers=not given.alone)
 
 
-def main() -> None:
-    """Measure, print, write."""
+def estimate(plan: Plan) -> Table:
+    """Minutes of each metric, by model and family."""
+    running = {
+        (shape, family): entrants_of(plan, SHAPES[shape], family)[0]
+        for shape in plan.shapes
+        for family in plan.families
+    }
+    counts = {key: sum(each.engine.slowness for each in entrants.values()) for key, entrants in running.items()}
+    minutes: dict[tuple[str, str], list[float]] = {key: [] for key in counts}
+    for shape, family, _, seconds in pieces(plan, counts):
+        minutes[shape, family].append(seconds / 60)
+    total = sum(sum(each) for each in minutes.values())
+    table = Table("model", "family", "engines", *plan.metrics, "all", title=f"About {total:.0f} minutes")
+    for (shape, family), each in minutes.items():
+        cells = [f"{value:.1f}" for value in (*each, sum(each))]
+        table.add_row(shape, family, str(len(running[shape, family])), *cells)
+    return table
+
+
+def quietness(share: float) -> str:
+    """How far what others took lets figures be compared."""
+    return f"{share:.0%}" + (": not a quiet machine" if share > _QUIET_SHARE else "")
+
+
+def measure(plan: Plan, threads: int) -> Iterator[Report]:
+    """What is known after each family of each model: who ends it too soon keeps what was measured."""
+    found, read_rate = Measured(), machine.read_rate(threads)
+    for name in plan.shapes:
+        for family in plan.families:
+            num_rows, others = len(found.rows), machine.Others()
+            measure_family(plan, SHAPES[name], family, threads, found, tell)
+            found.facts[f"other programs' share of the processors, {name} {family}"] = quietness(others.share())
+            found.rows += list(bandwidth_rows(found.rows[num_rows:], SHAPES[name], read_rate))
+            yield Report(about(threads, read_rate, found.facts), list(found.absent), list(found.rows))
+
+
+def draw(report: Report, folder: Path) -> None:
+    """A PNG for each table, by matplotlib in an environment of its own."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        report.write(Path(file.name))
+        command = [str(_PLOTTER), "-m", "tests.bench.engine.plots", file.name, str(folder)]
+        subprocess.run(command, check=True, cwd=ROOT)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.engine",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="within four minutes: 125m, int8, batch 1, 8 and 32")
-    parser.add_argument("--json", type=Path, help="write the records to this file, too")
-    parser.add_argument("--plots", type=Path, help="write a PNG for each table into this folder; needs --json")
+    parser.add_argument("--plan", action="store_true", help="say what would be measured, and about how long it takes")
+    parser.add_argument("--merge", nargs="+", type=Path, metavar="PIECE", help="measure nothing; join these records")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--plots", type=Path, help="write a PNG for each table into this folder")
     parser.add_argument("--only", nargs="+", choices=METRICS, help="these metrics")
     parser.add_argument("--model", nargs="+", choices=sorted(SHAPES))
     parser.add_argument("--family", nargs="+", choices=sorted(FAMILIES))
     parser.add_argument("--threads", type=int, default=machine.num_processors(), help="of every engine")
     parser.add_argument("--alone", action="store_true", help="without peers, and so without a comparison")
     given = parser.parse_args()
-    plan, found = chosen_plan(given), Measured()
-    read_rate = machine.read_rate(given.threads)
-    for name in plan.shapes:
-        for family in plan.families:
-            Family(plan, SHAPES[name], family, given.threads, found, tell).measure()
-        found.rows += list(bandwidth_rows(found.rows, SHAPES[name], read_rate))
-    facts = about(given.threads, read_rate, found.versions)
-    show(found, facts, Console(width=None if sys.stdout.isatty() else 160))
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(records(found, facts), indent=1) + "\n")
-        if given.plots:
-            module = "tests.bench.engine.plots"
-            subprocess.run([str(_PLOTTER), "-m", module, str(given.json), str(given.plots)], check=True, cwd=ROOT)
+    if given.merge:
+        try:
+            given.report = merged([read(path) for path in given.merge])
+        except (OSError, ValueError) as error:
+            parser.error(f"argument --merge: {error}")
+    return given
 
 
-def records(found: Measured, facts: dict[str, str]) -> list[dict[str, object]]:
-    """What is written: the machine and versions, who is absent, then every figure."""
-    head = {"engine": "about", "precision": "", "batch": 0, "unit": "text"}
-    notes = [*facts.items(), *(("absent", line) for line in found.absent)]
-    return [{**head, "metric": name, "value": text} for name, text in notes] + [row.record() for row in found.rows]
+def main() -> None:
+    """Measure or merge; print, write, draw."""
+    given, console = parsed(), Console(width=None if sys.stdout.isatty() else 170)
+    plan = chosen_plan(given)
+    if given.plan:
+        console.print(estimate(plan))
+        return
+    if given.merge:
+        reports = iter([given.report])
+    else:
+        Console(stderr=True, width=150).print(estimate(plan))
+        reports = measure(plan, given.threads)
+    for report in reports:
+        if given.json:
+            report.write(given.json)
+    show(report, console)
+    if given.markdown:
+        plots = os.path.relpath(given.plots, given.markdown.parent) if given.plots else None
+        given.markdown.write_text(as_markdown(report, plots))
+    if given.plots:
+        draw(report, given.plots)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ class Engine:
     environment: str  # "": ours
     needs: str  # what must be installed there
     files: dict[str, str] = field(default_factory=dict)  # precision → file or folder beside the model's packages
+    slowness: float = 1.0  # how many times an ordinary engine's time it takes, about; for the estimate
+    keeps: bool = False  # whether it can keep something that makes its next start faster
 
     @property
     def python(self) -> Path:
@@ -43,11 +45,12 @@ FAMILIES = {  # what is measured in the same turns
     "int8": ("int8-b32", "int8-row", "int8-b128", "q8_0", "int8"),
     "int4": ("int4-b32", "q4_0", "int4"),
 }
+FAMILY_OF = {precision: family for family, precisions in FAMILIES.items() for precision in precisions}
 _PACKAGES = {precision: f"{{name}}-{precision}" for precision in PRECISIONS}
 _GENAI = {precision: name for precision, name in _PACKAGES.items() if precision != "int8-row"}
 _SUBJECTS = "tests.bench.engine.subjects"
 ENGINES = (
-    Engine(OURS, f"{_SUBJECTS}.ours", "", "", _PACKAGES),
+    Engine(OURS, f"{_SUBJECTS}.ours", "", "", _PACKAGES, keeps=True),
     Engine("onnxruntime-genai", f"{_SUBJECTS}.genai", ".venv-peers-genai", "onnxruntime_genai", _GENAI),
     Engine(
         "transformers",
@@ -55,6 +58,7 @@ ENGINES = (
         ".venv-peers-transformers",
         "transformers",
         {"fp32": "checkpoint"},
+        slowness=3.0,
     ),
     Engine(
         "llama.cpp",
@@ -69,5 +73,6 @@ ENGINES = (
         ".venv-peers-openvino",
         "openvino_genai",
         {"fp32": "openvino-fp32", "int8": "openvino-int8", "int4": "openvino-int4"},
+        keeps=True,
     ),
 )

@@ -1,24 +1,40 @@
 """A measured figure, what it is compared with, and where it must stand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.bench.common.figures import Target
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one engine; a ratio has its peer."""
+    """One figure of one engine. A ratio has its peer, and is above 1 where ours is ahead."""
 
     model: str
     engine: str
     precision: str
-    metric: str
+    metric: str  # its table, and what of it: "prefill", "arrivals: TTFT p50", "decode by llama.cpp q8_0"
     batch: int
     value: float
     unit: str
-    peer: str = ""
+    peer: str = ""  # engine and precision
     target: Target | None = None
+
+    @property
+    def table(self) -> str:
+        """The table that it stands in."""
+        return self._measured.partition(": ")[0]
+
+    @property
+    def part(self) -> str:
+        """What of the table's subject it is; "" where the batch says it."""
+        return self._measured.partition(": ")[2]
+
+    @property
+    def subject(self) -> str:
+        """Whose figure it is."""
+        return f"{self.engine} {self.precision}"
 
     @property
     def is_missed(self) -> bool:
@@ -30,6 +46,10 @@ class Row:
         """Whether a peer is ahead."""
         return bool(self.peer) and self.value < 1
 
+    @property
+    def _measured(self) -> str:
+        return self.metric.removesuffix(f" by {self.peer}")
+
     def record(self) -> dict[str, object]:
         """As JSON has it."""
         found = {name: getattr(self, name) for name in ("engine", "precision", "metric", "batch", "value", "unit")}
@@ -39,6 +59,13 @@ class Row:
             "target": None if self.target is None else str(self.target),
             "met": None if self.target is None else not self.is_missed,
         }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Row":
+        """What `record` wrote."""
+        names = ("model", "engine", "precision", "metric", "batch", "value", "unit", "peer")
+        target = Target.read(record["target"]) if record["target"] else None
+        return cls(**{name: record[name] for name in names}, target=target)
 
 
 def losses_first(rows: Sequence[Row]) -> list[Row]:

@@ -40,7 +40,7 @@ def decode_sample(times: Sequence[Sequence[float]]) -> Sample:
 
 def prefill_sample(times: Sequence[Sequence[float]], length: int) -> Sample:
     """From the prompt to the first token."""
-    return {"prefill": length / times[0][0], "first token": 1e3 * times[0][0]}
+    return {"prefill": length / times[0][0]}
 
 
 def arrival_jobs(prompts: Prompts, count: int, per_second: float) -> list[Job]:
@@ -62,16 +62,23 @@ def arrival_sample(jobs: Sequence[Job], times: Sequence[Sequence[float]]) -> Sam
 
 
 def prefix_jobs(prompts: Prompts, num_followers: int) -> list[Job]:
-    """One prompt of 512 tokens and 16 of its own, then others with the same 512; each when the last is surely done."""
+    """One prompt of 512 tokens and 16 of its own, then others with the same 512; to be asked one after the other."""
     shared = prompts.make(512)
-    return [Job(2.0 * number, shared + prompts.make(16), 4) for number in range(1 + num_followers)]
+    return [Job(0.0, shared + prompts.make(16), 4) for _ in range(1 + num_followers)]
 
 
-def prefix_sample(jobs: Sequence[Job], times: Sequence[Sequence[float]]) -> Sample:
+def prefix_sample(first_tokens: Sequence[float]) -> Sample:
     """The first token of the first, and the median of those that follow, in milliseconds."""
-    first, *others = (1e3 * (each[0] - job.at) for job, each in zip(jobs, times, strict=True))
-    median = float(np.median(others))
-    return {"prefix TTFT, first": first, "prefix TTFT, following": median, "prefix TTFT, times shorter": first / median}
+    first, following = first_tokens[0], float(np.median(first_tokens[1:]))
+    return {"first": 1e3 * first, "following": 1e3 * following, "times shorter": first / following}
+
+
+def agreement(one: Sequence[int], other: Sequence[int]) -> str:
+    """How far two answers to one prompt go together."""
+    for number, (a, b) in enumerate(zip(one, other, strict=True)):
+        if a != b:
+            return f"differ first at token {number + 1} of {len(one)}: {a} and {b}"
+    return f"agree in all {len(one)} tokens"
 
 
 def cosine(given: np.ndarray, reference: np.ndarray) -> float:

@@ -3,9 +3,9 @@
 .venv-peers-openvino/bin/python -m tests.bench.models.openvino_ir 125m
 """
 
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.bench.models.shapes import SHAPES, Shape
 
@@ -18,15 +18,15 @@ FORMATS = {
 
 def convert(shape: Shape) -> None:
     """Convert what is not there yet; the name comes last, so that half of one is none."""
-    tool = Path(sys.executable).with_name("optimum-cli")
+    tool = (sys.executable, "-m", "optimum.commands.optimum_cli")
     for name, arguments in FORMATS.items():
         folder = shape.folder / f"openvino-{name}"
         if folder.exists():
             continue
         half = folder.with_name(f"{folder.name}.half")
-        task = ("--task", "text-generation-with-past")
-        command = [str(tool), "export", "openvino", "--model", str(shape.folder / "checkpoint"), *task, *arguments]
-        subprocess.run([*command, str(half)], check=True)
+        shutil.rmtree(half, ignore_errors=True)
+        given = ("--model", str(shape.folder / "checkpoint"), "--task", "text-generation-with-past", *arguments)
+        subprocess.run([*tool, "export", "openvino", *given, str(half)], check=True)
         half.rename(folder)
         print(f"made {folder}")
 

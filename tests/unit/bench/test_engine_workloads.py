@@ -83,3 +83,13 @@ def test_missed_targets_come_before_lost_comparisons_before_the_rest() -> None:
     rows = [row("ahead", 2.0), row("behind", 0.9), row("missed", 1.1, Target(1.3, is_floor=True))]
     rows.append(row("met", 1.4, Target(1.3, is_floor=True)))
     assert [each.metric for each in losses_first(rows)] == ["missed", "behind", "met", "ahead"]
+
+
+def test_two_answers_go_together_until_the_first_difference() -> None:
+    assert workloads.agreement([1, 2, 3], [1, 2, 3]) == "agree in all 3 tokens"
+    assert workloads.agreement([1, 2, 3], [1, 5, 3]) == "differ first at token 2 of 3: 2 and 5"
+
+
+def test_a_prefix_is_as_much_shorter_as_its_followers_first_tokens() -> None:
+    found = workloads.prefix_sample([1.0, 0.1, 0.2, 0.2])
+    assert found == {"first": 1000.0, "following": pytest.approx(200.0), "times shorter": pytest.approx(5.0)}

@@ -5,11 +5,12 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Given:
     precision: str
     threads: int
     slots: int  # sequences that must fit at once
+    keep: Path | None = None  # a folder for what makes the next start faster; None: nothing is kept
     context_length: int = 1024
 
 
@@ -34,14 +36,31 @@ class Job:
     max_tokens: int
 
 
-class Subject(Protocol):
+class Subject(ABC):
     """One engine with its model loaded."""
 
+    def __init__(self) -> None:
+        self.extra: dict[str, float] = {}  # what it measured itself in the last run
+
+    @abstractmethod
     def run(self, jobs: Sequence[Job]) -> list[list[float]]:
         """Answer all of them greedily; when each token came, in seconds from the turn's start."""
 
+    @abstractmethod
+    def greedy(self, prompt: list[int], num_tokens: int) -> list[int]:
+        """The tokens of one greedy answer."""
+
+    @abstractmethod
     def last_logits(self, prompt: list[int]) -> np.ndarray:
         """The logits after the prompt's last token."""
+
+    def facts(self) -> dict[str, str]:
+        """What it says about how it computes."""
+        return {}
+
+    def wait_until_kept(self) -> None:
+        """Until what the next start takes is written; most have written it when they are loaded."""
+        return
 
 
 def one_at_a_time(jobs: Sequence[Job], generate: Callable[[list[list[int]], int], Iterable[None]]) -> list[list[float]]:
@@ -67,6 +86,7 @@ class Arrivals:
         self._waiting = sorted(enumerate(jobs), key=lambda entry: -entry[1].at)
         self._start = time.perf_counter()
         self.times: list[list[float]] = [[] for _ in jobs]
+        self.token_ids: list[list[int]] = [[] for _ in jobs]
 
     def due(self) -> Iterator[tuple[int, Job]]:
         """Those that have come since the last call."""
@@ -77,9 +97,10 @@ class Arrivals:
         """Seconds from the turn's start."""
         return time.perf_counter() - self._start
 
-    def note(self, number: int) -> None:
+    def note(self, number: int, token_id: int) -> None:
         """A job got a token."""
         self.times[number].append(self.now())
+        self.token_ids[number].append(token_id)
 
     def wait(self) -> bool:
         """Sleep until the next job comes; False when none will."""
@@ -95,6 +116,7 @@ def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> 
     parser.add_argument("--precision", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--keep", type=Path)
     given = Given(**vars(parser.parse_args()))
     started = float(os.environ.get("TIDEMILL_BENCH_STARTED", time.time()))
     marks = [started, time.time()]
@@ -103,7 +125,8 @@ def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> 
     subject.run([Job(0.0, list(range(300, 316)), 1)])
     marks.append(time.time())
     phases = dict(zip(("imports", "load", "first token"), np.diff(marks).tolist(), strict=True))
-    answer({"phases": phases, "versions": {name: version(name) for name in packages}})
+    versions = {name: version(name) for name in packages}
+    answer({"phases": phases, "versions": versions, "facts": subject.facts()})
     for line in sys.stdin:
         answer(_turn(subject, json.loads(line)))
 
@@ -111,14 +134,18 @@ def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> 
 def _turn(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
     match asked["do"]:
         case "run":
-            before = time.process_time()
             times = subject.run([Job(**job) for job in asked["jobs"]])
-            return {"times": times, "cpu": time.process_time() - before, **getattr(subject, "extra", {})}
+            return {"times": times, **subject.extra}
+        case "greedy":
+            return {"token_ids": subject.greedy(asked["prompt"], asked["num_tokens"])}
         case "logits":
             np.save(asked["to"], subject.last_logits(asked["prompt"]))
             return {}
         case "memory":
             return {"resident": _kibibytes("VmRSS") * 1024, "peak": _kibibytes("VmHWM") * 1024}
+        case "wait until kept":
+            subject.wait_until_kept()
+            return {}
     raise ValueError(f"unknown request {asked}")
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai as og
 
-from tests.bench.engine.subjects.base import Given, Job, one_at_a_time, serve
+from tests.bench.engine.subjects.base import Given, Job, Subject, one_at_a_time, serve
 
 
-class GenAI:
+class GenAI(Subject):
     """See `Subject`. Nobody joins or leaves a Generator's batch."""
 
     def __init__(self, given: Given) -> None:
+        super().__init__()
         config = og.Config(str(given.model))
         options = {"intra_op_num_threads": given.threads}
         config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
@@ -36,6 +37,13 @@ class GenAI:
     def run(self, jobs: Sequence[Job]) -> list[list[float]]:
         """See Subject."""
         return one_at_a_time(jobs, self._generate)
+
+    def greedy(self, prompt: list[int], num_tokens: int) -> list[int]:
+        """See Subject."""
+        generator = self._generator([prompt], num_tokens)
+        for _ in range(num_tokens):
+            generator.generate_next_token()
+        return [int(token_id) for token_id in generator.get_sequence(0)[len(prompt) :]]
 
     def last_logits(self, prompt: list[int]) -> np.ndarray:
         """See Subject."""

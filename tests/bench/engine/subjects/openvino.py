@@ -7,41 +7,51 @@ import numpy as np
 import openvino as ov
 import openvino_genai as genai
 
-from tests.bench.engine.subjects.base import Arrivals, Given, Job, serve
+from tests.bench.engine.subjects.base import Arrivals, Given, Job, Subject, serve
 
 
-class OpenVINO:
+class OpenVINO(Subject):
     """See `Subject`. The weights' precision is the file's; the key/value cache's is OpenVINO's choice, 8 bits."""
 
     def __init__(self, given: Given) -> None:
+        super().__init__()
         self._given = given
         scheduler = genai.SchedulerConfig()
         scheduler.max_num_seqs = given.slots
         scheduler.max_num_batched_tokens = 512
         scheduler.cache_size = 1
         scheduler.enable_prefix_caching = True
-        self._properties = {"INFERENCE_NUM_THREADS": given.threads}
+        self._properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": given.threads}
         if given.precision == "fp32":
             self._properties |= {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+        if given.keep:
+            self._properties["CACHE_DIR"] = str(given.keep)
         self._pipeline = genai.ContinuousBatchingPipeline(str(given.model), scheduler, "CPU", self._properties)
         self._num_requests = 0
 
     def run(self, jobs: Sequence[Job]) -> list[list[float]]:
         """See Subject."""
+        return self._answer(jobs).times
+
+    def greedy(self, prompt: list[int], num_tokens: int) -> list[int]:
+        """See Subject."""
+        return self._answer([Job(0.0, prompt, num_tokens)]).token_ids[0]
+
+    def _answer(self, jobs: Sequence[Job]) -> Arrivals:
         arrivals = Arrivals(jobs)
         running: dict[int, Any] = {}
         while True:
             running |= {number: self._add(job) for number, job in arrivals.due()}
             if not running:
                 if not arrivals.wait():
-                    return arrivals.times
+                    return arrivals
                 continue
             self._pipeline.step()
             for number, handle in list(running.items()):
                 while handle.can_read():
                     for made in handle.read().values():
-                        for _ in made.generated_ids:
-                            arrivals.note(number)
+                        for token_id in made.generated_ids:
+                            arrivals.note(number, int(token_id))
                 if len(arrivals.times[number]) >= jobs[number].max_tokens:
                     del running[number]
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.bench.engine.subjects.base import Given, Job, one_at_a_time, serve
+from tests.bench.engine.subjects.base import Given, Job, Subject, one_at_a_time, serve
 
 
-class Transformers:
+class Transformers(Subject):
     """See `Subject`."""
 
     def __init__(self, given: Given) -> None:
+        super().__init__()
         torch.set_num_threads(given.threads)
         self._model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
 
@@ -25,6 +26,13 @@ class Transformers:
 
     def _generate(self, prompts: list[list[int]], num_tokens: int) -> "_Steps":
         return _Steps(self._model, prompts, num_tokens)
+
+    def greedy(self, prompt: list[int], num_tokens: int) -> list[int]:
+        """See Subject."""
+        steps = self._generate([prompt], num_tokens)
+        for _ in steps:
+            pass
+        return steps.token_ids[0]
 
     def last_logits(self, prompt: list[int]) -> np.ndarray:
         """See Subject."""
@@ -37,6 +45,7 @@ class _Steps:
 
     def __init__(self, model: Any, prompts: list[list[int]], num_tokens: int) -> None:
         self._model, self._prompts, self._num_tokens = model, prompts, num_tokens
+        self.token_ids: list[list[int]] = []  # of each prompt, once all steps are taken
 
     def __iter__(self) -> Iterator[Any]:
         steps: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -46,12 +55,17 @@ class _Steps:
             return torch.zeros(len(ids), dtype=torch.bool)
 
         ids = torch.tensor(self._prompts)
-        wishes = {"max_new_tokens": self._num_tokens, "min_new_tokens": self._num_tokens, "do_sample": False}
-        thread = threading.Thread(
-            target=self._model.generate,
-            args=(ids,),
-            kwargs={"attention_mask": torch.ones_like(ids), "stopping_criteria": [note], "pad_token_id": 0, **wishes},
-        )
+        wishes: dict[str, Any] = {
+            "max_new_tokens": self._num_tokens,
+            "min_new_tokens": self._num_tokens,
+            "do_sample": False,
+        }
+        wishes |= {"attention_mask": torch.ones_like(ids), "stopping_criteria": [note], "pad_token_id": 0}
+
+        def generate() -> None:
+            self.token_ids = self._model.generate(ids, **wishes)[:, ids.shape[1] :].tolist()
+
+        thread = threading.Thread(target=generate)
         thread.start()
         for _ in range(self._num_tokens):
             yield steps.get()
