@@ -80,6 +80,20 @@ def test_rows_that_fill_a_batch_up_leave_what_other_slots_hold_as_it_was():
             assert np.array_equal(kept, now)
 
 
+@pytest.mark.parametrize("way", ["moved", "brought back"])
+def test_rows_that_fill_a_batch_up_spare_what_was_copied_into_a_slot(way):
+    device = loaded(WholeRows(), num_slots=4)
+    prompt = np.array(CASES[24].prompt)
+    device.extend(0, prompt, 0)
+    before = device.copy_out(0, len(prompt))
+    if way == "moved":
+        device.move(0, 3, len(prompt))
+    else:
+        device.copy_in(3, before)
+    device.decode(np.full(3, 9), np.full(3, 1))
+    assert all(np.array_equal(kept, now) for kept, now in zip(before, device.copy_out(3, len(prompt)), strict=True))
+
+
 def test_a_full_slot_behind_a_batch_is_not_written_to():
     device = loaded(WholeRows(), num_slots=4, context_length=64)
     device.extend(3, np.arange(64) + 5, 0)
