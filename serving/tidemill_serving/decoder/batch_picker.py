@@ -21,7 +21,6 @@ from tidemill_serving.decoder.draws import (
     draw_from_nuclei,
 )
 from tidemill_serving.decoder.highest import Highest, find_highest, floors_of
-from tidemill_serving.decoder.logit_changes import apply_all
 from tidemill_serving.decoder.picker import TokenPick, pick_token, tell_all
 from tidemill_serving.decoder.sampler import is_greedy
 from tidemill_serving.decoder.sequence import Sequence
@@ -122,10 +121,15 @@ class BatchPicker:
             self._draw_from_nuclei(kinds.nucleus, filled[num_flat:], shares[num_flat:], sums[num_flat:])
 
     def _take_best(self, rows: list[int]) -> None:
-        changed = [row for row in rows if self._sequences[row].logit_changes is not None]
-        self._note(rows, [self._best[row] for row in rows])
-        if changed:
-            self._note(changed, self._changed(changed).argmax(axis=1).tolist())
+        for row in rows:
+            changes = self._sequences[row].logit_changes
+            if changes is None:
+                self._tokens[row] = self._best[row]
+            else:
+                changed = self._whole_rows.room(1)[0, : self._whole_rows.vocab_size]  # one for all, so that it is near
+                changed[:] = self._logits[row]
+                changes.apply(changed)
+                self._tokens[row] = int(changed.argmax())
 
     def _draw_narrow(self, rows: list[int]) -> None:
         """Temperatures do not change who is among the highest: only these are scaled."""
@@ -178,19 +182,15 @@ class BatchPicker:
     def _copies(self, rows: list[int], factors: list[float]) -> FloatArray:
         """Rows [n, width] with their changes, and then multiplied by their factor."""
         filled = self._whole_rows.room(len(rows))
-        copies = filled[:, : self._whole_rows.vocab_size]
-        changed = []
         for place, (row, factor) in enumerate(zip(rows, factors, strict=True)):
-            if self._sequences[row].logit_changes is None:
-                np.multiply(self._logits[row], np.float32(factor), out=copies[place])
-            else:
-                copies[place] = self._logits[row]
-                changed.append(place)
-        changes = [self._sequences[rows[place]].logit_changes for place in changed]
-        apply_all([each for each in changes if each is not None], filled, changed)
-        for place in changed:
-            if factors[place] != 1.0:
-                copies[place] *= np.float32(factors[place])
+            copy, changes = filled[place, : self._whole_rows.vocab_size], self._sequences[row].logit_changes
+            if changes is None:
+                np.multiply(self._logits[row], np.float32(factor), out=copy)
+                continue
+            copy[:] = self._logits[row]
+            changes.apply(copy)
+            if factor != 1.0:
+                copy *= np.float32(factor)
         return filled
 
     def _raw(self, rows: list[int]) -> FloatArray:

@@ -12,7 +12,7 @@ from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.whole_rows import WholeRows
 from tidemill_serving.engine import Sampling
 
-NUM_DRAWS = 2_048
+NUM_DRAWS = 1_024
 RARE = 3 / NUM_DRAWS
 BATCH = 64
 PENALTIES = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": -0.2}

@@ -1,3 +1,5 @@
+import codecs
+
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders
 
 from tidemill_models.errors import TokenizerError
-from tidemill_models.text_stream import piece_of_each_token
+from tidemill_models.text_stream import TextStream, piece_of_each_token
 from tidemill_models.tokenizer import Tokenizer
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -52,6 +54,18 @@ def test_broken_bytes_come_out_as_replacement_characters_and_do_not_stop_the_str
     assert stream.push([byte[0xE2], byte[0x82]]) == ""
     assert stream.finish() == "\ufffd"
     assert stream.finish() == ""
+
+
+pieces_of_bytes = st.lists(st.one_of(st.binary(max_size=5), st.text(max_size=3).map(str.encode)), max_size=30)
+
+
+@settings(deadline=None)
+@given(pieces=pieces_of_bytes)
+def test_any_bytes_come_out_as_an_incremental_decoder_gives_them(pieces):
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    stream = TextStream(pieces, strips_leading_space=False)
+    assert [stream.push([token_id]) for token_id in range(len(pieces))] == [decoder.decode(piece) for piece in pieces]
+    assert stream.finish() == decoder.decode(b"", final=True)
 
 
 def test_special_tokens_and_unknown_ids_have_no_text(byte_level):
