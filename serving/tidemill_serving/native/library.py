@@ -59,6 +59,7 @@ class Products:
         self._library = ctypes.CDLL(str(path))
         self._library.tidemill_packed_bytes.restype = ctypes.c_size_t
         self.version: int = self._library.tidemill_product_version()  # of what is computed and of how it is packed
+        self.attention_version: int = self._library.tidemill_attention_version()
         self.runs_here = bool(self._library.tidemill_product_runs_here())  # the processor has what it takes
         self.is_faster_here = bool(self._library.tidemill_product_is_wanted())
 

@@ -34,7 +34,9 @@ class SessionSettings:
 def runtime_name(choice: ProductsChoice = "auto") -> str:
     """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
     products = _products(choice)
-    return f"onnxruntime {ort.__version__}" + (f", products {products.version}" if products else "")
+    return f"onnxruntime {ort.__version__}" + (
+        f", products {products.version}.{products.attention_version}" if products else ""
+    )
 
 
 def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | None = None) -> Any:

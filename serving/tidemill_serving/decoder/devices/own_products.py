@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tidemill_models.errors import GraphError
 from tidemill_models.protobuf_wire import WireMessage, encoded_field
+from tidemill_serving.decoder.devices.own_attention import own_attention, past_key_of
 from tidemill_serving.native.library import Products, QuantizedMatrix, room_for
 
 # Numbers of the fields in onnx.proto3.
@@ -83,13 +84,15 @@ class _Rewriting:
         self._folder = folder
         self._products = products
         self._tensors = {tensor.text_of(_TENSOR_NAME): tensor for tensor in graph.messages(_GRAPH_INITIALIZER)}
-        for name in graph.messages(_GRAPH_INPUT):  # a weight that is an input as well may be replaced by a caller
-            self._tensors.pop(name.text_of(1), None)
+        self._inputs = {value.text_of(1): _type_of(value) for value in graph.messages(_GRAPH_INPUT)}
+        for name in self._inputs:  # a weight that is an input as well may be replaced by a caller
+            self._tensors.pop(name, None)
 
     def rewritten(self, model: WireMessage) -> RewrittenGraph | None:
         nodes = list(self._graph.messages(_GRAPH_NODE))
         found = [self._product(node) for node in nodes]
-        if not any(found):
+        attentions = [self._attention(node) for node in nodes]
+        if not any(found) and not any(attentions):
             return None
         kept = Counter(
             name for node, product in zip(nodes, found, strict=True) if not product for name in _names_read(node)
@@ -97,8 +100,8 @@ class _Rewriting:
         products = {_packed_name(product): product for product in found if product}
         weights = self._packed(products)
         parts = [encoded_field(_GRAPH_INITIALIZER, _packed_tensor(name, array.size)) for name, array in weights.items()]
-        for node, product in zip(nodes, found, strict=True):
-            content = self._packed_node(product) if product else node.content()
+        for node, product, attention in zip(nodes, found, attentions, strict=True):
+            content = self._packed_node(product) if product else attention or node.content()
             parts.append(encoded_field(_GRAPH_NODE, content))
         gone = {name for product in found if product for name in product.constants if not kept[name]}
         parts += self._other_fields(gone)
@@ -117,6 +120,11 @@ class _Rewriting:
                 yield encoded_field(number, value)
             elif number != _GRAPH_NODE and not (number == _GRAPH_INITIALIZER and value.text_of(_TENSOR_NAME) in gone):
                 yield encoded_field(number, value.content())
+
+    def _attention(self, node: WireMessage) -> bytes | None:
+        """The node as our attention, if that computes the same."""
+        cache = self._inputs.get(past_key_of(node))
+        return None if cache is None else own_attention(node, cache, self._products.attention_version)
 
     def _product(self, node: WireMessage) -> _Product | None:
         """The node's product, if our operator computes it as well."""
@@ -225,6 +233,13 @@ def _packed_tensor(name: str, num_bytes: int) -> bytes:
             encoded_field(_TENSOR_LOCATION, _EXTERNAL),
         ]
     )
+
+
+def _type_of(value: WireMessage) -> tuple[int, list[int | str]]:
+    """The element type of a graph's input, and its dimensions: numbers, or names."""
+    tensor = value.message(2).message(1)
+    dims = list(tensor.message(2).messages(1))
+    return tensor.integer(1), [dim.integer(1) or dim.text_of(2) for dim in dims]
 
 
 def _names_read(node: WireMessage) -> Iterator[str]:

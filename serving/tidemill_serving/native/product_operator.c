@@ -4,19 +4,11 @@
  *   attributes: depth, width, bits, block, has_zero_points, version
  */
 #include <stdlib.h>
-#include <string.h>
 
-#include "onnxruntime_abi.h"
+#include "operators.h"
 #include "product.h"
 
-#define EXPORTED __attribute__((visibility("default")))
-#define TRY(call)                          \
-  do {                                     \
-    Status *failure = (call);              \
-    if (failure != NULL) return failure;   \
-  } while (0)
-
-enum { MAX_DIMENSIONS = 8, SLAB_ROWS = 512, BLOCK_ROWS = 64, QUANTIZE_ROWS = 8 };
+enum { SLAB_ROWS = 512, BLOCK_ROWS = 64, QUANTIZE_ROWS = 8 };
 enum { MIN_SHARED_PRODUCTS = 1 << 16, MIN_SHARED_NUMBERS = 1 << 14, TASK_BYTES = 1 << 16 };
 
 typedef struct {
@@ -37,12 +29,6 @@ typedef struct {
   int64_t num_panel_tasks;
 } Work;
 
-static int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
-
-static Status *fail(const Runtime *runtime, const char *message) {
-  return CALL(runtime, create_status)(STATUS_INVALID_ARGUMENT, message);
-}
-
 static void quantize_task(void *given, size_t index) {
   const Work *work = given;
   const int64_t first = (int64_t)index * QUANTIZE_ROWS;
@@ -57,16 +43,6 @@ static void multiply_task(void *given, size_t index) {
                   least(panel + work->task_panels, num_panels(work->matrix)), work->output);
 }
 
-/* Small work is done at once: to share it costs more. */
-static Status *share(const Kernel *kernel, const KernelContext *context, Work *work, void (*task)(void *, size_t),
-                     int64_t num_tasks, int is_large) {
-  if (is_large && num_tasks > 1) {
-    return CALL(kernel->runtime, parallel_for)(context, task, (size_t)num_tasks, 0, work);
-  }
-  for (int64_t index = 0; index < num_tasks; index++) task(work, (size_t)index);
-  return NULL;
-}
-
 static Status *multiply_slab(const Kernel *kernel, const KernelContext *context, Work *work) {
   const MatrixShape *matrix = work->matrix;
   const int64_t panels = num_panels(matrix), panel_bytes = (int64_t)packed_bytes(matrix) / panels;
@@ -74,10 +50,10 @@ static Status *multiply_slab(const Kernel *kernel, const KernelContext *context,
   work->task_panels = wanted < 1 ? 1 : wanted;
   work->num_panel_tasks = (panels + work->task_panels - 1) / work->task_panels;
   const int64_t num_numbers = work->num_rows * matrix->depth;
-  TRY(share(kernel, context, work, quantize_task, (work->num_rows + QUANTIZE_ROWS - 1) / QUANTIZE_ROWS,
+  TRY(share(kernel->runtime, context, work, quantize_task, (work->num_rows + QUANTIZE_ROWS - 1) / QUANTIZE_ROWS,
             num_numbers >= MIN_SHARED_NUMBERS));
   const int64_t row_tasks = (work->num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-  return share(kernel, context, work, multiply_task, row_tasks * work->num_panel_tasks,
+  return share(kernel->runtime, context, work, multiply_task, row_tasks * work->num_panel_tasks,
                num_numbers >= MIN_SHARED_PRODUCTS / matrix->width);
 }
 
@@ -98,42 +74,22 @@ static Status *multiply(const Kernel *kernel, const KernelContext *context, cons
   return status;
 }
 
-/* The dimensions of a value; returns a failure where there are more than MAX_DIMENSIONS. */
-static Status *shape_of(const Runtime *runtime, const Value *value, int64_t dimensions[MAX_DIMENSIONS], size_t *count,
-                        size_t *num_elements) {
-  TypeAndShape *shape = NULL;
-  TRY(CALL(runtime, get_type_and_shape)(value, &shape));
-  Status *status = CALL(runtime, get_num_dimensions)(shape, count);
-  if (status == NULL && *count > MAX_DIMENSIONS) status = fail(runtime, "the input has too many dimensions");
-  if (status == NULL) status = CALL(runtime, get_dimensions)(shape, dimensions, *count);
-  if (status == NULL) status = CALL(runtime, get_num_elements)(shape, num_elements);
-  CALL(runtime, release_shape)(shape);
-  return status;
-}
-
 static Status *compute(void *given, KernelContext *context) {
   const Kernel *kernel = given;
   const Runtime *runtime = kernel->runtime;
-  const Value *input = NULL, *packed = NULL;
-  Value *output = NULL;
-  void *input_data = NULL, *packed_data = NULL, *output_data = NULL;
-  int64_t dimensions[MAX_DIMENSIONS], packed_dimensions[MAX_DIMENSIONS];
-  size_t count = 0, packed_count = 0, num_numbers = 0, num_bytes = 0;
-  TRY(CALL(runtime, get_input)(context, 0, &input));
-  TRY(CALL(runtime, get_input)(context, 1, &packed));
-  TRY(shape_of(runtime, input, dimensions, &count, &num_numbers));
-  TRY(shape_of(runtime, packed, packed_dimensions, &packed_count, &num_bytes));
-  if (count == 0 || dimensions[count - 1] != kernel->matrix.depth) {
+  Tensor input, packed;
+  void *output = NULL;
+  TRY(read_input(runtime, context, 0, &input));
+  TRY(read_input(runtime, context, 1, &packed));
+  const size_t count = input.num_dimensions;
+  if (count == 0 || input.dimensions[count - 1] != kernel->matrix.depth) {
     return fail(runtime, "the input's last dimension is not the matrix' depth");
   }
-  if (num_bytes != packed_bytes(&kernel->matrix)) return fail(runtime, "the packed matrix has another size");
-  dimensions[count - 1] = kernel->matrix.width;
-  TRY(CALL(runtime, get_output)(context, 0, dimensions, count, &output));
-  if (num_numbers == 0) return NULL;
-  TRY(CALL(runtime, get_data)((Value *)input, &input_data));
-  TRY(CALL(runtime, get_data)((Value *)packed, &packed_data));
-  TRY(CALL(runtime, get_data)(output, &output_data));
-  return multiply(kernel, context, packed_data, input_data, (int64_t)num_numbers / kernel->matrix.depth, output_data);
+  if (packed.num_elements != packed_bytes(&kernel->matrix)) return fail(runtime, "the packed matrix has another size");
+  input.dimensions[count - 1] = kernel->matrix.width;
+  TRY(open_output(runtime, context, 0, input.dimensions, count, &output));
+  if (input.num_elements == 0) return NULL;
+  return multiply(kernel, context, packed.data, input.data, (int64_t)input.num_elements / kernel->matrix.depth, output);
 }
 
 static Status *create_kernel(const Operator *op, const Runtime *runtime, const KernelInfo *info, void **created) {
@@ -168,20 +124,16 @@ static void destroy_kernel(void *given) {
 }
 
 static const char *get_name(const Operator *op) { return (void)op, "PackedMatMulNBits"; }
-static const char *get_provider(const Operator *op) { return (void)op, NULL; } /* the processor's */
 static size_t get_num_inputs(const Operator *op) { return (void)op, 2; }
 static size_t get_num_outputs(const Operator *op) { return (void)op, 1; }
 static int get_input_type(const Operator *op, size_t index) { return (void)op, index ? ELEMENT_UINT8 : ELEMENT_FLOAT; }
 static int get_output_type(const Operator *op, size_t index) { return (void)op, (void)index, ELEMENT_FLOAT; }
 static int get_characteristic(const Operator *op, size_t index) { return (void)op, (void)index, 0; }
-static int get_memory(const Operator *op, size_t index) { return (void)op, (void)index, MEMORY_DEFAULT; }
-static int get_first_version(const Operator *op) { return (void)op, 1; }
-static int get_last_version(const Operator *op) { return (void)op, 1; }
 
-static const Operator OPERATOR = {
+const Operator PRODUCT_OPERATOR = {
     .version = RUNTIME_INTERFACE,
     .get_name = get_name,
-    .get_provider = get_provider,
+    .get_provider = provider_of_operators,
     .get_input_type = get_input_type,
     .get_num_inputs = get_num_inputs,
     .get_output_type = get_output_type,
@@ -189,25 +141,12 @@ static const Operator OPERATOR = {
     .destroy_kernel = destroy_kernel,
     .get_input_characteristic = get_characteristic,
     .get_output_characteristic = get_characteristic,
-    .get_input_memory = get_memory,
+    .get_input_memory = memory_of_operators,
     .create_kernel_or_fail = create_kernel,
     .compute_or_fail = compute,
-    .get_first_version = get_first_version,
-    .get_last_version = get_last_version,
+    .get_first_version = version_of_operators,
+    .get_last_version = version_of_operators,
 };
-
-/* Called by ONNX Runtime for each session's options. The domain lives as long as the process. */
-EXPORTED Status *RegisterCustomOps(SessionOptions *options, const RuntimeBase *base) {
-  static OperatorDomain *domain = NULL;
-  const Runtime *runtime = base->get_runtime(RUNTIME_INTERFACE);
-  if (domain == NULL) {
-    OperatorDomain *made = NULL;
-    TRY(CALL(runtime, create_domain)("tidemill", &made));
-    TRY(CALL(runtime, add_operator)(made, &OPERATOR));
-    domain = made;
-  }
-  return CALL(runtime, add_domain)(options, domain);
-}
 
 EXPORTED int tidemill_product_version(void) { return TIDEMILL_PRODUCT_VERSION; }
 EXPORTED int tidemill_product_runs_here(void) { return product_runs_here(); }
