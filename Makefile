@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PEERS  := .venv-peers
+NATIVE := $(wildcard serving/tidemill_serving/native/*.[ch])
 PROTOS := $(shell find protos -name '*.proto') protos/generate.py
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STUBS  := clients/tidemill/v1/__init__.py
@@ -18,8 +19,9 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-# What runs: the program as users install it. The build makes the stubs, so a changed proto installs anew.
-$(VENV)/.run: pyproject.toml hatch_build.py $(PROTOS)
+# What runs: the program as users install it. The build makes the stubs and the library of products, so a changed proto or
+# C source installs anew.
+$(VENV)/.run: pyproject.toml hatch_build.py $(PROTOS) $(NATIVE)
 	@echo "Installing into $(VENV): about a minute, once ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet --editable '.[cpu]'

@@ -1,4 +1,4 @@
-"""Reads protobuf's wire format in place, so that a model's graph is seen without loading its weights."""
+"""Protobuf's wire format, read in place, so that a model's graph is seen without loading its weights; and written."""
 
 import mmap
 from collections.abc import Iterator
@@ -95,6 +95,10 @@ class WireMessage:
         except UnicodeDecodeError as error:
             raise GraphError("has a name that is not UTF-8") from error
 
+    def content(self) -> memoryview:
+        """This stretch as it stands in the buffer, which lives as long as the view does."""
+        return memoryview(self._buffer)[self._start : self._end]
+
     def _count_one(self) -> None:
         self._budget[0] -= 1
         if self._budget[0] < 0:
@@ -111,3 +115,19 @@ class WireMessage:
             if byte < 0x80:
                 return value, position
         raise GraphError("is not an ONNX file: a number has more than 10 bytes")
+
+
+def encoded_field(number: int, value: "int | str | bytes | memoryview") -> bytes:
+    """One field with its key: an integer as a varint, all else with its length before it."""
+    if isinstance(value, int):
+        return _encoded_varint(number << 3 | _VARINT) + _encoded_varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return b"".join((_encoded_varint(number << 3 | _LENGTH), _encoded_varint(len(content)), content))
+
+
+def _encoded_varint(value: int) -> bytes:
+    content = bytearray()
+    while value > 0x7F:
+        content.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*content, value])

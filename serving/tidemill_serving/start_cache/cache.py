@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_models.token_pieces import TokenPieces, read_pieces
+from tidemill_serving.native import ProductsChoice
 from tidemill_serving.start_cache.checked import CheckedPackages
 from tidemill_serving.start_cache.kept_pieces import KeptPieces
 from tidemill_serving.start_cache.prepared import PreparedGraph, PreparedGraphs
@@ -20,8 +21,11 @@ _log = logging.getLogger(__name__)
 class StartCache:
     """The cache of one replica; without settings it holds nothing and takes nothing."""
 
-    def __init__(self, settings: StartCacheSettings | None, *, log_format: str = "text") -> None:
+    def __init__(
+        self, settings: StartCacheSettings | None, *, log_format: str = "text", products: ProductsChoice = "auto"
+    ) -> None:
         self._settings = settings
+        self._products = products
         self._log_format = log_format
         self._maker: list[str] = []  # its command line; empty where no copy is wanted
 
@@ -59,14 +63,15 @@ class StartCache:
             return None
         if package.decoder.cache != "in-place":  # such a graph is slow anyway, and is not worth a copy
             return None
-        from tidemill_serving.decoder.devices.ort_session import RUNTIME  # noqa: PLC0415 -- imports onnxruntime
+        from tidemill_serving.decoder.devices.ort_session import runtime_name  # noqa: PLC0415 -- imports onnxruntime
 
         graphs = PreparedGraphs(settings.folder / "prepared", settings.max_bytes)
         self._maker = [sys.executable, "-m", "tidemill_serving.start_cache.prepare"]
         self._maker += ["--graph", str(package.graph_path), "--graph-bytes", str(num_bytes)]
         self._maker += ["--digest", package.digest, "--folder", str(graphs.folder)]
         self._maker += ["--max-bytes", str(graphs.max_bytes), "--log-format", self._log_format]
-        return graphs.of(package.digest, RUNTIME)
+        self._maker += ["--products", self._products]
+        return graphs.of(package.digest, runtime_name(self._products))
 
     def prepare(self) -> None:
         """The replica is ready: have the copy made, if one is wanted, for the next one."""

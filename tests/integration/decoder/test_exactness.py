@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.decoder.models import GRAPHS, TINY, reference
 from tests.integration.decoder.processor_as_gpu import WholeRows, cuda_on_processor
+from tests.products import needs_products
 from tests.unit.decoder.integrity import check_slots
 from tests.unit.decoder.recorder import LoopRig, hot
 from tidemill_serving.decoder.devices.cpu import CpuDevice
@@ -30,11 +31,16 @@ class Replica:
     """A loop on a real graph."""
 
     graph: str
+    products: str
+
+    def device(self):
+        if self.graph == ON_CUDA:
+            return cuda_on_processor()
+        return CpuDevice(num_threads=1, spinning=False, products=self.products)
 
     def rig(self, **settings):
-        device = cuda_on_processor() if self.graph == ON_CUDA else CpuDevice(num_threads=1, spinning=False)
         wishes = {"limits": Limits(CONTEXT, frozenset()), "max_chunk_length": 512, **settings}
-        return LoopRig(device, graph=GRAPH_OF[self.graph], **wishes)
+        return LoopRig(self.device(), graph=GRAPH_OF[self.graph], **wishes)
 
     def answer(self, prompt, *, after=(), beside=(), sampling=None, exact=False, **settings):
         """What is made of a prompt after some others have ended, beside some others."""
@@ -52,9 +58,15 @@ class Replica:
         return rig.recorder.tokens[1], rig
 
 
-@pytest.fixture(params=GRAPH_OF)
+@pytest.fixture(
+    params=[
+        *((name, "stock") for name in GRAPH_OF),
+        *(pytest.param((name, "own"), marks=needs_products) for name in GRAPH_OF if not name.startswith("fp32")),
+    ],
+    ids=" ".join,
+)
 def replica(request):
-    return Replica(request.param)
+    return Replica(*request.param)
 
 
 @pytest.mark.parametrize("sampling", [None, hot(11, temperature=1.0, top_p=0.95)], ids=["greedy", "seed"])
@@ -97,7 +109,7 @@ def test_an_exact_answer_does_not_depend_on_what_was_generated_before(replica):
 
 def test_logits_are_equal_bit_by_bit_where_the_table_says_equal(replica):
     """Tokens may hide what logits show."""
-    device = WholeRows() if replica.graph == ON_CUDA else CpuDevice(num_threads=1, spinning=False)
+    device = WholeRows() if replica.graph == ON_CUDA else replica.device()
     device.load(GRAPH_OF[replica.graph], num_slots=4, context_length=CONTEXT, on_progress=lambda progress: None)
     prompt = np.array(LONG[:258])
     whole = device.extend(0, prompt, 0).copy()
@@ -114,3 +126,31 @@ def test_logits_are_equal_bit_by_bit_where_the_table_says_equal(replica):
     rows = device.decode(np.full(4, 9), np.array([258, 258, 258, 258]))
     assert np.array_equal(rows[1], rows[2])
     assert np.array_equal(rows[1], rows[3])
+
+
+@needs_products
+@pytest.mark.parametrize("graph", [name for name in GRAPH_OF if not name.startswith("fp32")])
+def test_our_own_products_make_a_row_of_a_batch_what_it_is_alone(graph):
+    """To the bit, on two threads, at any place of any batch: more than ONNX Runtime's products promise."""
+    device = CpuDevice(num_threads=2, spinning=False, products="own")
+    device.load(GRAPH_OF[graph], num_slots=9, context_length=64, on_progress=lambda progress: None)
+    lengths = np.array([5, 17, 30, 8, 33, 5, 17, 40, 21])
+    for slot, length in enumerate(lengths):
+        device.extend(slot, np.array(LONG[:length]), 0)
+    batch = device.decode(np.arange(9), lengths).copy()
+    for slot in range(9):
+        device.move(slot, 0, int(lengths[slot]))
+        assert np.array_equal(device.decode(np.array([slot]), lengths[slot : slot + 1])[0], batch[slot])
+
+
+@needs_products
+@pytest.mark.parametrize("graph", [name for name in GRAPH_OF if not name.startswith("fp32")])
+def test_our_own_products_answer_as_onnx_runtimes_do_within_what_8_bits_are(graph):
+    """Without the library, or with VNNI, the stock ones serve the same file."""
+    logits = {}
+    for products in ("own", "stock"):
+        device = CpuDevice(num_threads=1, spinning=False, products=products)
+        device.load(GRAPH_OF[graph], num_slots=1, context_length=300, on_progress=lambda progress: None)
+        logits[products] = device.extend(0, np.array(LONG[:200]), 0).copy()
+    cosine = logits["own"] @ logits["stock"] / np.linalg.norm(logits["own"]) / np.linalg.norm(logits["stock"])
+    assert cosine > 0.995

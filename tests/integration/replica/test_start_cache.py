@@ -17,7 +17,7 @@ from tests.integration.replica.replica_process import replica_process, until_rea
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import load_package
 from tidemill_serving.decoder.devices.cpu import CpuDevice
-from tidemill_serving.decoder.devices.ort_session import RUNTIME
+from tidemill_serving.decoder.devices.ort_session import runtime_name
 from tidemill_serving.engine import Phase, Step
 from tidemill_serving.package_engine import engine_for
 from tidemill_serving.settings import ReplicaSettings
@@ -39,7 +39,7 @@ def make(folder: Path, digest: str = "a", *, max_bytes: int = GIBIBYTE, graph: P
     command = [sys.executable, "-m", "tidemill_serving.start_cache.prepare"]
     command += ["--graph", str(graph or package.graph_path), "--graph-bytes", "1000", "--digest", digest]
     subprocess.run([*command, "--folder", str(folder), "--max-bytes", str(max_bytes)], check=True, timeout=120)
-    return PreparedGraphs(folder, max_bytes).of(digest, RUNTIME)
+    return PreparedGraphs(folder, max_bytes).of(digest, runtime_name())
 
 
 def answer(copy: PreparedGraph | None) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_a_copy_that_another_process_is_loading_is_loaded(copy: PreparedGraph) -
 
 def test_a_copy_for_another_processor_runtime_or_package_is_another_one(made: PreparedGraph) -> None:
     graphs = PreparedGraphs(made.folder, GIBIBYTE)
-    keys = {made.key, graphs.of("b", RUNTIME).key, graphs.of("a", "onnxruntime 0").key}
+    keys = {made.key, graphs.of("b", runtime_name()).key, graphs.of("a", "onnxruntime 0").key}
     assert len(keys) == 3
 
 
@@ -129,7 +129,7 @@ def test_many_makers_at_once_make_one_copy(tmp_path: Path) -> None:
     command += ["--graph-bytes", "1000", "--digest", "a", "--folder", str(tmp_path), "--max-bytes", str(GIBIBYTE)]
     makers = [subprocess.Popen(command) for _ in range(3)]
     assert [maker.wait(120) for maker in makers] == [0, 0, 0]
-    copy = PreparedGraphs(tmp_path, GIBIBYTE).of("a", RUNTIME)
+    copy = PreparedGraphs(tmp_path, GIBIBYTE).of("a", runtime_name())
     assert copy.is_made()
     assert {file.name for file in tmp_path.iterdir()} == {copy.key, "maker.lock"}
 
@@ -247,7 +247,7 @@ class Listener:
 
 def test_an_engine_that_is_ready_has_a_copy_made_and_the_next_one_starts_from_it(tmp_path: Path) -> None:
     cache = StartCacheSettings(tmp_path, GIBIBYTE, min_package_bytes=0, prepare_after_seconds=0.0)
-    copy = PreparedGraphs(tmp_path / "prepared", GIBIBYTE).of(load_package(TINY_LLAMA).digest, RUNTIME)
+    copy = PreparedGraphs(tmp_path / "prepared", GIBIBYTE).of(load_package(TINY_LLAMA).digest, runtime_name())
     for _ in range(2):
         listener, times = Listener(), StartTimes()
         engine = engine_for(ReplicaSettings(TINY_LLAMA, "0" * 64, slots=2, threads=1, start_cache=cache), times)

@@ -30,8 +30,9 @@ from tidemill_serving.decoder.devices.export import (
     read_export,
 )
 from tidemill_serving.decoder.devices.guard import Room
-from tidemill_serving.decoder.devices.ort_session import open_session, sentence_of
+from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, sentence_of
 from tidemill_serving.decoder.kv_cache import KVCache
+from tidemill_serving.native import ProductsChoice
 from tidemill_serving.start_cache.prepared import PreparedGraph
 
 _PROBE_LENGTH = 4  # tokens of cache in the probe; it runs one
@@ -41,16 +42,22 @@ HEAD_SIZES = (64, 128, 80, 96, 256, 32, 16, 8, *range(24, 513, 8))  # the usual 
 class CpuDevice:
     """See `Device`. Caches of float32 and float16; exports with and without position_ids and pruned logits."""
 
-    def __init__(self, *, num_threads: int, spinning: bool, copy: PreparedGraph | None = None) -> None:
-        """`copy` is the graph's prepared copy, made or not."""
-        self._num_threads = num_threads
-        self._spinning = spinning
+    def __init__(
+        self,
+        *,
+        num_threads: int,
+        spinning: bool,
+        copy: PreparedGraph | None = None,
+        products: ProductsChoice = "auto",
+    ) -> None:
+        """`copy` is the graph's prepared copy, made or not; `products` says whose quantised products compute."""
+        self._session_settings = SessionSettings(num_threads, spinning, products)
         self._copy = copy
         self._bindings: dict[tuple[int, int], Any] = {}
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache."""
-        self._session = open_session(graph, num_threads=self._num_threads, spinning=self._spinning, copy=self._copy)
+        self._session = open_session(graph, self._session_settings, self._copy)
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))
         self._vocab_size, head_size = probe(self._session, self._export, context_length)

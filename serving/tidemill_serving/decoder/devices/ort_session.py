@@ -1,22 +1,45 @@
 """Makes sessions of ONNX Runtime on the processor, and the prepared copies that they start from faster."""
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from tidemill_models.errors import GraphError
 from tidemill_models.graph import read_graph
 from tidemill_serving.decoder.devices.device import ModelRefusedError
+from tidemill_serving.decoder.devices.own_products import RewrittenGraph, packed_weights, with_own_products
+from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native.library import Products, choose_products
 from tidemill_serving.start_cache.prepared import GRAPH, WEIGHTS, PreparedGraph
 
-RUNTIME = f"onnxruntime {ort.__version__}"
 _QUIET = 4  # log nothing: every failure comes back as an exception
 _MIN_WEIGHT_BYTES = "1024"  # smaller ones stay in the graph
 
 
-def open_session(graph: Path, *, num_threads: int, spinning: bool, copy: PreparedGraph | None = None) -> Any:
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a session is made with, besides its graph."""
+
+    num_threads: int
+    spinning: bool
+    products: ProductsChoice = "auto"
+
+
+def runtime_name(choice: ProductsChoice = "auto") -> str:
+    """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
+    products = _products(choice)
+    return f"onnxruntime {ort.__version__}" + (
+        f", products {products.version}.{products.attention_version}" if products else ""
+    )
+
+
+def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | None = None) -> Any:
     """A session of the graph, from its prepared copy where there is one that can be loaded.
 
     Raises ModelRefusedError.
@@ -27,49 +50,89 @@ def open_session(graph: Path, *, num_threads: int, spinning: bool, copy: Prepare
         with copy.being_loaded() as may_load:
             if may_load:
                 try:
-                    return open_prepared(copy.graph, num_threads=num_threads, spinning=spinning)
+                    return _open_prepared(copy.graph, settings)
                 except ModelRefusedError as error:
                     copy.remove(str(error))
-    return _session(graph, _options(num_threads, spinning))
+    return _open_original(graph, settings, _options(settings))
 
 
-def open_prepared(graph: Path, *, num_threads: int, spinning: bool) -> Any:
-    """A session of a graph that `save_prepared` wrote. Raises ModelRefusedError."""
-    options = _options(num_threads, spinning)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
-    return _session(graph, options)
-
-
-def save_prepared(graph: Path, folder: Path) -> None:
+def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
     """Write the optimised graph, and its weights as the kernels want them, into `folder`. Raises ModelRefusedError."""
-    options = _options(1, spinning=False)
+    options = _options(settings)
     options.optimized_model_filepath = str(folder / GRAPH)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", _MIN_WEIGHT_BYTES
     )
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    _session(graph, options)
+    _open_original(graph, settings, options)
 
 
-def _options(num_threads: int, spinning: bool) -> ort.SessionOptions:
+def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions) -> Any:
+    """A session of the graph as the package has it, with our products in it where they are used."""
+    rewritten = _with_products(graph, _products(settings.products))
+    if rewritten is None:
+        return _session(graph, options, graph)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+    return _session(rewritten.model, options, graph, rewritten.weights)
+
+
+def _open_prepared(graph: Path, settings: SessionSettings) -> Any:
+    """A session of a graph that `save_prepared` wrote. Raises ModelRefusedError."""
+    options = _options(settings)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
+    try:
+        weights = packed_weights(graph) if _products(settings.products) else {}
+    except (GraphError, OSError, ValueError, KeyError) as error:
+        raise ModelRefusedError(f"the packed weights of {graph.name} cannot be read: {error}") from error
+    return _session(graph, options, graph, weights)
+
+
+def _products(choice: ProductsChoice) -> Products | None:
+    try:
+        return choose_products(choice)
+    except LookupError as error:
+        raise ModelRefusedError(str(error)) from error
+
+
+def _with_products(graph: Path, products: Products | None) -> RewrittenGraph | None:
+    if products is None:
+        return None
+    with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
+        return with_own_products(graph, products)
+    return None
+
+
+def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = settings.num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
     # It would keep one memory plan for each shape that ever ran: as many as there are lengths.
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
+    if products := _products(settings.products):
+        options.register_custom_ops_library(str(products.path))
     return options
 
 
-def _session(graph: Path, options: ort.SessionOptions) -> Any:
+def _session(
+    graph: Path | bytes,
+    options: ort.SessionOptions,
+    source: Path,
+    weights: Mapping[str, NDArray[np.uint8]] | None = None,
+) -> Any:
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        if weights:
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+            options.add_external_initializers(list(weights), values)
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelRefusedError(
-            f"the graph {graph.name} cannot be loaded: {sentence_of(error)}{_hint(graph)}"
+            f"the graph {source.name} cannot be loaded: {sentence_of(error)}{_hint(source)}"
         ) from error
+    session.weights_in_use = weights  # the runtime reads the arrays where they are
+    return session
 
 
 def _hint(graph: Path) -> str:

@@ -1,0 +1,41 @@
+"""The library of matrix products, which makes quantised models fast on a processor with AVX2 and without VNNI."""
+
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+
+from tidemill_services.doctor.finding import Finding, ok, warning
+
+_PACKAGE, _LIBRARY = "tidemill_serving.native", "libtidemill_products.so"
+_NEEDED = frozenset({"avx2", "fma"})
+_FAST_ALREADY = frozenset({"avx512_vnni", "avx_vnni"})
+
+
+def check_products(flags: Collection[str], *, is_built: bool) -> Finding:
+    """Whether the library is there, where this processor has a use for it. `flags` as `processor_flags` reads them."""
+    if not set(flags) >= _NEEDED or _FAST_ALREADY & set(flags):
+        return ok("products", "ONNX Runtime's own quantised products suit this processor.")
+    if is_built:
+        return ok("products", "Quantised products are computed by our own library.")
+    return warning(
+        "products",
+        "The library of quantised products was not built, so int8 and int4 models run at about half of their speed: "
+        "install a C compiler (`cc`), then Tidemill again.",
+    )
+
+
+def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the first processor can, as Linux tells it; nothing where it does not."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
+def library_is_built() -> bool:
+    """Whether the installation has made it."""
+    found = find_spec(_PACKAGE)
+    return found is not None and any(
+        (Path(folder) / _LIBRARY).is_file() for folder in found.submodule_search_locations or ()
+    )

@@ -1,0 +1,112 @@
+"""The library of products as Python sees it."""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill_serving.native import ProductsChoice
+
+LIBRARY = Path(__file__).with_name("libtidemill_products.so")
+_ALIGNMENT = 64  # bytes: a cache line
+
+
+class _Matrix(ctypes.Structure):
+    """`MatrixShape` of product.h."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("depth", "width", "bits", "block", "has_zero_points")]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedMatrix:
+    """A matrix as MatMulNBits holds it: `width` columns of `depth` weights of `bits` bits, a scale for each block."""
+
+    depth: int
+    width: int
+    bits: int
+    block: int
+    values: NDArray[np.uint8]  # [width, blocks, block * bits / 8]
+    scales: NDArray[np.float32]  # [width, blocks]
+    zero_points: NDArray[np.uint8] | None = None  # [width, blocks], two in a byte where a weight has 4 bits
+
+    def is_consistent(self) -> bool:
+        """Whether the arrays have the sizes that its numbers say."""
+        if self.depth <= 0 or self.width <= 0 or self.bits not in (4, 8) or self.block <= 0:
+            return False
+        blocks = -(-self.depth // self.block)
+        wanted_points = self.width * -(-blocks * self.bits // 8)
+        return (
+            self.values.size == self.width * blocks * self.block * self.bits // 8
+            and self.scales.size == self.width * blocks
+            and (self.zero_points is None or self.zero_points.size == wanted_points)
+        )
+
+
+class Products:
+    """The loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where it cannot be loaded."""
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+        self._library.tidemill_packed_bytes.restype = ctypes.c_size_t
+        self.version: int = self._library.tidemill_product_version()  # of what is computed and of how it is packed
+        self.attention_version: int = self._library.tidemill_attention_version()
+        self.runs_here = bool(self._library.tidemill_product_runs_here())  # the processor has what it takes
+        self.is_faster_here = bool(self._library.tidemill_product_is_wanted())
+
+    def packed_bytes(self, matrix: QuantizedMatrix) -> int:
+        """Bytes of the packed matrix; 0 where there is no product for such a one."""
+        return int(self._library.tidemill_packed_bytes(ctypes.byref(_shape(matrix)))) if matrix.is_consistent() else 0
+
+    def pack(self, matrix: QuantizedMatrix, packed: NDArray[np.uint8]) -> None:
+        """Write the matrix as the operator reads it; `packed` has as many bytes as `packed_bytes` says."""
+        values, scales = np.ascontiguousarray(matrix.values), np.ascontiguousarray(matrix.scales)
+        points = None if matrix.zero_points is None else np.ascontiguousarray(matrix.zero_points)
+        self._library.tidemill_pack(
+            ctypes.byref(_shape(matrix)), _pointer(values), _pointer(scales), _pointer(points), _pointer(packed)
+        )
+
+
+@cache
+def find_products() -> Products | None:
+    """The library where it was built, can be loaded, and this processor can run it."""
+    try:
+        products = Products(LIBRARY)
+    except OSError:
+        return None
+    return products if products.runs_here else None
+
+
+def choose_products(choice: ProductsChoice) -> Products | None:
+    """The library if it is to be used; None: ONNX Runtime's own products. Raises LookupError where `own` cannot be."""
+    products = None if choice == "stock" else find_products()
+    if choice == "own" and products is None:
+        raise LookupError(f"there are no products of our own here: {LIBRARY.name} was not built, or needs AVX2 and FMA")
+    return products if choice == "own" or (products is not None and products.is_faster_here) else None
+
+
+def _shape(matrix: QuantizedMatrix) -> _Matrix:
+    return _Matrix(matrix.depth, matrix.width, matrix.bits, matrix.block, matrix.zero_points is not None)
+
+
+def _pointer(array: NDArray[Any] | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+
+
+def room_for(sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """An array of each size, side by side in memory of large pages: one row by a matrix is as fast as it is read."""
+    starts = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))
+    memory = mmap.mmap(-1, max(starts[-1], 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(AttributeError, OSError):  # not every kernel has large pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    room = np.frombuffer(memory, np.uint8)
+    return [room[start : start + size] for start, size in zip(starts, sizes, strict=False)]
