@@ -89,6 +89,7 @@ def import_command(
 def _import(source: Source, models: Path, wishes: Wishes, origin: str, trial: _Trial | None) -> ImportedModel:
     """Import; on a terminal, ask which graph where there are several."""
     try_out = trial.run if trial else _skip
+    models.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the data directory, as a server makes it
     try:
         return import_model(source, models, wishes, origin=origin, try_out=try_out)
     except VariantNeededError as error:
@@ -127,7 +128,7 @@ def _converted(opened: Source, origin: str, precision: str | None, data_dir: Pat
             require_builder()
             raise ModelImportError(str(error)) from None
         return
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="converting-", dir=data_dir) as scratch:
         yield convert(opened, precision, Path(scratch)), f"{origin}, converted"
 

@@ -229,7 +229,7 @@ def test_a_demo_beside_a_server_that_answers_prints_what_a_second_terminal_needs
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
     environ |= {"TIDEMILL_CONFIG": str(folder / "config.toml"), "PATH": "/usr/bin:/bin"}
     arguments = ["--stay", "--model", MODEL, "--models", str(MODELS), "--data-dir", str(tmp_path / "data")]
-    line = [sys.executable, "-m", "tidemill", "demo", *arguments]
+    line = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "tidemill", "demo", *arguments]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as demo:
         try:
             before = _lines_until(demo.stderr, SERVES)
@@ -243,7 +243,7 @@ def test_a_demo_beside_a_server_that_answers_prints_what_a_second_terminal_needs
             assert said[0].split("=")[1].strip() != served.grpc
             assert " cost " in second.stderr
             assert " chat " in said[2]
-            demo.send_signal(signal.SIGTERM)  # as Ctrl-C
+            demo.send_signal(signal.SIGTERM)  # as Ctrl-C, which is ignored as behind a `&`
             demo.communicate(timeout=60)
             assert demo.returncode == 0
         finally:

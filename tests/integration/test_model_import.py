@@ -71,6 +71,7 @@ def test_a_hubs_model_is_fetched_tried_and_put_where_the_server_finds_it(run, hu
     assert told["tokens_per_second"] > 0
     package = check_package(tmp_path / "data" / "models" / "name")
     assert package.digest == told["digest"]
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
     assert package.manifest.description == f"llama, float32, imported from hf:owner/name@main at {COMMIT[:12]}."
     fetched = {name for name, _ in hub.requests}
     assert LARGE in fetched

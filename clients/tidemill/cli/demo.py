@@ -38,7 +38,8 @@ def demo(
     With --stay the server runs on, on the usual ports where they are free, until Ctrl-C drains and stops it.
     """
     server_commands.require("serve")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # else the server would die with us, undrained
+    # Else the server would die with us, undrained. Not the handler of SIGINT: that may be ignored, as behind a `&`.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = [part for folder in models or () for part in ("--models", str(folder))]
     with ExitStack() as stack:
         folder = data_dir or Path(stack.enter_context(local_server.scratch_folder()))
