@@ -12,6 +12,7 @@ from tests.bench.engine.subjects.base import Given, Job, Subject, serve
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_serving.decoder.devices.device import Device
 from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import Engine, GenerationRequest, Phase, Step
@@ -59,7 +60,7 @@ class Ours(Subject):
         assert self._phase is Phase.READY, self._detail
 
     def _build(self, package: ModelPackage) -> Engine:
-        model = DecoderModel.from_package(package)
+        model = DecoderModel.from_package(package, PiecesInReading(package, self._start_cache.token_pieces))
         model = replace(model, limits=Limits(model.limits.context_length, frozenset()))  # no answer ends by itself
         self._copy = self._start_cache.graph_copy(package)
         device = cpu_device(package, self._settings, self._copy)
