@@ -50,13 +50,12 @@ FAMILIES = {  # what is measured in the same turns
 }
 FAMILY_OF = {precision: family for family, precisions in FAMILIES.items() for precision in precisions}
 _PACKAGES = {precision: f"{{name}}-{precision}" for precision in PRECISIONS}
-_GENAI = {precision: name for precision, name in _PACKAGES.items() if precision != "int8-row"}
-_BLOCKS = {precision: name for precision, name in _PACKAGES.items() if "-b" in precision}
+_BUILDER = {precision: name for precision, name in _PACKAGES.items() if precision != "int8-row"}
 _SUBJECTS = "tests.bench.engine.subjects"
 ENGINES = (
     Engine(OURS, f"{_SUBJECTS}.ours", "", "", _PACKAGES, keeps=True),
-    Engine(STOCK, f"{_SUBJECTS}.ours", "", "", _BLOCKS, arguments=("--products", "stock"), keeps=True),
-    Engine("onnxruntime-genai", f"{_SUBJECTS}.genai", ".venv-peers-genai", "onnxruntime_genai", _GENAI),
+    Engine(STOCK, f"{_SUBJECTS}.ours", "", "", _BUILDER, arguments=("--products", "stock"), keeps=True),
+    Engine("onnxruntime-genai", f"{_SUBJECTS}.genai", ".venv-peers-genai", "onnxruntime_genai", _BUILDER),
     Engine(
         "transformers",
         f"{_SUBJECTS}.transformers_generate",
