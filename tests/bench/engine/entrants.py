@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.common.processes import Child, child
-from tests.bench.engine.peers import ENGINES, FAMILIES, OURS, Engine
+from tests.bench.engine.peers import ENGINES, FAMILIES, OURS, SAME_FILE, Engine
 from tests.bench.engine.plan import Plan
 from tests.bench.models.shapes import Shape
 
@@ -32,9 +32,9 @@ class Entrant:
         return self.engine.name == OURS
 
     def meets(self, other: "Entrant") -> bool:
-        """Whether they are compared: onnxruntime-genai with our very file only, the others as they made their own."""
+        """Whether they are compared: who runs our very file with that only, the others as they made their own."""
         same_file = self.model == other.model
-        return self.is_ours and not other.is_ours and (same_file or other.engine.name != "onnxruntime-genai")
+        return self.is_ours and not other.is_ours and (same_file or other.engine.name not in SAME_FILE)
 
     @contextmanager
     def start(self, threads: int, slots: int, keep: Path | None = None) -> Iterator[Child]:
@@ -42,6 +42,7 @@ class Entrant:
         os.environ["TIDEMILL_BENCH_STARTED"] = str(time.time())
         arguments = ["--model", str(self.model), "--precision", self.precision]
         arguments += ["--threads", str(threads), "--slots", str(slots)]
+        arguments += self.engine.arguments
         arguments += ["--keep", str(keep)] if keep else []
         with child(self.engine.module, *arguments, python=self.engine.python) as started:
             yield started

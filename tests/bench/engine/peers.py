@@ -8,6 +8,8 @@ from tests.bench.common.packages import ROOT
 from tests.bench.models.shapes import PRECISIONS, Shape
 
 OURS = "tidemill"
+STOCK = "tidemill stock"  # the same with ONNX Runtime's own products
+SAME_FILE = (STOCK, "onnxruntime-genai")  # compared with ours on the same file only
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Engine:
     needs: str  # what must be installed there
     files: dict[str, str] = field(default_factory=dict)  # precision → file or folder beside the model's packages
     slowness: float = 1.0  # how many times an ordinary engine's time it takes, about; for the estimate
+    arguments: tuple[str, ...] = ()  # of its own
     keeps: bool = False  # whether it can keep something that makes its next start faster
 
     @property
@@ -47,11 +50,12 @@ FAMILIES = {  # what is measured in the same turns
 }
 FAMILY_OF = {precision: family for family, precisions in FAMILIES.items() for precision in precisions}
 _PACKAGES = {precision: f"{{name}}-{precision}" for precision in PRECISIONS}
-_GENAI = {precision: name for precision, name in _PACKAGES.items() if precision != "int8-row"}
+_BUILDER = {precision: name for precision, name in _PACKAGES.items() if precision != "int8-row"}
 _SUBJECTS = "tests.bench.engine.subjects"
 ENGINES = (
     Engine(OURS, f"{_SUBJECTS}.ours", "", "", _PACKAGES, keeps=True),
-    Engine("onnxruntime-genai", f"{_SUBJECTS}.genai", ".venv-peers-genai", "onnxruntime_genai", _GENAI),
+    Engine(STOCK, f"{_SUBJECTS}.ours", "", "", _BUILDER, arguments=("--products", "stock"), keeps=True),
+    Engine("onnxruntime-genai", f"{_SUBJECTS}.genai", ".venv-peers-genai", "onnxruntime_genai", _BUILDER),
     Engine(
         "transformers",
         f"{_SUBJECTS}.transformers_generate",

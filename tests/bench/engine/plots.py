@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 
 _COLOURS = {
     "tidemill": "#0b6e99",
+    "tidemill stock": "#9ccbe0",
     "onnxruntime-genai": "#e07b39",
     "transformers": "#8d99ae",
     "llama.cpp": "#6a994e",

@@ -4,17 +4,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tests.bench.engine.subjects.base import Given, Job, Subject, serve
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_serving.decoder.devices.device import Device
+from tidemill_serving.decoder.devices.ort_session import runtime_name
 from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import Engine, GenerationRequest, Phase, Step
+from tidemill_serving.native import ProductsChoice
 from tidemill_serving.package_engine import PackageEngine, cpu_device
 from tidemill_serving.start_cache.cache import StartCache
 from tidemill_serving.start_cache.prepared import PreparedGraph
@@ -50,7 +53,8 @@ class Ours(Subject):
         self._given = given
         self._settled, self._ended = threading.Event(), threading.Event()
         kept = StartCacheSettings(given.keep, _KEPT_BYTES, prepare_after_seconds=0.0) if given.keep else None
-        self._start_cache = StartCache(kept)
+        self._products = cast("ProductsChoice", given.products)
+        self._start_cache = StartCache(kept, products=self._products)
         self._copy: PreparedGraph | None = None
         self._settings = DecoderSettings(num_slots=given.slots, num_waiting_places=1000, num_threads=given.threads)
         self._engine = PackageEngine(given.model, self._build, cache=self._start_cache)
@@ -59,10 +63,10 @@ class Ours(Subject):
         assert self._phase is Phase.READY, self._detail
 
     def _build(self, package: ModelPackage) -> Engine:
-        model = DecoderModel.from_package(package)
+        model = DecoderModel.from_package(package, PiecesInReading(package, self._start_cache.token_pieces))
         model = replace(model, limits=Limits(model.limits.context_length, frozenset()))  # no answer ends by itself
         self._copy = self._start_cache.graph_copy(package)
-        device = cpu_device(package, self._settings, self._copy)
+        device = cpu_device(package, self._settings, self._copy, self._products)
         self._clock = RunClock(device)
         return DecoderEngine(model, device, self._settings)
 
@@ -106,10 +110,14 @@ class Ours(Subject):
         self.run([Job(0.0, prompt, num_tokens)])
         return self._token_ids[0]
 
+    def facts(self) -> dict[str, str]:
+        """See Subject."""
+        return {"computes with": runtime_name(self._products)}
+
     def last_logits(self, prompt: list[int]) -> np.ndarray:
         """By a device of its own: the engine's belongs to its thread."""
         package = load_package(self._given.model)
-        device = cpu_device(package, self._settings, self._copy)
+        device = cpu_device(package, self._settings, self._copy, self._products)
         device.load(package.graph_path, num_slots=1, context_length=1024, on_progress=lambda _: None)
         logits = device.extend(0, np.array(prompt, np.int64), 0).copy()
         device.close()
