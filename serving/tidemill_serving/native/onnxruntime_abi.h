@@ -20,7 +20,7 @@ typedef struct KernelInfo KernelInfo;
 typedef struct KernelContext KernelContext;
 typedef struct Operator Operator;
 
-enum { STATUS_FAIL = 1, STATUS_INVALID_ARGUMENT = 2 };
+enum { STATUS_INVALID_ARGUMENT = 2 };
 enum { ELEMENT_FLOAT = 1, ELEMENT_UINT8 = 2, ELEMENT_INT32 = 6 };
 enum { REQUIRED = 0, OPTIONAL = 1 }; /* inputs and outputs */
 enum { MEMORY_DEFAULT = 0 };

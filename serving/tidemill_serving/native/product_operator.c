@@ -17,7 +17,7 @@ typedef struct {
   MatrixShape matrix;
 } Kernel;
 
-/* What the tasks of one product share; `first_row` and `num_rows` are a slab of the input's rows. */
+/* What the tasks of one product share; its rows are a slab of the input's. */
 typedef struct {
   const MatrixShape *matrix;
   const uint8_t *packed;
