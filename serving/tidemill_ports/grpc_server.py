@@ -1,7 +1,7 @@
 """The gRPC server of every port of ours: grpc.aio's, with another way of taking calls.
 
 grpc.aio takes all calls in one loop, which waits for a call of each registered method anew with every call that comes:
-with 40 methods that costs a seventh of a plain call. Here each method has a task that takes its calls, and that loop
+with 45 methods that costs a seventh of a plain call. Here each method has a task that takes its calls, and that loop
 waits for their end.
 
 grpc.aio reads the path of a method that nobody registered as UTF-8 in that loop. A path that is none, and anybody can
