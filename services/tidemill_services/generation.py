@@ -135,7 +135,7 @@ class Generations:
                     self._streams.look()  # it may have been stopped just before this call was counted
                 _require_paying(paying, model)
             served = await self._catalogue.resolve(caller, paying.model)
-            async with self._guard.generation(caller):
+            with await self._guard.generation(caller):
                 places = CallPlaces(self._guard, caller)
                 yield Admission(served, caller.account_id, session_id, price, options, arrived, places)
 
@@ -199,7 +199,7 @@ class Generations:
         admitted = run.admitted
         num_prompt_tokens, max_tokens = admitted.num_prompt_tokens, admitted.request.max_tokens
         places = admitted.places
-        async with places.one(), places.tokens(num_prompt_tokens + max_tokens) as used:
+        with await places.one(), await places.tokens(num_prompt_tokens + max_tokens) as used:
             if admitted.price is None:
                 reservation = None
             else:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -89,6 +89,7 @@ class End:
     finish_reason: FinishReason
     usage: Usage
     error: TidemillError | None = None
+    last: Delta | None = None  # the text before it, where both are told at once
 
 
 Event = Waiting | Delta | End
@@ -100,21 +101,17 @@ class _SilenceWatch:
     """
 
     def __init__(self, stream: EngineStream) -> None:
+        self.heard = time.monotonic()  # when something came last
         self._stream = stream
         self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
         self._timer = self._loop.call_later(SILENCE_SIGN_SECONDS, self._look)
-
-    def heard(self) -> None:
-        """Something came."""
-        self._heard = self._loop.time()
 
     def stop(self) -> None:
         """The stream is over."""
         self._timer.cancel()
 
     def _look(self) -> None:
-        left = self._heard + SILENCE_SIGN_SECONDS - self._loop.time()
+        left = self.heard + SILENCE_SIGN_SECONDS - time.monotonic()
         if left <= 0:
             self._stream.nudge()
             left = SILENCE_SIGN_SECONDS
@@ -145,6 +142,7 @@ class GenerationRun:
         self._replicas = replicas
         self._waits = waits
         self._wait: SlotWait | None = None
+        self._lease: Lease | None = None
         self._deadline = deadline
         self._token_gaps = token_gaps
         self._origin = origin
@@ -171,69 +169,92 @@ class GenerationRun:
         return End(finish_reason, self.usage(), error)
 
     async def _on_one_replica(self, running: RunningStream) -> AsyncGenerator[Event]:
-        async with AsyncExitStack() as held:
-            model, account_id = self.admitted.model, self.admitted.account_id
-            lease = None if running.stopped else self._replicas.lease_now(model, account_id)
-            held.callback(self._end_wait)
-            if self.admitted.session_id and (lease is None or not lease.has_slot):
-                self._wait = self._waits.begin(self.admitted.session_id)
-            if lease is None:
-                if running.before_wait is not None:
-                    await running.before_wait()
-                leasing = asyncio.create_task(held.enter_async_context(self._lease()), name="lease")
-                running.on_stop(leasing.cancel)
-                try:
-                    while not (await asyncio.wait({leasing}, timeout=WAITING_SIGN_SECONDS))[0]:
-                        yield Waiting(self._replicas.waiting_status(self.admitted.model))
-                finally:
-                    leasing.cancel()
-                    await asyncio.wait({leasing})  # so that what it got is held, and given back, by the stack
-                if running.stopped:
-                    yield self._stopped_end(running.stopped)
-                    return
-                lease = leasing.result()
-            held.callback(lease.give_back)
-            if lease.has_slot:
-                self._end_wait()
-            self.taken = time.monotonic()
-            if running.before_start is not None:
-                await running.before_start()
-            stream = lease.client.generate(self._request_now(lease))
-            stream.on_end(lease.give_back)  # however slowly the answer is read
-            held.push_async_callback(stream.aclose)
-            running.on_stop(stream.abort)
-            async with aclosing(self._from_engine(stream, running)) as events:
-                async for event in events:
-                    yield event
-
-    async def _from_engine(self, stream: EngineStream, running: RunningStream) -> AsyncGenerator[Event]:
-        watch = _SilenceWatch(stream)
-        if running.on_text is not None:
-            stream.forward(partial(self._forward, running.on_text, watch))
         try:
-            async for output in stream:
-                watch.heard()
-                if output.text or output.num_tokens:
-                    self._count(output.text, output.num_tokens)
-                    yield Delta(output.text, output.num_tokens, self._named(output.logprobs))
-                elif output.finish_reason is None:
-                    yield Waiting(self._replicas.waiting_status(self.admitted.model))
-                if output.finish_reason is not None:
-                    yield self._engine_end(output, running)
+            if not self._has_place_now(running):
+                async with aclosing(self._wait_for_lease(running)) as signs:
+                    async for sign in signs:
+                        yield sign
+            if running.stopped or self._lease is None:  # without a stop there is one
+                yield self._stopped_end(running.stopped or StopReason.CANCELLED)
+                return
+            stream = await self._begin(self._lease, running)
+            watch = _SilenceWatch(stream)
+            try:
+                if running.on_text is not None:
+                    stream.forward(partial(self._forward, running.on_text, watch))
+                async for output in stream:
+                    for event in self._events_of(output, running, watch):
+                        yield event
+            finally:
+                watch.stop()
+                stream.close()
         finally:
-            watch.stop()
+            self._end_wait()
+            if self._lease is not None:
+                self._lease.give_back()
+
+    def _has_place_now(self, running: RunningStream) -> bool:
+        model, account_id = self.admitted.model, self.admitted.account_id
+        self._lease = None if running.stopped else self._replicas.lease_now(model, account_id)
+        if self.admitted.session_id and (self._lease is None or not self._lease.has_slot):
+            self._wait = self._waits.begin(self.admitted.session_id)
+        return self._lease is not None
+
+    async def _begin(self, lease: Lease, running: RunningStream) -> EngineStream:
+        """Send it to the replica."""
+        if lease.has_slot:
+            self._end_wait()
+        self.taken = time.monotonic()
+        if running.before_start is not None:
+            await running.before_start()
+        stream = lease.client.generate(self._request_now(lease))
+        stream.on_end(lease.give_back)  # however slowly the answer is read
+        running.on_stop(stream.abort)
+        return stream
+
+    async def _wait_for_lease(self, running: RunningStream) -> AsyncGenerator[Waiting]:
+        """Signs of life until there is a lease, or it is stopped. Raises why there is none."""
+        if running.before_wait is not None:
+            await running.before_wait()
+        leasing = asyncio.create_task(self._wait_for_place(), name="lease")
+        running.on_stop(leasing.cancel)
+        try:
+            while not (await asyncio.wait({leasing}, timeout=WAITING_SIGN_SECONDS))[0]:
+                yield Waiting(self._replicas.waiting_status(self.admitted.model))
+        finally:
+            leasing.cancel()
+            await asyncio.wait({leasing})  # so that what it got is known, and given back
+        if not running.stopped:
+            leasing.result()
+
+    async def _wait_for_place(self) -> None:
+        admitted = self.admitted
+        until = self._wait_until if self._deadline is None else min(self._wait_until, self._deadline)
+        wait = replace(admitted.wait, max_wait_seconds=max(0.0, until - time.monotonic()))
+        self._lease = await self._replicas.wait_for_place(admitted.model, admitted.account_id, wait)
+
+    def _events_of(self, output: EngineOutput, running: RunningStream, watch: _SilenceWatch) -> Iterator[Event]:
+        if running.on_text is not None and (output.text or output.num_tokens):  # it came with the end
+            self._forward(running.on_text, watch, output.text, output.num_tokens, output.logprobs)
+        elif output.text or output.num_tokens:
+            watch.heard = self._count(output.text, output.num_tokens)
+            yield Delta(output.text, output.num_tokens, self._named(output.logprobs))
+        elif output.finish_reason is None:
+            yield Waiting(self._replicas.waiting_status(self.admitted.model))
+        if output.finish_reason is not None:
+            yield self._engine_end(output, running)
 
     def _forward(
         self, on_text: OnText, watch: _SilenceWatch, text: str, num_tokens: int, logprobs: Logprobs | None
     ) -> None:
-        watch.heard()
-        self._count(text, num_tokens)
+        watch.heard = self._count(text, num_tokens)
         on_text(text, num_tokens, self._named(logprobs))
 
     def _named(self, logprobs: Logprobs | None) -> Logprobs | None:
         return None if logprobs is None else logprobs.named(self.admitted.text_of_token)
 
-    def _count(self, text: str, num_tokens: int) -> None:
+    def _count(self, text: str, num_tokens: int) -> float:
+        """Note that it came now, and say when that is."""
         now = time.monotonic()
         if text and self.first_text is None:
             self.first_text = now
@@ -245,6 +266,7 @@ class GenerationRun:
             if self._last_tokens is not None:
                 self._token_gaps.add(now - self._last_tokens, num_tokens)
             self._last_tokens = now
+        return now
 
     def _end_wait(self) -> None:
         if self._wait is not None:
@@ -271,12 +293,6 @@ class GenerationRun:
         if reason is StopReason.KEY_ENDED:
             raise ApiKeyInvalidError
         return self.end(FinishReason.CANCELLED if reason is StopReason.CANCELLED else FinishReason.SESSION_STOPPED)
-
-    def _lease(self) -> AbstractAsyncContextManager[Lease]:
-        admitted = self.admitted
-        until = self._wait_until if self._deadline is None else min(self._wait_until, self._deadline)
-        wait = replace(admitted.wait, max_wait_seconds=max(0.0, until - time.monotonic()))
-        return self._replicas.lease(admitted.model, admitted.account_id, wait=wait)
 
     def _request_now(self, lease: Lease) -> EngineRequest:
         return replace(

@@ -3,6 +3,7 @@
 import asyncio
 from array import array
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
 from tidemill_services.domain.logprobs import Logprobs
@@ -32,6 +33,7 @@ class Recording:
         self._piece_ends = array("I")  # of each piece that was taken: bytes of text until its end,
         self._token_ends = array("I")  # and tokens until its end
         self._dropped_token_end = 0
+        self._open_from = (0, 0)  # bytes and tokens until the open piece
         self._num_tokens = 0
         self._logprobs: Logprobs | None = None  # of the tokens of the pieces that are still here
         self._end: End | None = None
@@ -92,10 +94,11 @@ class Recording:
         self._failure = error
         self._wake()
 
-    async def read(self, after: int) -> AsyncGenerator[tuple[int, Event]]:
+    async def read(self, after: int, *, joins_end: bool = False) -> AsyncGenerator[tuple[int, Event]]:
         """Yield the events above a number, each with its own; a sign of life has the number of the event before it.
 
-        Ends with the End. Raises what the generation failed with, and ReaderTooSlowError when the next piece is gone.
+        Ends with the End, which has the text before it with `joins_end` if both are there. Raises what the generation
+        failed with, and ReaderTooSlowError when the next piece is gone.
         """
         number, num_signs = after, self._num_signs
         while True:
@@ -103,6 +106,12 @@ class Recording:
             if event is not None:
                 number += 1
                 self._note_taken(number, event)
+                if joins_end and isinstance(event, Delta) and self._end is not None:
+                    end = self._take(number + 1)
+                    if isinstance(end, End):
+                        number += 1
+                        self._note_taken(number, end)
+                        event = replace(end, last=event)
                 yield number, event
             elif self._failure is not None:
                 raise self._failure
@@ -123,21 +132,26 @@ class Recording:
 
     def _take(self, number: int) -> Event | None:
         """The event of this number; None when there is none yet. Taking the open piece closes it."""
-        place = number - self._num_dropped - 1
-        if place < 0:
-            raise ReaderTooSlowError
-        num_pieces = len(self._piece_ends)
+        place, num_pieces = number - self._num_dropped - 1, len(self._piece_ends)
+        if place == num_pieces:  # each step of the engine comes here, so it looks no further than it must
+            return self._close_open_piece() or self._end
         if place > num_pieces:
             return None
-        first, first_token = self._piece_end(place - 1)
-        if place < num_pieces:
-            last, last_token = self._piece_end(place)
-        else:
-            last, last_token = self._num_dropped_bytes + len(self._text), self._num_tokens
-            if last == first and last_token == first_token:
-                return self._end
-            self._piece_ends.append(last)
-            self._token_ends.append(last_token)
+        if place < 0:
+            raise ReaderTooSlowError
+        return self._piece_between(*self._piece_end(place - 1), *self._piece_end(place))
+
+    def _close_open_piece(self) -> Delta | None:
+        """What no reader has taken; None when that is nothing."""
+        first, first_token = self._open_from
+        last, last_token = self._open_from = self._num_dropped_bytes + len(self._text), self._num_tokens
+        if last == first and last_token == first_token:
+            return None
+        self._piece_ends.append(last)
+        self._token_ends.append(last_token)
+        return self._piece_between(first, first_token, last, last_token)
+
+    def _piece_between(self, first: int, first_token: int, last: int, last_token: int) -> Delta:
         text = self._text[first - self._num_dropped_bytes : last - self._num_dropped_bytes]
         return Delta(text.decode(), last_token - first_token, self._logprobs_between(first_token, last_token))
 

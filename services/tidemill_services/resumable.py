@@ -138,9 +138,11 @@ class ResumableGenerations:
 
     @asynccontextmanager
     async def attach(
-        self, key: RequestKey, resume_after: int, start: Start
+        self, key: RequestKey, resume_after: int, start: Start, *, joins_end: bool = False
     ) -> AsyncGenerator[AsyncGenerator[tuple[int, Event]]]:
         """Have the numbered events of the key's generation above a number; begin it with `start` if it is new.
+
+        With `joins_end` the End may have the last text.
 
         Raises RequestIdReusedError, and FieldInvalidError for a number that was never sent. The events raise what
         `start` does before its first text, ReaderTooSlowError, and what `check_unknown` of the notes does.
@@ -161,7 +163,7 @@ class ResumableGenerations:
                 f"resume_after is {resume_after}; the last message that was sent is {last}.", field="resume_after"
             )
         with self._attached(generation):
-            async with aclosing(generation.recording.read(resume_after)) as events:
+            async with aclosing(generation.recording.read(resume_after, joins_end=joins_end)) as events:
                 yield events
 
     def is_here(self, account_id: str, request_id: str) -> bool:

@@ -7,9 +7,9 @@ wanted at the same time are one transaction. A limit that nobody set costs nothi
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from tidemill_services.domain.errors import LimitReachedError, StoreUnavailableError
 from tidemill_services.domain.limits import LimitKind, Slice, SliceAsk, SliceLease
@@ -36,39 +36,50 @@ class CallPlaces:
         self._guard = guard
         self._own = asyncio.Lock()
 
-    @asynccontextmanager
-    async def one(self) -> AsyncGenerator[None]:
-        """Have a place within the block; when there is none, wait for the call's own."""
-        if not self._own.locked():
-            async with self._own:
-                yield
-            return
-        async with AsyncExitStack() as place:
+    async def one(self) -> "Place":
+        """A place for a `with` block; when there is none, wait for the call's own."""
+        if self._own.locked():
             try:
-                await place.enter_async_context(self._guard.generation(self.caller))
+                return await self._guard.generation(self.caller)
             except LimitReachedError:
-                await place.enter_async_context(self._own)
-            yield
+                pass
+        await self._own.acquire()
+        return Place(self._own.release)
 
-    @asynccontextmanager
-    async def tokens(self, bound: int) -> AsyncGenerator["TokensUsed"]:
-        """Count the tokens of a generation: `bound` for as long as the block runs, and what it used from then on.
+    async def tokens(self, bound: int) -> "TokensUsed":
+        """Count the tokens of a generation: `bound` within a `with` block, and what it used from then on.
 
         Raises LimitReachedError, StoreUnavailableError.
         """
-        taken = await self._guard.take_tokens(self.caller, bound)
-        used = TokensUsed()
-        try:
-            yield used
-        finally:
-            taken.give_back(bound - used.num_tokens)
+        return TokensUsed(await self._guard.take_tokens(self.caller, bound), bound)
 
 
-@dataclass(slots=True)
+class Place:
+    """A place to run in, given back at the end of a `with` block."""
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back = give_back
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+
 class TokensUsed:
-    """How many tokens one generation has used."""
+    """The tokens of one generation; at the end of a `with` block those that were not used are given back."""
 
-    num_tokens: int = 0
+    def __init__(self, taken: "_Taken", bound: int) -> None:
+        self.num_tokens = 0  # that were used
+        self._taken = taken
+        self._bound = bound
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._taken.give_back(self._bound - self.num_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ class _Taken:
 
     of: Sequence[tuple[Slice, int]]
 
-    def give_back(self, count: int) -> None:
+    def give_back(self, count: int = 1) -> None:
         """Have some of it again; what was taken in a minute that is over has fallen back by itself."""
         for each, period in self.of:
             if not each.kind.is_used_up or each.period == period:
@@ -116,14 +127,9 @@ class UsageGuard:
         """Count tokens, which can be given back. Raises LimitReachedError, StoreUnavailableError."""
         return await self._take(caller, LimitKind.TOKENS, count)
 
-    @asynccontextmanager
-    async def generation(self, caller: Caller) -> AsyncGenerator[None]:
-        """Have a place for a generation within the block. Raises LimitReachedError, StoreUnavailableError."""
-        taken = await self._take(caller, LimitKind.GENERATIONS)
-        try:
-            yield
-        finally:
-            taken.give_back(1)
+    async def generation(self, caller: Caller) -> Place:
+        """A place for a generation, for a `with` block. Raises LimitReachedError, StoreUnavailableError."""
+        return Place((await self._take(caller, LimitKind.GENERATIONS)).give_back)
 
     async def run(self) -> None:
         """Lease, renew and give back slices. Runs until cancelled."""

@@ -128,7 +128,7 @@ async def test_hundreds_of_cancels_at_random_points_leave_nothing_behind(seed: i
         while client.status.load.num_running != 1:
             await anext(stream)
         assert client.status.load.num_waiting == 0
-        await stream.aclose()
+        stream.close()
 
 
 CALLER = textwrap.dedent("""
@@ -168,7 +168,7 @@ async def test_the_sequences_of_a_killed_control_process_end() -> None:
             caller.kill()
             caller.wait()
             caller.stdout.close()
-        await stream.aclose()
+        stream.close()
 
 
 # A launcher that starts a replica and then only lives; `via` puts a shell between them, so that it is no direct parent.

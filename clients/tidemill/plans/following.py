@@ -104,20 +104,27 @@ def _read_answer(call: OpenCall, answer: Answer, on_progress: OnProgress | None,
     while (message := (yield Read(call))) is not None:
         absence.hear()
         event = message.WhichOneof("event")
-        check_order(message.sequence_number, answer.sequence_number + (event != "keep_alive"))
+        num_events = (event != "keep_alive") + message.HasField("last_delta")
+        check_order(message.sequence_number, answer.sequence_number + num_events)
         answer.sequence_number = message.sequence_number
         if event == "delta":
-            answer.add(message.delta.text, message.delta.num_tokens)
-            answer.logprobs += logprobs_of(message.delta.logprobs)
-            if message.delta.text:
-                yield Emit(message.delta.text)
+            yield from _take_text(message.delta, answer)
         elif event == "keep_alive" and on_progress is not None:
             on_progress(progress_of(message.keep_alive))
         elif event == "end":
+            if message.HasField("last_delta"):
+                yield from _take_text(message.last_delta, answer)
             _finish(answer, message.end)
             yield from _hang_up(call)
             return
     raise ProtocolError("The stream ended without saying how the answer ended.")
+
+
+def _take_text(delta: inference_pb2.Delta, answer: Answer) -> Plan[None]:
+    answer.add(delta.text, delta.num_tokens)
+    answer.logprobs += logprobs_of(delta.logprobs)
+    if delta.text:
+        yield Emit(delta.text)
 
 
 def _finish(answer: Answer, end: inference_pb2.GenerationEnd) -> None:

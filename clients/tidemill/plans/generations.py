@@ -79,6 +79,7 @@ def generate(source: inference_pb2.Input, settings: Settings, answer: Answer) ->
         input=source,
         options=settings.message(),
         request_id=request_id(),
+        joins_end=True,
     )
     is_over = False
     try:

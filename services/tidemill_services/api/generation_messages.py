@@ -26,15 +26,13 @@ def generate_response(sequence_number: int, event: Event) -> inference_pb2.Gener
     response = inference_pb2.GenerateResponse(sequence_number=sequence_number)
     match event:
         case Delta():
-            delta = response.delta
-            delta.text = event.text
-            delta.num_tokens = event.num_tokens
-            if event.logprobs is not None:
-                delta.logprobs.extend(_logprobs(event.logprobs))
+            _fill(response.delta, event)
         case Waiting():
             response.keep_alive.CopyFrom(_keep_alive(event))
         case End():
             response.end.CopyFrom(_end(event))
+            if event.last is not None:
+                _fill(response.last_delta, event.last)
         case _:
             assert_never(event)
     return response
@@ -48,6 +46,13 @@ def generate_batch_response(sequence_number: int, event: BatchResult | Waiting) 
     if event.logprobs is not None:
         result.logprobs.extend(_logprobs(event.logprobs))
     return inference_pb2.GenerateBatchResponse(sequence_number=sequence_number, result=result)
+
+
+def _fill(delta: inference_pb2.Delta, event: Delta) -> None:
+    delta.text = event.text
+    delta.num_tokens = event.num_tokens
+    if event.logprobs is not None:
+        delta.logprobs.extend(_logprobs(event.logprobs))
 
 
 def _logprobs(logprobs: Logprobs) -> Iterator[inference_pb2.TokenLogprob]:

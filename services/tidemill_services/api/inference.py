@@ -41,11 +41,11 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         if not self._resumable.is_here(caller.account_id, request.request_id):
             await self._guard.count_request(caller)
         convert.check_request_id(request.request_id)
-        resume_after = _take_resume_after(request)
+        resume_after, joins_end = _take_resume_after(request), _take_joins_end(request)
         key = request_key(caller, "Generate", request, request.request_id)
         run = partial(self._run, caller, request, _deadline(context))
         if key is not None:
-            async with self._resumable.attach(key, resume_after, run) as numbered:
+            async with self._resumable.attach(key, resume_after, run, joins_end=joins_end) as numbered:
                 async for number, event in numbered:
                     yield generation_messages.generate_response(number, event)
             return
@@ -122,6 +122,13 @@ def _take_resume_after(request: inference_pb2.GenerateRequest) -> int:
         raise FieldInvalidError("resume_after needs the request_id of the generation.", field="resume_after")
     request.ClearField("resume_after")
     return resume_after
+
+
+def _take_joins_end(request: inference_pb2.GenerateRequest) -> bool:
+    """Whether the last text may come with the end; it leaves the request for the same reason."""
+    joins_end = request.joins_end
+    request.ClearField("joins_end")
+    return joins_end
 
 
 def _num_answers(request: inference_pb2.GenerateBatchRequest) -> int:

@@ -85,7 +85,8 @@ class EngineStream(AsyncIterator[EngineOutput]):
     def forward(self, on_text: OnText) -> None:
         """Hand text, its number of tokens and their log-probabilities over as they come, not as outputs.
 
-        The last output tells the rest. Who takes them that way is woken for none of them, and keeps them itself.
+        The last output has what came with the end. Who takes them that way is woken for none of the others, and keeps
+        them itself.
         """
         self._on_text = on_text
 
@@ -99,7 +100,7 @@ class EngineStream(AsyncIterator[EngineOutput]):
         if self._is_open:
             self._send_abort(self._sequence_id)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """End the generation, and the stream at once; fine at any time and twice."""
         self._is_over = True
         self._clear()
@@ -114,13 +115,11 @@ class EngineStream(AsyncIterator[EngineOutput]):
             output.token_ids,
             output.finish_reason,
         )  # each read makes an object
-        if self._on_text is not None:
+        if self._on_text is not None and not finish_reason:
             if text or token_ids:
                 self._on_text(text, len(token_ids), read_logprobs(output))
-            if not finish_reason:
-                return
-        else:
-            self._buffer(text, token_ids, read_logprobs(output))
+            return
+        self._buffer(text, token_ids, read_logprobs(output))
         if finish_reason == pb.FINISH_REASON_REJECTED:
             self.fail(ReplicaRejectedError(retry_after_seconds=1.0))
         elif finish_reason:

@@ -113,15 +113,19 @@ class Replicas:
         Raises ModelColdError and QueueFullError (by the wait policy, or when the queue is full), ModelFailedError,
         WaitExceededError, StoreUnavailableError.
         """
-        arrived = time.monotonic()
-        pool = self._pools.of(model)
-        replica = await self._take_place(model, pool, account_id, wait)
-        queue_ms = round((time.monotonic() - arrived) * 1000)
-        lease = self._lease(pool, account_id, replica, queue_ms)
+        lease = await self.wait_for_place(model, account_id, wait)
         try:
             yield lease
         finally:
             lease.give_back()
+
+    async def wait_for_place(self, model: str, account_id: str, wait: WaitPolicy) -> Lease:
+        """As `lease`, for a caller that must give it back itself."""
+        arrived = time.monotonic()
+        pool = self._pools.of(model)
+        replica = await self._take_place(model, pool, account_id, wait)
+        queue_ms = round((time.monotonic() - arrived) * 1000)
+        return self._lease(pool, account_id, replica, queue_ms)
 
     async def require_ready(self, model: str) -> None:
         """Wake a model that sleeps, and refuse who does not wait for it; a place in it is another question.

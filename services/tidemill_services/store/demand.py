@@ -49,8 +49,13 @@ def publish_demand(tx: Transaction, process_id: str, counted: Mapping[str, Deman
             ],
         )
     for model in before.keys() | after.keys():
-        if before.get(model) != after.get(model):
+        if _num_waiting(before.get(model)) != _num_waiting(after.get(model)):
             notify_model(tx, model)
+
+
+def _num_waiting(demand: Demand | None) -> int | None:
+    """What is told at once; how many run changes each second, and everybody who looks at it does so each second."""
+    return None if demand is None else demand.num_waiting
 
 
 def demand_by_model(tx: Transaction, model: str | None = None) -> dict[str, Demand]:

@@ -114,12 +114,12 @@ async def test_as_many_generations_run_at_a_time_as_the_limit_says(database: Dat
     who = caller(UsageLimits(concurrent_generations=3))
     async with running(database) as guard, AsyncExitStack() as held:
         for _ in range(3):
-            await held.enter_async_context(guard.generation(who))
+            held.enter_context(await guard.generation(who))
         with pytest.raises(LimitReachedError, match="3 generations at a time") as refused:
-            await held.enter_async_context(guard.generation(who))
+            held.enter_context(await guard.generation(who))
         assert refused.value.retry_after_seconds
         await held.aclose()
-        async with guard.generation(who):
+        with await guard.generation(who):
             pass
 
 
@@ -129,15 +129,16 @@ async def test_a_batch_that_is_larger_than_the_limit_takes_longer_and_ends(datab
 
     async def one(places: CallPlaces) -> None:
         nonlocal num_running, most
-        async with places.one():
+        with await places.one():
             num_running += 1
             most = max(most, num_running)
             await asyncio.sleep(0.01)
             num_running -= 1
 
-    async with running(database) as guard, guard.generation(who):
-        places = CallPlaces(guard, who)
-        await asyncio.gather(*(one(places) for _ in range(12)))
+    async with running(database) as guard:
+        with await guard.generation(who):
+            places = CallPlaces(guard, who)
+            await asyncio.gather(*(one(places) for _ in range(12)))
     assert most == 2
 
 
@@ -150,7 +151,7 @@ async def test_the_hot_path_does_not_ask_the_store(database: Database):
         statements += 1
 
     async with running(database) as guard:
-        async with guard.generation(who):
+        with await guard.generation(who):
             await guard.count_request(who)
         engines = (database._backend.write_engine, database._backend.read_engine)
         for engine in engines:
@@ -158,7 +159,7 @@ async def test_the_hot_path_does_not_ask_the_store(database: Database):
         for _ in range(1_000):
             await guard.count_request(who)
             await asyncio.sleep(0)  # so that the guard's own task may run
-            async with guard.generation(who):
+            with await guard.generation(who):
                 pass
         for engine in engines:
             event.remove(engine, "before_cursor_execute", count)
@@ -167,8 +168,9 @@ async def test_the_hot_path_does_not_ask_the_store(database: Database):
 
 async def test_a_guard_that_ends_leaves_no_place_behind(database: Database):
     who = caller(UsageLimits(concurrent_generations=3))
-    async with running(database) as guard, guard.generation(who):
-        assert await held_in_all(database) == 1
+    async with running(database) as guard:
+        with await guard.generation(who):
+            assert await held_in_all(database) == 1
     assert await held_in_all(database) == 0
 
 
@@ -176,7 +178,7 @@ async def test_idle_slices_are_given_back_and_those_in_use_are_not(database: Dat
     monkeypatch.setattr("tidemill_services.usage_limits.SETTLE_SECONDS", 0.05)
     who = caller(key=UsageLimits(concurrent_generations=80))
     async with running(database) as guard, asyncio.timeout(60):
-        async with guard.generation(who):
+        with await guard.generation(who):
             await until_held(database, 1)
         await until_held(database, 0)
 
@@ -203,7 +205,7 @@ async def test_several_processes_together_let_in_no_more_than_the_limit(postgres
 
         async def generate(guard: UsageGuard) -> bool:
             try:
-                await parts.enter_async_context(guard.generation(who))
+                parts.enter_context(await guard.generation(who))
             except LimitReachedError:
                 return False
             return True
@@ -218,20 +220,19 @@ async def test_tokens_of_a_minute_count_with_the_most_until_an_answer_ends_and_w
 ) -> None:
     async def experiment(account_id: str) -> None:
         who = caller(UsageLimits(tokens_per_minute=100), account_id=account_id)
-        async with running(database) as guard, guard.generation(who):
-            places = CallPlaces(guard, who)
-            async with places.tokens(80) as used:
-                with pytest.raises(LimitReachedError) as refused:
-                    async with places.tokens(21):
-                        pass
-                assert refused.value.retry_after_seconds is not None
-                used.num_tokens = 30
-            async with places.tokens(70):
-                pass
-            with pytest.raises(LimitReachedError, match="ask for fewer") as never:
-                async with places.tokens(101):
+        async with running(database) as guard:
+            with await guard.generation(who):
+                places = CallPlaces(guard, who)
+                with await places.tokens(80) as used:
+                    with pytest.raises(LimitReachedError) as refused:
+                        await places.tokens(21)
+                    assert refused.value.retry_after_seconds is not None
+                    used.num_tokens = 30
+                with await places.tokens(70):
                     pass
-            assert (never.value.field, never.value.retry_after_seconds) == ("options.max_tokens", None)
+                with pytest.raises(LimitReachedError, match="ask for fewer") as never:
+                    await places.tokens(101)
+                assert (never.value.field, never.value.retry_after_seconds) == ("options.max_tokens", None)
 
     await in_one_minute(database, experiment)
 

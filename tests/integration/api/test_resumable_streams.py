@@ -61,6 +61,15 @@ def test_a_cut_stream_goes_on_from_the_next_message(slow_wire: Wire, name: str) 
     wait_until(lambda: slow_wire.model().demand == 0, "the demand of none")
 
 
+def test_an_answer_of_one_token_is_one_message_for_whom_that_suits(slow_wire: Wire, name: str) -> None:
+    slow_wire.start()
+    (whole,) = counted(slow_wire.generate(max_tokens=1, request_id=name, joins_end=True))
+    assert (whole.sequence_number, whole.last_delta.num_tokens, whole.end.usage.completion_tokens) == (2, 1, 1)
+    delta, end = counted(slow_wire.generate(max_tokens=1, request_id=name))
+    assert (delta.sequence_number, delta.delta) == (1, whole.last_delta)
+    assert (end.sequence_number, end.end, end.HasField("last_delta")) == (2, whole.end, False)
+
+
 @pytest.mark.rule("A2")
 def test_a_cut_stream_goes_on_although_its_account_may_make_no_more_requests(
     slow_server: ServerProcess, slow_wire: Wire, name: str

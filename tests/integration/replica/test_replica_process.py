@@ -122,7 +122,7 @@ async def test_a_caller_that_goes_away_gives_its_slots_back_at_once() -> None:
         while staying.status.load.num_running != 1:
             await anext(stream)
         assert time.monotonic() - left_at < 0.5
-        await stream.aclose()
+        stream.close()
 
 
 async def test_a_closed_stream_gives_its_slot_back_at_once() -> None:
@@ -130,10 +130,10 @@ async def test_a_closed_stream_gives_its_slot_back_at_once() -> None:
         kept, closed = client.generate(LONG), client.generate(LONG)
         await anext(kept)
         await anext(closed)
-        await closed.aclose()
+        closed.close()
         while client.status.load.num_running != 1:
             await anext(kept)
-        await kept.aclose()
+        kept.close()
 
 
 async def test_an_aborted_stream_ends_with_what_was_made() -> None:
@@ -169,7 +169,7 @@ async def test_a_full_replica_rejects_and_its_waiting_places_are_few() -> None:
                 break
         assert 5 <= rejected <= 11
         for stream in streams:
-            await stream.aclose()
+            stream.close()
 
 
 async def test_sigterm_lets_running_streams_finish_and_takes_nothing_new() -> None:

@@ -48,7 +48,7 @@ async def test_steps_that_a_reader_slept_through_come_as_one_output() -> None:
         await until(lambda: client.status.load.num_free_tokens == 7)
         output = await anext(stream)
         assert (output.text, output.num_tokens) == ("tidemill!", 9)
-        await stream.aclose()
+        stream.close()
 
 
 async def test_a_reader_that_stops_reading_is_cut_at_its_limit_and_others_go_on() -> None:
@@ -66,7 +66,7 @@ async def test_a_reader_that_stops_reading_is_cut_at_its_limit_and_others_go_on(
         assert 1 << 20 < len(kept.text) <= (1 << 20) + 100_000
         with pytest.raises(ReaderTooSlowError):
             await anext(slow)
-        await quick.aclose()
+        quick.close()
 
 
 async def test_a_process_that_does_not_read_its_connection_is_cut_and_its_sequences_end() -> None:
@@ -233,7 +233,7 @@ async def test_what_a_replica_still_makes_of_given_up_streams_is_dropped_and_can
             with pytest.raises(ReplicaLostError):
                 await anext(old)
         assert client.num_buffered_bytes == 0
-        await stream.aclose()
+        stream.close()
 
 
 async def test_a_replica_whose_engine_shows_no_life_ends_its_streams_and_says_since_when() -> None:
@@ -279,7 +279,7 @@ async def test_a_process_that_stood_still_itself_ends_no_stream() -> None:
         time.sleep(2)  # noqa: ASYNC251 -- nothing of this process runs, nor is anything read
         served.engine.make("still here")
         assert (await anext(stream)).text == "still here"
-        await stream.aclose()
+        stream.close()
 
 
 async def test_rejected_when_full_and_the_next_try_may_succeed() -> None:
@@ -291,7 +291,7 @@ async def test_rejected_when_full_and_the_next_try_may_succeed() -> None:
         assert (await anext(first)).finish_reason is EngineFinish.STOP
         third = client.generate(REQUEST)
         await until(lambda: len(served.engine.requests) == 1)
-        await third.aclose()
+        third.close()
 
 
 async def test_what_cannot_be_run_ends_with_its_sentence_and_the_connection_stays() -> None:
@@ -316,7 +316,7 @@ async def test_numbers_that_the_contract_cannot_hold_start_nothing() -> None:
                 client.generate(wrong)
         stream = client.generate(REQUEST)
         await until(lambda: len(served.engine.requests) == 1)
-        await stream.aclose()
+        stream.close()
 
 
 async def test_a_drain_cuts_what_still_runs_after_its_grace_and_says_so() -> None:

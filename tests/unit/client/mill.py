@@ -64,7 +64,14 @@ class Cut:
         self.was_done = False
 
 
-Event = str | Refusal | Hold | Skip | Cut | inference_pb2.KeepAlive | inference_pb2.GenerationEnd
+@dataclass(frozen=True)
+class Last:
+    """The last text and the end, in one message."""
+
+    text: str
+
+
+Event = str | Refusal | Hold | Skip | Cut | Last | inference_pb2.KeepAlive | inference_pb2.GenerationEnd
 
 
 class Mill(
@@ -322,7 +329,7 @@ class Mill(
             elif isinstance(event, inference_pb2.KeepAlive):
                 yield _response(max(number, request.resume_after), event)
             else:
-                number += 1
+                number += 2 if isinstance(event, Last) else 1
                 if number > request.resume_after and not isinstance(event, Skip):
                     yield _response(number, event)
 
@@ -353,9 +360,8 @@ class Mill(
         prompt = source.prompt or "|".join(f"{one.role}:{one.content}" for one in source.chat.messages)
         if prompt in self._scripts:
             events = self._scripts[prompt]
-            return (
-                events if isinstance(events[-1], inference_pb2.GenerationEnd | Refusal) else [*events, _end("STOP", 1)]
-            )
+            is_whole = isinstance(events[-1], inference_pb2.GenerationEnd | Last | Refusal)
+            return events if is_whole else [*events, _end("STOP", 1)]
         words = f"You said: {prompt}".split(" ")
         limit = options.max_tokens or len(words)
         shown = [word if place == 0 else f" {word}" for place, word in enumerate(words[:limit])]
@@ -367,6 +373,9 @@ def _response(number: int, event: Event) -> inference_pb2.GenerateResponse:
         return inference_pb2.GenerateResponse(
             sequence_number=number, delta=inference_pb2.Delta(text=event, num_tokens=1)
         )
+    if isinstance(event, Last):
+        last = inference_pb2.Delta(text=event.text, num_tokens=1)
+        return inference_pb2.GenerateResponse(sequence_number=number, last_delta=last, end=_end("STOP", 1))
     if isinstance(event, inference_pb2.KeepAlive):
         return inference_pb2.GenerateResponse(sequence_number=number, keep_alive=event)
     return inference_pb2.GenerateResponse(sequence_number=number, end=event)

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import tidemill
-from tests.unit.client.mill import KEY, Cut, Hold, Mill, Refusal, broken_end, keep_alive
+from tests.unit.client.mill import KEY, Cut, Hold, Last, Mill, Refusal, broken_end, keep_alive
 from tidemill import AsyncClient, Client
 from tidemill.plans import following
 from tidemill.v1 import inference_pb2
@@ -37,6 +37,14 @@ def test_a_stream_that_is_cut_goes_on_where_it_was(client: Client, mill: Mill) -
     assert [request.resume_after for request in requests] == [0, 1, 3, 3]
     assert len({request.request_id for request in requests}) == 1
     assert mill.requests["CancelGeneration"] == []
+
+
+def test_the_last_text_may_come_with_the_end(client: Client, mill: Mill) -> None:
+    mill.script("tail", "some", Cut(), Last(" more"))
+    stream = client.complete_prompt("tail")
+    assert list(stream) == ["some", " more"]
+    assert (stream.text, stream.finish_reason) == ("some more", "stop")
+    assert client.complete_prompt("tail", stream=False) == "some more"
 
 
 async def test_it_does_so_with_asyncio(async_client: AsyncClient, mill: Mill) -> None:

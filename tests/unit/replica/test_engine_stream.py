@@ -121,8 +121,8 @@ async def test_what_was_read_does_not_count_as_waiting() -> None:
 async def test_closing_aborts_forgets_and_ends_the_reading() -> None:
     opened = Opened()
     opened.put("unread", 1)
-    await opened.stream.aclose()
-    await opened.stream.aclose()
+    opened.stream.close()
+    opened.stream.close()
     assert opened.aborted == opened.forgotten == [4]
     with pytest.raises(StopAsyncIteration):
         await anext(opened.stream)
@@ -131,7 +131,7 @@ async def test_closing_aborts_forgets_and_ends_the_reading() -> None:
 async def test_closing_what_ended_aborts_nothing() -> None:
     opened = Opened()
     opened.finish("done", 1)
-    await opened.stream.aclose()
+    opened.stream.close()
     opened.stream.abort()
     assert not opened.aborted
 
@@ -140,7 +140,7 @@ async def test_closing_wakes_a_waiting_reader() -> None:
     opened = Opened()
     reading = asyncio.ensure_future(anext(opened.stream))
     await asyncio.sleep(0)
-    await opened.stream.aclose()
+    opened.stream.close()
     with pytest.raises(StopAsyncIteration):
         await reading
 
@@ -174,11 +174,11 @@ async def test_what_waits_for_its_reader_is_counted_until_it_is_read_or_thrown_a
     await anext(opened.stream)
     assert opened.backlog.num_bytes == 0
     opened.put("flow", 5)
-    await opened.stream.aclose()
+    opened.stream.close()
     assert opened.backlog.num_bytes == 0
 
 
-async def test_text_that_is_forwarded_wakes_nobody_and_the_end_comes_as_the_only_output() -> None:
+async def test_text_that_is_forwarded_wakes_nobody_and_the_only_output_has_what_came_with_the_end() -> None:
     opened = Opened()
     taken: list[tuple[str, int]] = []
     opened.stream.forward(lambda text, num_tokens, _: taken.append((text, num_tokens)))
@@ -190,8 +190,8 @@ async def test_text_that_is_forwarded_wakes_nobody_and_the_end_comes_as_the_only
         await asyncio.sleep(0)
     assert not reading.done()
     opened.finish("de", 3, 4)
-    assert taken == [("ti", 1), ("", 1), ("de", 2)]
-    assert await reading == EngineOutput("", 0, (), EngineFinish.STOP, "", 3, 9)
+    assert taken == [("ti", 1), ("", 1)]
+    assert await reading == EngineOutput("de", 2, (3, 4), EngineFinish.STOP, "", 3, 9)
 
 
 async def test_forwarded_text_stays_when_the_replica_is_lost() -> None:

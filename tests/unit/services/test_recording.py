@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -59,6 +60,32 @@ async def test_a_reader_that_keeps_up_gets_every_piece_and_a_later_one_the_same(
     assert await rest(recording, 3) == seen[3:]
     assert await rest(recording, 5) == []
     assert recording.last_taken == 5
+
+
+async def joined(recording: Recording, after: int) -> list[tuple[int, Event]]:
+    async with aclosing(recording.read(after, joins_end=True)) as events:
+        return [found async for found in events]
+
+
+async def test_the_last_text_comes_with_the_end_to_whom_that_suits_if_both_are_there() -> None:
+    recording = Recording()
+    recording.add("a", 1)
+    assert await some(recording, 0, 1) == [(1, Delta("a", 1))]
+    recording.add("b", 2)
+    recording.finish(END)
+    assert await joined(recording, 0) == [(1, Delta("a", 1)), (3, replace(END, last=Delta("b", 2)))]
+    assert (recording.last_taken, recording.num_tokens_taken, recording.is_read) == (3, 3, True)
+    assert await rest(recording, 1) == [(2, Delta("b", 2)), (3, END)]
+    assert await joined(recording, 2) == [(3, END)]
+
+
+async def test_an_end_has_no_text_that_was_there_before_it() -> None:
+    recording = Recording()
+    recording.add("a", 1)
+    async with aclosing(recording.read(0, joins_end=True)) as events:
+        assert await anext(events) == (1, Delta("a", 1))
+        recording.finish(END)
+        assert await anext(events) == (2, END)
 
 
 async def test_what_waits_for_a_reader_is_one_piece() -> None:
