@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
-# What runs: the program as users install it. The build makes the stubs and the library of products, so a changed proto or
+# What runs: the program as users install it. The build makes the stubs and our kernels, so a changed proto or
 # C source installs anew.
 $(VENV)/.run: pyproject.toml hatch_build.py $(PROTOS) $(NATIVE)
 	@echo "Installing into $(VENV): about a minute, once ..."

@@ -1,4 +1,4 @@
-"""What a build makes before its files are collected: the protobuf stubs, and the library of products where it can."""
+"""What a build makes before its files are collected: the protobuf stubs, and our kernels where it can."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("serving/tidemill_serving/native")
-LIBRARY = "libtidemill_products.so"
+LIBRARY = "libtidemill_kernels.so"
 _FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off")
 _TAG = "py3-none-linux_x86_64"
 
@@ -23,13 +23,13 @@ class BuildHook(BuildHookInterface[Any]):
         """Write the stubs and the library; hatchling ships them because they are `artifacts`."""
         root = Path(self.root)
         subprocess.run([sys.executable, str(root / "protos" / "generate.py")], check=True)
-        if self.target_name == "wheel" and compile_products(root / NATIVE):
+        if self.target_name == "wheel" and compile_kernels(root / NATIVE):
             build_data["pure_python"] = False
             build_data["tag"] = _TAG
 
 
-def compile_products(folder: Path) -> bool:
-    """Compile the library of products into `folder`; False where that cannot be, which is no failure."""
+def compile_kernels(folder: Path) -> bool:
+    """Compile our kernels into `folder`; False where that cannot be, which is no failure."""
     library = folder / LIBRARY
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None or platform.machine() != "x86_64" or sys.platform != "linux":
@@ -40,7 +40,7 @@ def compile_products(folder: Path) -> bool:
     command = [compiler, *_FLAGS, *sources, "-o", str(draft), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.stderr.write(f"The library of products is left out, it does not compile here:\n{done.stderr}\n")
+        sys.stderr.write(f"Our own kernels are left out, they do not compile here:\n{done.stderr}\n")
         draft.unlink(missing_ok=True)
         library.unlink(missing_ok=True)
         return False

@@ -20,7 +20,7 @@ from tidemill_serving.engine import (
     Load,
     Phase,
 )
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 from tidemill_serving.settings import ReplicaSettings
 from tidemill_serving.start_cache.cache import StartCache
 from tidemill_serving.start_cache.prepared import PreparedGraph
@@ -118,7 +118,7 @@ class PackageEngine:
 
 def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
     """The engine that `settings` ask for, not started yet."""
-    cache = StartCache(settings.start_cache, log_format=settings.log_format, products=settings.products)
+    cache = StartCache(settings.start_cache, log_format=settings.log_format, kernels=settings.kernels)
     return PackageEngine(settings.package, lambda package: _decoder_engine(package, settings, cache), times, cache)
 
 
@@ -153,18 +153,18 @@ def _device(
         from tidemill_serving.decoder.devices.cuda import CudaDevice  # noqa: PLC0415
 
         return CudaDevice()
-    return cpu_device(package, decoder, cache.graph_copy(package), settings.products)
+    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels)
 
 
 def cpu_device(
     package: ModelPackage,
     decoder: "DecoderSettings",
     copy: PreparedGraph | None = None,
-    products: ProductsChoice = "auto",
+    kernels: KernelsChoice = "auto",
 ) -> "CpuDevice":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
     from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415
 
     kind = GrowingCacheDevice if package.decoder.cache == "grows" else CpuDevice
-    return kind(num_threads=decoder.threads(), spinning=decoder.spinning, copy=copy, products=products)
+    return kind(num_threads=decoder.threads(), spinning=decoder.spinning, copy=copy, kernels=kernels)

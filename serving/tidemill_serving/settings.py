@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tidemill_serving.launcher_token import TokenInvalidError, token_from_fd, token_from_file
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.settings import StartCacheSettings
 from tidemill_serving.tls import TlsFiles, TlsInvalidError, check_files
 
@@ -45,7 +45,7 @@ class ReplicaSettings:
     threads: int | None = None  # None: as many as this process has cores
     parent_pid: int | None = None
     device: DeviceName = "cpu"
-    products: ProductsChoice = "auto"  # whose quantised matrix products compute
+    kernels: KernelsChoice = "auto"  # whose products and attention compute
     fake_tick_ms: int = 5  # how long a run of the fake device takes
     start_cache: StartCacheSettings | None = None  # None: nothing is kept for the next start
     replica_id: str = ""  # its name in the log and in traces
@@ -76,7 +76,7 @@ def read_settings(arguments: Sequence[str]) -> ReplicaSettings:
         threads=given.threads,
         parent_pid=given.parent_pid,
         device=given.device,
-        products=given.products,
+        kernels=given.kernels,
         fake_tick_ms=given.fake_tick_ms,
         start_cache=_start_cache(given.start_cache, given.start_cache_mib),
         replica_id=given.replica_id,
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=_number(1, _MAX_THREADS), help="threads that compute")
     parser.add_argument("--parent-pid", type=_number(1, 1 << 22), help="end when this process ends")
     parser.add_argument("--device", choices=get_args(DeviceName), default="cpu", help="what runs the tensors")
-    parser.add_argument("--products", choices=get_args(ProductsChoice), default="auto", help="quantised products")
+    parser.add_argument("--kernels", choices=get_args(KernelsChoice), default="auto", help="whose kernels compute")
     parser.add_argument("--fake-tick-ms", type=_number(0, 60_000), default=5, help="how long the fake device runs")
     parser.add_argument("--start-cache", type=Path, help="folder for what makes the next start faster; none: nothing")
     parser.add_argument("--start-cache-mib", type=_number(0, 1 << 24), default=8192, help="how large it may become")

@@ -15,11 +15,11 @@ from tidemill_services.doctor.database import check_lock, check_postgres, examin
 from tidemill_services.doctor.disk import check_filesystem, check_free_space
 from tidemill_services.doctor.engine import ask_runtime, check_gpu, check_runtime, nvidia_driver
 from tidemill_services.doctor.finding import Finding, wrong
+from tidemill_services.doctor.kernels import check_kernels, library_is_built, processor_flags
 from tidemill_services.doctor.models import check_models
 from tidemill_services.doctor.packages import check_packages, check_python
 from tidemill_services.doctor.ports import Port, check_port
 from tidemill_services.doctor.process import check_file_limit, check_grpc_variables, file_limit
-from tidemill_services.doctor.products import check_products, library_is_built, processor_flags
 from tidemill_services.doctor.spares import ask_spares, check_spares
 from tidemill_services.settings import Settings
 
@@ -50,7 +50,7 @@ def _installation(settings: Settings) -> Iterable[Finding]:
     runtime = ask_runtime()
     yield check_runtime(runtime, needed=settings.replica_device != "fake")
     yield check_gpu(runtime, driver=nvidia_driver(), needed=settings.replica_device == "cuda")
-    yield check_products(processor_flags(), is_built=library_is_built())
+    yield check_kernels(processor_flags(), is_built=library_is_built())
 
 
 def _machine(_settings: Settings) -> Iterable[Finding]:

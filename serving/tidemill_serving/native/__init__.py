@@ -1,9 +1,9 @@
-"""Our own library of matrix products: its C sources, and the one place that loads what they were built into.
+"""Our own kernels, of quantised products and of attention: C sources, and the one place that loads what they became.
 
-`hatch_build.py` compiles it at the installation, where there is a C compiler and the processor is of x86-64. Nothing
-needs it: without it ONNX Runtime's own products are used.
+`hatch_build.py` compiles them at the installation, where there is a C compiler and the processor is of x86-64. Nothing
+needs them: without them ONNX Runtime's own are used.
 """
 
 from typing import Literal
 
-ProductsChoice = Literal["auto", "own", "stock"]  # auto: ours where they are faster than ONNX Runtime's
+KernelsChoice = Literal["auto", "own", "stock"]  # auto: ours where they are faster than ONNX Runtime's

@@ -1,4 +1,4 @@
-"""The library of products as Python sees it."""
+"""The library of our kernels as Python sees it."""
 
 import ctypes
 import mmap
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 
-LIBRARY = Path(__file__).with_name("libtidemill_products.so")
+LIBRARY = Path(__file__).with_name("libtidemill_kernels.so")
 _ALIGNMENT = 64  # bytes: a cache line
 
 
@@ -50,7 +50,7 @@ class QuantizedMatrix:
         )
 
 
-class Products:
+class Kernels:
     """The loaded library."""
 
     def __init__(self, path: Path) -> None:
@@ -77,21 +77,21 @@ class Products:
 
 
 @cache
-def find_products() -> Products | None:
+def find_kernels() -> Kernels | None:
     """The library where it was built, can be loaded, and this processor can run it."""
     try:
-        products = Products(LIBRARY)
+        kernels = Kernels(LIBRARY)
     except OSError:
         return None
-    return products if products.runs_here else None
+    return kernels if kernels.runs_here else None
 
 
-def choose_products(choice: ProductsChoice) -> Products | None:
-    """The library if it is to be used; None: ONNX Runtime's own products. Raises LookupError where `own` cannot be."""
-    products = None if choice == "stock" else find_products()
-    if choice == "own" and products is None:
-        raise LookupError(f"there are no products of our own here: {LIBRARY.name} was not built, or needs AVX2 and FMA")
-    return products if choice == "own" or (products is not None and products.is_faster_here) else None
+def choose_kernels(choice: KernelsChoice) -> Kernels | None:
+    """The library if it is to be used; None: ONNX Runtime's own kernels. Raises LookupError where `own` cannot be."""
+    kernels = None if choice == "stock" else find_kernels()
+    if choice == "own" and kernels is None:
+        raise LookupError(f"there are no kernels of our own here: {LIBRARY.name} was not built, or needs AVX2 and FMA")
+    return kernels if choice == "own" or (kernels is not None and kernels.is_faster_here) else None
 
 
 def _shape(matrix: QuantizedMatrix) -> _Matrix:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_models.token_pieces import TokenPieces, read_pieces
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.checked import CheckedPackages
 from tidemill_serving.start_cache.kept_pieces import KeptPieces
 from tidemill_serving.start_cache.prepared import PreparedGraph, PreparedGraphs
@@ -22,10 +22,10 @@ class StartCache:
     """The cache of one replica; without settings it holds nothing and takes nothing."""
 
     def __init__(
-        self, settings: StartCacheSettings | None, *, log_format: str = "text", products: ProductsChoice = "auto"
+        self, settings: StartCacheSettings | None, *, log_format: str = "text", kernels: KernelsChoice = "auto"
     ) -> None:
         self._settings = settings
-        self._products = products
+        self._kernels = kernels
         self._log_format = log_format
         self._maker: list[str] = []  # its command line; empty where no copy is wanted
 
@@ -70,8 +70,8 @@ class StartCache:
         self._maker += ["--graph", str(package.graph_path), "--graph-bytes", str(num_bytes)]
         self._maker += ["--digest", package.digest, "--folder", str(graphs.folder)]
         self._maker += ["--max-bytes", str(graphs.max_bytes), "--log-format", self._log_format]
-        self._maker += ["--products", self._products]
-        return graphs.of(package.digest, runtime_name(self._products))
+        self._maker += ["--kernels", self._kernels]
+        return graphs.of(package.digest, runtime_name(self._kernels))
 
     def prepare(self) -> None:
         """The replica is ready: have the copy made, if one is wanted, for the next one."""

@@ -19,7 +19,7 @@ from tidemill_serving.decoder.devices.cpu import CpuDevice
 from tidemill_serving.decoder.devices.device import DeviceError, FloatArray, ModelRefusedError
 from tidemill_serving.decoder.devices.ort_session import SessionSettings, runtime_name, save_prepared
 from tidemill_serving.lifeline import end_with_parent_thread
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.prepared import PreparedGraph, PreparedGraphs
 from tidemill_telemetry.logs import log_to_stderr
 
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--max-bytes", type=int, required=True)
     parser.add_argument("--log-format", default="text")
-    parser.add_argument("--products", choices=get_args(ProductsChoice), default="auto")
+    parser.add_argument("--kernels", choices=get_args(KernelsChoice), default="auto")
     given = parser.parse_args()
     log_to_stderr(given.log_format, "info")
     end_with_parent_thread()
@@ -47,32 +47,32 @@ def main() -> int:
         with graphs.as_the_one_maker() as alone:
             if alone:
                 graphs.clear_unfinished()
-                copy = graphs.of(given.digest, runtime_name(given.products))
-                _make(copy, given.graph, given.graph_bytes * _SIZE_BY_GRAPH, given.max_bytes, given.products)
+                copy = graphs.of(given.digest, runtime_name(given.kernels))
+                _make(copy, given.graph, given.graph_bytes * _SIZE_BY_GRAPH, given.max_bytes, given.kernels)
                 graphs.trim()
     except (OSError, ModelRefusedError, DeviceError) as error:
         _log.info("no prepared graph was made: %s", error)
     return 0
 
 
-def _make(copy: PreparedGraph, graph: Path, needed_bytes: int, max_bytes: int, products: ProductsChoice) -> None:
+def _make(copy: PreparedGraph, graph: Path, needed_bytes: int, max_bytes: int, kernels: KernelsChoice) -> None:
     if copy.is_made():
         return
     for what, available in (("memory", _available_memory()), ("disk", shutil.disk_usage(copy.folder).free)):
         if available < needed_bytes:
             raise OSError(f"it needs {needed_bytes >> 20:,} MiB of {what}, and {available >> 20:,} are free")
     with copy.in_making() as draft:
-        save_prepared(graph, draft.graph.parent, SessionSettings(1, spinning=False, products=products))
+        save_prepared(graph, draft.graph.parent, SessionSettings(1, spinning=False, kernels=kernels))
         draft.seal()
         if (num_bytes := sum(file.stat().st_size for file in draft.graph.parent.iterdir())) > max_bytes:
             raise OSError(f"it has {num_bytes >> 20:,} MiB, and all may have {max_bytes >> 20:,}")
-        if not np.array_equal(_answers(graph, products), _answers(graph, products, draft)):
+        if not np.array_equal(_answers(graph, kernels), _answers(graph, kernels, draft)):
             raise OSError("it does not compute what the original does")
     _log.info("a prepared graph was made: %s", copy.key)
 
 
-def _answers(graph: Path, products: ProductsChoice, copy: PreparedGraph | None = None) -> FloatArray:
-    device = CpuDevice(num_threads=1, spinning=False, copy=copy, products=products)
+def _answers(graph: Path, kernels: KernelsChoice, copy: PreparedGraph | None = None) -> FloatArray:
+    device = CpuDevice(num_threads=1, spinning=False, copy=copy, kernels=kernels)
     device.load(graph, num_slots=1, context_length=len(_PROBE) + 1, on_progress=lambda _progress: None)
     logits = [device.extend(0, _PROBE, 0).copy(), device.decode(_PROBE[:1], np.array([len(_PROBE)]))[0].copy()]
     device.close()

@@ -8,7 +8,7 @@ from tests.bench.common.packages import ROOT
 from tests.bench.models.shapes import PRECISIONS, Shape
 
 OURS = "tidemill"
-STOCK = "tidemill stock"  # the same with ONNX Runtime's own products
+STOCK = "tidemill stock"  # the same with ONNX Runtime's own kernels
 SAME_FILE = (STOCK, "onnxruntime-genai")  # compared with ours on the same file only
 
 
@@ -54,7 +54,7 @@ _BUILDER = {precision: name for precision, name in _PACKAGES.items() if precisio
 _SUBJECTS = "tests.bench.engine.subjects"
 ENGINES = (
     Engine(OURS, f"{_SUBJECTS}.ours", "", "", _PACKAGES, keeps=True),
-    Engine(STOCK, f"{_SUBJECTS}.ours", "", "", _BUILDER, arguments=("--products", "stock"), keeps=True),
+    Engine(STOCK, f"{_SUBJECTS}.ours", "", "", _BUILDER, arguments=("--kernels", "stock"), keeps=True),
     Engine("onnxruntime-genai", f"{_SUBJECTS}.genai", ".venv-peers-genai", "onnxruntime_genai", _BUILDER),
     Engine(
         "transformers",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.decoder.models import GRAPHS, TINY, reference
 from tests.integration.decoder.processor_as_gpu import WholeRows, cuda_on_processor
-from tests.products import needs_products
+from tests.kernels import needs_kernels
 from tests.unit.decoder.integrity import check_slots
 from tests.unit.decoder.recorder import LoopRig, hot
 from tidemill_serving.decoder.devices.cpu import CpuDevice
@@ -31,12 +31,12 @@ class Replica:
     """A loop on a real graph."""
 
     graph: str
-    products: str
+    kernels: str
 
     def device(self):
         if self.graph == ON_CUDA:
             return cuda_on_processor()
-        return CpuDevice(num_threads=1, spinning=False, products=self.products)
+        return CpuDevice(num_threads=1, spinning=False, kernels=self.kernels)
 
     def rig(self, **settings):
         wishes = {"limits": Limits(CONTEXT, frozenset()), "max_chunk_length": 512, **settings}
@@ -61,7 +61,7 @@ class Replica:
 @pytest.fixture(
     params=[
         *((name, "stock") for name in GRAPH_OF),
-        *(pytest.param((name, "own"), marks=needs_products) for name in GRAPH_OF if not name.startswith("fp32")),
+        *(pytest.param((name, "own"), marks=needs_kernels) for name in GRAPH_OF if not name.startswith("fp32")),
     ],
     ids=" ".join,
 )
@@ -128,11 +128,11 @@ def test_logits_are_equal_bit_by_bit_where_the_table_says_equal(replica):
     assert np.array_equal(rows[1], rows[3])
 
 
-@needs_products
+@needs_kernels
 @pytest.mark.parametrize("graph", [name for name in GRAPH_OF if not name.startswith("fp32")])
-def test_our_own_products_make_a_row_of_a_batch_what_it_is_alone(graph):
-    """To the bit, on two threads, at any place of any batch: more than ONNX Runtime's products promise."""
-    device = CpuDevice(num_threads=2, spinning=False, products="own")
+def test_our_own_kernels_make_a_row_of_a_batch_what_it_is_alone(graph):
+    """To the bit, on two threads, at any place of any batch: more than ONNX Runtime's kernels promise."""
+    device = CpuDevice(num_threads=2, spinning=False, kernels="own")
     device.load(GRAPH_OF[graph], num_slots=9, context_length=64, on_progress=lambda progress: None)
     lengths = np.array([5, 17, 30, 8, 33, 5, 17, 40, 21])
     for slot, length in enumerate(lengths):
@@ -143,14 +143,14 @@ def test_our_own_products_make_a_row_of_a_batch_what_it_is_alone(graph):
         assert np.array_equal(device.decode(np.array([slot]), lengths[slot : slot + 1])[0], batch[slot])
 
 
-@needs_products
+@needs_kernels
 @pytest.mark.parametrize("graph", [name for name in GRAPH_OF if not name.startswith("fp32")])
-def test_our_own_products_answer_as_onnx_runtimes_do_within_what_8_bits_are(graph):
+def test_our_own_kernels_answer_as_onnx_runtimes_do_within_what_8_bits_are(graph):
     """Without the library, or with VNNI, the stock ones serve the same file."""
     logits = {}
-    for products in ("own", "stock"):
-        device = CpuDevice(num_threads=1, spinning=False, products=products)
+    for kernels in ("own", "stock"):
+        device = CpuDevice(num_threads=1, spinning=False, kernels=kernels)
         device.load(GRAPH_OF[graph], num_slots=1, context_length=300, on_progress=lambda progress: None)
-        logits[products] = device.extend(0, np.array(LONG[:200]), 0).copy()
+        logits[kernels] = device.extend(0, np.array(LONG[:200]), 0).copy()
     cosine = logits["own"] @ logits["stock"] / np.linalg.norm(logits["own"]) / np.linalg.norm(logits["stock"])
     assert cosine > 0.995

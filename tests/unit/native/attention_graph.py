@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tests.unit.models.onnx_bytes import GQA, field, model, node
 from tidemill_models.protobuf_wire import WireMessage
 from tidemill_serving.decoder.devices.own_attention import own_attention
-from tidemill_serving.native.library import find_products
+from tidemill_serving.native.library import find_kernels
 
 FLOAT, INT32 = 1, 6
 NUM_POSITIONS = 512  # of the tables of angles
@@ -65,7 +65,7 @@ def stock_node(kind: Kind, *more: bytes, inputs: tuple[str, ...] = ()) -> bytes:
 def own_node(kind: Kind, stock: bytes, element_type: int = FLOAT) -> bytes | None:
     """The same as ours, if it can be."""
     cache = (element_type, ["b", kind.num_kv_heads, "p", kind.head_size])
-    return own_attention(WireMessage(stock, 0, len(stock)), cache, find_products().attention_version)
+    return own_attention(WireMessage(stock, 0, len(stock)), cache, find_kernels().attention_version)
 
 
 def session_of(kind: Kind, content: bytes) -> ort.InferenceSession:
@@ -83,7 +83,7 @@ def session_of(kind: Kind, content: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 4
-    options.register_custom_ops_library(str(find_products().path))
+    options.register_custom_ops_library(str(find_kernels().path))
     return ort.InferenceSession(model(inputs, outputs, [content], rest=rest), options)
 
 

@@ -2,6 +2,6 @@
 
 import pytest
 
-from tidemill_serving.native.library import find_products
+from tidemill_serving.native.library import find_kernels
 
-needs_kernels = pytest.mark.skipif(find_products() is None, reason="our kernels are not built here, or need AVX2")
+needs_kernels = pytest.mark.skipif(find_kernels() is None, reason="our kernels are not built here, or need AVX2")

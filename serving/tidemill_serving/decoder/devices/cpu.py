@@ -32,7 +32,7 @@ from tidemill_serving.decoder.devices.export import (
 from tidemill_serving.decoder.devices.guard import Room
 from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, sentence_of
 from tidemill_serving.decoder.kv_cache import KVCache
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.prepared import PreparedGraph
 
 _PROBE_LENGTH = 4  # tokens of cache in the probe; it runs one
@@ -48,10 +48,10 @@ class CpuDevice:
         num_threads: int,
         spinning: bool,
         copy: PreparedGraph | None = None,
-        products: ProductsChoice = "auto",
+        kernels: KernelsChoice = "auto",
     ) -> None:
-        """`copy` is the graph's prepared copy, made or not; `products` says whose quantised products compute."""
-        self._session_settings = SessionSettings(num_threads, spinning, products)
+        """`copy` is the graph's prepared copy, made or not; `kernels` says whose products and attention compute."""
+        self._session_settings = SessionSettings(num_threads, spinning, kernels)
         self._copy = copy
         self._bindings: dict[tuple[int, int], Any] = {}
 

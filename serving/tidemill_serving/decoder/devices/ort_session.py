@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tidemill_models.errors import GraphError
 from tidemill_models.graph import read_graph
 from tidemill_serving.decoder.devices.device import ModelRefusedError
-from tidemill_serving.decoder.devices.own_products import RewrittenGraph, packed_weights, with_own_products
-from tidemill_serving.native import ProductsChoice
-from tidemill_serving.native.library import Products, choose_products
+from tidemill_serving.decoder.devices.own_kernels import RewrittenGraph, packed_weights, with_own_kernels
+from tidemill_serving.native import KernelsChoice
+from tidemill_serving.native.library import Kernels, choose_kernels
 from tidemill_serving.start_cache.prepared import GRAPH, WEIGHTS, PreparedGraph
 
 _QUIET = 4  # log nothing: every failure comes back as an exception
@@ -28,14 +28,14 @@ class SessionSettings:
 
     num_threads: int
     spinning: bool
-    products: ProductsChoice = "auto"
+    kernels: KernelsChoice = "auto"
 
 
-def runtime_name(choice: ProductsChoice = "auto") -> str:
+def runtime_name(choice: KernelsChoice = "auto") -> str:
     """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
-    products = _products(choice)
+    kernels = _kernels(choice)
     return f"onnxruntime {ort.__version__}" + (
-        f", products {products.version}.{products.attention_version}" if products else ""
+        f", kernels {kernels.version}.{kernels.attention_version}" if kernels else ""
     )
 
 
@@ -69,8 +69,8 @@ def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
 
 
 def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions) -> Any:
-    """A session of the graph as the package has it, with our products in it where they are used."""
-    rewritten = _with_products(graph, _products(settings.products))
+    """A session of the graph as the package has it, with our kernels in it where they are used."""
+    rewritten = _with_kernels(graph, _kernels(settings.kernels))
     if rewritten is None:
         return _session(graph, options, graph)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
@@ -82,24 +82,24 @@ def _open_prepared(graph: Path, settings: SessionSettings) -> Any:
     options = _options(settings)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
     try:
-        weights = packed_weights(graph) if _products(settings.products) else {}
+        weights = packed_weights(graph) if _kernels(settings.kernels) else {}
     except (GraphError, OSError, ValueError, KeyError) as error:
         raise ModelRefusedError(f"the packed weights of {graph.name} cannot be read: {error}") from error
     return _session(graph, options, graph, weights)
 
 
-def _products(choice: ProductsChoice) -> Products | None:
+def _kernels(choice: KernelsChoice) -> Kernels | None:
     try:
-        return choose_products(choice)
+        return choose_kernels(choice)
     except LookupError as error:
         raise ModelRefusedError(str(error)) from error
 
 
-def _with_products(graph: Path, products: Products | None) -> RewrittenGraph | None:
-    if products is None:
+def _with_kernels(graph: Path, kernels: Kernels | None) -> RewrittenGraph | None:
+    if kernels is None:
         return None
     with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
-        return with_own_products(graph, products)
+        return with_own_kernels(graph, kernels)
     return None
 
 
@@ -111,8 +111,8 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
     # It would keep one memory plan for each shape that ever ran: as many as there are lengths.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
-    if products := _products(settings.products):
-        options.register_custom_ops_library(str(products.path))
+    if kernels := _kernels(settings.kernels):
+        options.register_custom_ops_library(str(kernels.path))
     return options
 
 

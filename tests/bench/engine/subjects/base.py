@@ -23,7 +23,7 @@ class Given:
     precision: str
     threads: int
     slots: int  # sequences that must fit at once
-    products: str  # of ours: whose quantised products compute
+    kernels: str  # of ours: whose products and attention compute
     keep: Path | None = None  # a folder for what makes the next start faster; None: nothing is kept
     context_length: int = 1024
 
@@ -117,7 +117,7 @@ def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> 
     parser.add_argument("--precision", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--products", default="auto")
+    parser.add_argument("--kernels", default="auto")
     parser.add_argument("--keep", type=Path)
     given = Given(**vars(parser.parse_args()))
     started = float(os.environ.get("TIDEMILL_BENCH_STARTED", time.time()))

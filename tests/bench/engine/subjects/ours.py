@@ -17,7 +17,7 @@ from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import Engine, GenerationRequest, Phase, Step
-from tidemill_serving.native import ProductsChoice
+from tidemill_serving.native import KernelsChoice
 from tidemill_serving.package_engine import PackageEngine, cpu_device
 from tidemill_serving.start_cache.cache import StartCache
 from tidemill_serving.start_cache.prepared import PreparedGraph
@@ -53,8 +53,8 @@ class Ours(Subject):
         self._given = given
         self._settled, self._ended = threading.Event(), threading.Event()
         kept = StartCacheSettings(given.keep, _KEPT_BYTES, prepare_after_seconds=0.0) if given.keep else None
-        self._products = cast("ProductsChoice", given.products)
-        self._start_cache = StartCache(kept, products=self._products)
+        self._kernels = cast("KernelsChoice", given.kernels)
+        self._start_cache = StartCache(kept, kernels=self._kernels)
         self._copy: PreparedGraph | None = None
         self._settings = DecoderSettings(num_slots=given.slots, num_waiting_places=1000, num_threads=given.threads)
         self._engine = PackageEngine(given.model, self._build, cache=self._start_cache)
@@ -66,7 +66,7 @@ class Ours(Subject):
         model = DecoderModel.from_package(package, PiecesInReading(package, self._start_cache.token_pieces))
         model = replace(model, limits=Limits(model.limits.context_length, frozenset()))  # no answer ends by itself
         self._copy = self._start_cache.graph_copy(package)
-        device = cpu_device(package, self._settings, self._copy, self._products)
+        device = cpu_device(package, self._settings, self._copy, self._kernels)
         self._clock = RunClock(device)
         return DecoderEngine(model, device, self._settings)
 
@@ -112,12 +112,12 @@ class Ours(Subject):
 
     def facts(self) -> dict[str, str]:
         """See Subject."""
-        return {"computes with": runtime_name(self._products)}
+        return {"computes with": runtime_name(self._kernels)}
 
     def last_logits(self, prompt: list[int]) -> np.ndarray:
         """By a device of its own: the engine's belongs to its thread."""
         package = load_package(self._given.model)
-        device = cpu_device(package, self._settings, self._copy, self._products)
+        device = cpu_device(package, self._settings, self._copy, self._kernels)
         device.load(package.graph_path, num_slots=1, context_length=1024, on_progress=lambda _: None)
         logits = device.extend(0, np.array(prompt, np.int64), 0).copy()
         device.close()

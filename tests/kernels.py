@@ -9,10 +9,10 @@ import pytest
 
 from tests.unit.models.onnx_bytes import field, value_info, varint
 from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session
-from tidemill_serving.native.library import find_products
+from tidemill_serving.native.library import find_kernels
 
-needs_products = pytest.mark.skipif(
-    find_products() is None, reason="our own products were not built here, or this processor has no AVX2 and FMA"
+needs_kernels = pytest.mark.skipif(
+    find_kernels() is None, reason="our own kernels were not built here, or this processor has no AVX2 and FMA"
 )
 _FLOAT, _UINT8 = 1, 2
 
@@ -105,7 +105,7 @@ def write_graph(path: Path, matrix: Matrix, *, accuracy_level: int = 4, external
     return path
 
 
-def product_of(graph: Path, products: str, *, num_threads: int = 1) -> Any:
+def product_of(graph: Path, kernels: str, *, num_threads: int = 1) -> Any:
     """What the graph's session computes of rows."""
-    session = open_session(graph, SessionSettings(num_threads, spinning=False, products=products))  # type: ignore[arg-type]
+    session = open_session(graph, SessionSettings(num_threads, spinning=False, kernels=kernels))  # type: ignore[arg-type]
     return lambda rows: session.run(["product"], {"rows": rows})[0]

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.products import Matrix, expected, needs_products, product_of, random_matrix, write_graph
+from tests.kernels import Matrix, expected, needs_kernels, product_of, random_matrix, write_graph
 from tidemill_models.errors import GraphError
 from tidemill_serving.decoder.devices.device import ModelRefusedError
 from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, runtime_name, save_prepared
-from tidemill_serving.decoder.devices.own_products import packed_weights, with_own_products
+from tidemill_serving.decoder.devices.own_kernels import packed_weights, with_own_kernels
 from tidemill_serving.native import library
-from tidemill_serving.native.library import choose_products, find_products
+from tidemill_serving.native.library import choose_kernels, find_kernels
 from tidemill_serving.start_cache.prepared import WEIGHTS, PreparedGraph
 
-pytestmark = needs_products
+pytestmark = needs_kernels
 KINDS = [(bits, block, points) for bits in (8, 4) for block in (32, 64, 128, 256) for points in (False, True)]
 
 
@@ -91,17 +91,17 @@ def test_ours_and_onnx_runtimes_say_the_same_within_what_8_bits_are(
     matrix = random_matrix(9, 256, 48, bits=bits, block=block, zero_points=points)
     graph = write_graph(tmp_path / "product.onnx", matrix, external=external)
     rows = rows_of(10, 5, 256)
-    assert with_own_products(graph, find_products()) is not None
+    assert with_own_kernels(graph, find_kernels()) is not None
     ours, theirs = product_of(graph, "own")(rows), product_of(graph, "stock")(rows)
     assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
 
 
 def test_what_our_operator_does_not_compute_is_left_to_onnx_runtime(tmp_path: Path) -> None:
-    products = find_products()
+    kernels = find_kernels()
     matrix = random_matrix(1, 64, 16, bits=8, block=32, zero_points=False)
-    assert with_own_products(write_graph(tmp_path / "exact.onnx", matrix, accuracy_level=1), products) is None
+    assert with_own_kernels(write_graph(tmp_path / "exact.onnx", matrix, accuracy_level=1), kernels) is None
     small = random_matrix(1, 64, 16, bits=8, block=16, zero_points=False)
-    assert with_own_products(write_graph(tmp_path / "small.onnx", small), products) is None
+    assert with_own_kernels(write_graph(tmp_path / "small.onnx", small), kernels) is None
 
 
 def test_weights_that_a_graph_cuts_off_or_fetches_elsewhere_are_not_read(tmp_path: Path) -> None:
@@ -110,31 +110,31 @@ def test_weights_that_a_graph_cuts_off_or_fetches_elsewhere_are_not_read(tmp_pat
     weights = graph.with_suffix(".bin")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
-    assert with_own_products(graph, find_products()) is None
+    assert with_own_kernels(graph, find_kernels()) is None
     weights.write_bytes(whole)
     graph.write_bytes(graph.read_bytes().replace(b"product.bin", b"../oduct.bi"))
-    assert with_own_products(graph, find_products()) is None
+    assert with_own_kernels(graph, find_kernels()) is None
 
 
 def test_without_the_library_onnx_runtime_computes_and_asking_for_ours_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "LIBRARY", tmp_path / "none.so")
-    find_products.cache_clear()
+    find_kernels.cache_clear()
     try:
-        assert choose_products("auto") is None
+        assert choose_kernels("auto") is None
         graph = write_graph(tmp_path / "g.onnx", random_matrix(1, 64, 16, bits=8, block=32, zero_points=False))
         rows = rows_of(1, 2, 64)
         assert np.array_equal(product_of(graph, "auto")(rows), product_of(graph, "stock")(rows))
-        with pytest.raises(ModelRefusedError, match="no products of our own"):
+        with pytest.raises(ModelRefusedError, match="no kernels of our own"):
             product_of(graph, "own")
     finally:
-        find_products.cache_clear()
+        find_kernels.cache_clear()
 
 
 def test_a_saved_graph_keeps_its_packed_weights_and_answers_to_the_bit_as_before(tmp_path: Path) -> None:
     matrix = random_matrix(11, 256, 300, bits=8, block=32, zero_points=True)
-    graph, own = write_graph(tmp_path / "product.onnx", matrix), SessionSettings(1, spinning=False, products="own")
+    graph, own = write_graph(tmp_path / "product.onnx", matrix), SessionSettings(1, spinning=False, kernels="own")
     copy = PreparedGraph(tmp_path, "copy")
     copy.graph.parent.mkdir()
     save_prepared(graph, copy.graph.parent, own)
@@ -150,6 +150,6 @@ def test_a_saved_graph_keeps_its_packed_weights_and_answers_to_the_bit_as_before
         packed_weights(copy.graph)
 
 
-def test_a_copy_is_for_those_products_alone_that_it_was_made_with() -> None:
+def test_a_copy_is_for_those_kernels_alone_that_it_was_made_with() -> None:
     assert runtime_name("own") != runtime_name("stock")
-    assert f"products {find_products().version}" in runtime_name("own")
+    assert f"kernels {find_kernels().version}" in runtime_name("own")

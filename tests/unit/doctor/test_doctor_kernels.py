@@ -1,23 +1,23 @@
-"""Whether the doctor speaks of the library of products where there is a use for it, and only there."""
+"""Whether the doctor speaks of our own kernels where there is a use for it, and only there."""
 
 from pathlib import Path
 
 import pytest
 
 from tidemill_services.doctor.finding import Level
-from tidemill_services.doctor.products import check_products, processor_flags
+from tidemill_services.doctor.kernels import check_kernels, processor_flags
 
 
 @pytest.mark.parametrize("flags", [{"avx2", "fma", "avx512_vnni"}, {"avx2", "fma", "avx_vnni"}, {"sse4_2"}, set()])
 def test_a_processor_that_has_no_use_for_the_library_needs_none(flags: set[str]) -> None:
-    assert check_products(flags, is_built=False).level is Level.OK
+    assert check_kernels(flags, is_built=False).level is Level.OK
 
 
 def test_a_library_that_was_not_built_is_a_warning_that_says_what_to_do() -> None:
-    found = check_products({"avx2", "fma"}, is_built=False)
+    found = check_kernels({"avx2", "fma"}, is_built=False)
     assert found.level is Level.WARNING
     assert "C compiler" in found.sentence
-    assert check_products({"avx2", "fma"}, is_built=True).level is Level.OK
+    assert check_kernels({"avx2", "fma"}, is_built=True).level is Level.OK
 
 
 def test_the_processors_flags_are_read_from_what_linux_tells(tmp_path: Path) -> None:

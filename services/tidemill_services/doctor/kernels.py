@@ -1,4 +1,4 @@
-"""The library of matrix products, which makes quantised models fast on a processor with AVX2 and without VNNI."""
+"""Our own kernels, a library which makes quantised models fast on a processor with AVX2 and without VNNI."""
 
 from collections.abc import Collection
 from importlib.util import find_spec
@@ -6,20 +6,20 @@ from pathlib import Path
 
 from tidemill_services.doctor.finding import Finding, ok, warning
 
-_PACKAGE, _LIBRARY = "tidemill_serving.native", "libtidemill_products.so"
+_PACKAGE, _LIBRARY = "tidemill_serving.native", "libtidemill_kernels.so"
 _NEEDED = frozenset({"avx2", "fma"})
 _FAST_ALREADY = frozenset({"avx512_vnni", "avx_vnni"})
 
 
-def check_products(flags: Collection[str], *, is_built: bool) -> Finding:
+def check_kernels(flags: Collection[str], *, is_built: bool) -> Finding:
     """Whether the library is there, where this processor has a use for it. `flags` as `processor_flags` reads them."""
     if not set(flags) >= _NEEDED or _FAST_ALREADY & set(flags):
-        return ok("products", "ONNX Runtime's own quantised products suit this processor.")
+        return ok("kernels", "ONNX Runtime's own kernels suit this processor.")
     if is_built:
-        return ok("products", "Quantised products are computed by our own library.")
+        return ok("kernels", "Quantised products and attention are computed by Tidemill's own kernels.")
     return warning(
-        "products",
-        "The library of quantised products was not built, so int8 and int4 models run at about half of their speed: "
+        "kernels",
+        "Tidemill's own kernels were not built, so int8 and int4 models run at about half of their speed: "
         "install a C compiler (`cc`), then Tidemill again.",
     )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tidemill_models.errors import GraphError
 from tidemill_models.protobuf_wire import WireMessage, encoded_field
 from tidemill_serving.decoder.devices.own_attention import own_attention, past_key_of
-from tidemill_serving.native.library import Products, QuantizedMatrix, room_for
+from tidemill_serving.native.library import Kernels, QuantizedMatrix, room_for
 
 # Numbers of the fields in onnx.proto3.
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
@@ -52,12 +52,12 @@ class _Product:
     constants: tuple[str, ...]  # the weights' names
 
 
-def with_own_products(graph: Path, products: Products) -> RewrittenGraph | None:
+def with_own_kernels(graph: Path, kernels: Kernels) -> RewrittenGraph | None:
     """The graph with our operator in it; None where nothing is rewritten. Raises GraphError, OSError, ValueError."""
     with graph.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when the last view of it is gone
     model = WireMessage(content, 0, len(content))
-    return _Rewriting(model.message(_MODEL_GRAPH), graph.parent, products).rewritten(model)
+    return _Rewriting(model.message(_MODEL_GRAPH), graph.parent, kernels).rewritten(model)
 
 
 def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
@@ -79,10 +79,10 @@ def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 class _Rewriting:
-    def __init__(self, graph: WireMessage, folder: Path, products: Products) -> None:
+    def __init__(self, graph: WireMessage, folder: Path, kernels: Kernels) -> None:
         self._graph = graph
         self._folder = folder
-        self._products = products
+        self._kernels = kernels
         self._tensors = {tensor.text_of(_TENSOR_NAME): tensor for tensor in graph.messages(_GRAPH_INITIALIZER)}
         self._inputs = {value.text_of(1): _type_of(value) for value in graph.messages(_GRAPH_INPUT)}
         for name in self._inputs:  # a weight that is an input as well may be replaced by a caller
@@ -109,9 +109,9 @@ class _Rewriting:
         return RewrittenGraph(_model(model, parts, opset), weights)
 
     def _packed(self, products: dict[str, _Product]) -> dict[str, NDArray[np.uint8]]:
-        rooms = room_for([self._products.packed_bytes(product.matrix) for product in products.values()])
+        rooms = room_for([self._kernels.packed_bytes(product.matrix) for product in products.values()])
         for product, room in zip(products.values(), rooms, strict=True):
-            self._products.pack(product.matrix, room)
+            self._kernels.pack(product.matrix, room)
         return dict(zip(products, rooms, strict=True))
 
     def _other_fields(self, gone: set[str]) -> Iterator[bytes]:
@@ -124,7 +124,7 @@ class _Rewriting:
     def _attention(self, node: WireMessage) -> bytes | None:
         """The node as our attention, if that computes the same."""
         cache = self._inputs.get(past_key_of(node))
-        return None if cache is None else own_attention(node, cache, self._products.attention_version)
+        return None if cache is None else own_attention(node, cache, self._kernels.attention_version)
 
     def _product(self, node: WireMessage) -> _Product | None:
         """The node's product, if our operator computes it as well."""
@@ -154,7 +154,7 @@ class _Rewriting:
             scales=scales,
             zero_points=points,
         )
-        return _Product(node, matrix, tuple(names[1:])) if self._products.packed_bytes(matrix) else None
+        return _Product(node, matrix, tuple(names[1:])) if self._kernels.packed_bytes(matrix) else None
 
     def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any] | None:
         """A constant's numbers where they lie; None where they are of another type or kept in another way."""
@@ -186,7 +186,7 @@ class _Rewriting:
             "bits": matrix.bits,
             "block": matrix.block,
             "has_zero_points": int(matrix.zero_points is not None),
-            "version": self._products.version,
+            "version": self._kernels.version,
         }
         parts = [encoded_field(_NODE_INPUT, name) for name in (node.texts(_NODE_INPUT)[0], _packed_name(product))]
         parts += [encoded_field(_NODE_OUTPUT, name) for name in node.texts(_NODE_OUTPUT)]
