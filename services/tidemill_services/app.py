@@ -274,6 +274,7 @@ class Application:
                 threads=settings.replica_threads,
                 device=settings.replica_device,
                 fake_tick_ms=settings.replica_fake_tick_ms,
+                kernels=settings.replica_kernels,
                 log_level=settings.log_level,
                 start_cache=(settings.data_dir / "start-cache").absolute() if settings.start_cache_mib else None,
                 start_cache_mib=settings.start_cache_mib,

@@ -64,6 +64,7 @@ def serve(
     replica_capacity: server_options.ReplicaCapacity = None,
     replica_device: server_options.ReplicaDevice = None,
     replica_fake_tick_ms: server_options.ReplicaFakeTick = None,
+    replica_kernels: server_options.ReplicaKernels = None,
     replica_threads: server_options.ReplicaThreads = None,
     replica_spares: server_options.ReplicaSpares = None,
     start_cache_mib: server_options.StartCacheMib = None,

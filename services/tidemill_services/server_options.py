@@ -45,6 +45,13 @@ ReplicaDevice = Annotated[
 ReplicaFakeTick = Annotated[
     int | None, typer.Option(help="Milliseconds of a step of the fake device; 0: as fast as it can.  [default: 5]")
 ]
+ReplicaKernels = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose kernels compute on the processor: auto (the faster ones), own (Tidemill's, or the replica does not "
+        "start), stock (ONNX Runtime's).  [default: auto]"
+    ),
+]
 ReplicaThreads = Annotated[int | None, typer.Option(help="Threads of one replica; 0: one per core.  [default: 0]")]
 ReplicaSpares = Annotated[
     int | None, typer.Option(help="Processes that wait to become a replica, for short cold starts.  [default: 1]")

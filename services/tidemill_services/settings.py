@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from platformdirs import user_data_path
 
 DeviceName = Literal["cpu", "cuda", "fake"]
+KernelsChoice = Literal["auto", "own", "stock"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 MAX_STOP_GRACE_SECONDS = 3_600
@@ -37,6 +38,7 @@ class Settings:
     replica_capacity: int = 4  # replicas that this host runs at once
     replica_device: DeviceName = "cpu"  # fake: answers without a model, to test and measure what surrounds it
     replica_fake_tick_ms: int = 5  # how long each step of the fake device takes
+    replica_kernels: KernelsChoice = "auto"  # own: Tidemill's or nothing; stock: ONNX Runtime's
     replica_threads: int = 0  # threads of one replica's engine; 0: as many as there are cores
     replica_spares: int = 1  # processes that have done a replica's imports, and wait to be one; 75 MiB each
     start_cache_mib: int = 8_192  # of data_dir/start-cache, from which replicas start faster; 0: none is kept
@@ -108,6 +110,7 @@ class Settings:
         _check_choice("log_level", self.log_level, get_args(LogLevel))
         _check_choice("log_format", self.log_format, get_args(LogFormat))
         _check_choice("replica_device", self.replica_device, get_args(DeviceName))
+        _check_choice("replica_kernels", self.replica_kernels, get_args(KernelsChoice))
         _check_range("max_streams_per_connection", self.max_streams_per_connection, 1, 1_000_000)
         _check_range("max_connection_age", self.max_connection_age.total_seconds(), 1, MAX_CONNECTION_AGE_SECONDS)
         _check_range("max_http_connections", self.max_http_connections, 1, 1_000_000)

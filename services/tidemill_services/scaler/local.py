@@ -31,6 +31,7 @@ class LocalLauncherSettings:
     threads: int = 0  # that compute in one replica; 0: as many as there are cores
     device: Literal["cpu", "cuda", "fake"] = "cpu"
     fake_tick_ms: int = 5  # how long each step of the fake device takes
+    kernels: Literal["auto", "own", "stock"] = "auto"  # that compute on the processor
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     start_cache: Path | None = None  # where replicas keep what makes the next start faster; None: nowhere
     start_cache_mib: int = 8192  # how large it may become
@@ -92,7 +93,7 @@ class LocalLauncher:
         """What makes a process this replica, but its token."""
         orders = ["--package", str(spec.package_path), "--listen", "127.0.0.1:0"]
         orders += ["--slots", str(spec.slots), "--device", self._settings.device]
-        orders += ["--fake-tick-ms", str(self._settings.fake_tick_ms)]
+        orders += ["--fake-tick-ms", str(self._settings.fake_tick_ms), "--kernels", self._settings.kernels]
         orders += ["--drain-grace-seconds", f"{spec.drain_grace_seconds:g}"]
         orders += ["--replica-id", spec.replica_id]
         orders += ["--log-format", "json", "--log-level", self._settings.log_level]  # we write its lines into our log

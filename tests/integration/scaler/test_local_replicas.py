@@ -11,6 +11,7 @@ import uvloop
 
 from tests.integration.scaler.platform import WAIT, Platform, eventually, manifest_json, platform
 from tests.integration.scaler.processes import replica_pids
+from tests.kernels import needs_kernels
 from tidemill_models.package import load_package
 from tidemill_services.domain.errors import ModelFailedError, ReplicaLostError
 from tidemill_services.domain.model import ModelState
@@ -30,6 +31,11 @@ async def register(mill: Platform, package: Path = TINY_LLAMA) -> None:
     await mill.database.write(
         register_model, name="tide", digest="1" * 64, manifest_json=manifest, package_path=str(package)
     )
+
+
+def has_own_kernels(pid: int) -> bool:
+    """Whether the process has our library of kernels in its memory."""
+    return "libtidemill_kernels" in Path(f"/proc/{pid}/maps").read_text()
 
 
 async def _read_on(stream: EngineStream) -> None:
@@ -60,6 +66,15 @@ async def test_a_sleeping_model_wakes_answers_and_rests_without_a_trace(tmp_path
         await mill.until("tide", ModelState.STOPPED)
         assert not replica_pids()
         assert (await mill.view("tide")).time_to_ready_ms > 0  # from the one start
+
+
+@pytest.mark.parametrize("kernels", ["stock", pytest.param("own", marks=needs_kernels)])
+async def test_a_replica_computes_with_the_kernels_that_its_host_is_set_to(tmp_path, kernels):
+    async with platform(tmp_path, LocalLauncher(LocalLauncherSettings(threads=1, kernels=kernels))) as mill:
+        await register(mill)
+        assert await generate(mill) >= 1
+        (pid,) = replica_pids()
+        assert has_own_kernels(pid) is (kernels == "own")
 
 
 async def test_a_replica_killed_in_mid_stream_is_replaced_and_who_waits_is_served(tmp_path):

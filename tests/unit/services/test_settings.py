@@ -58,6 +58,7 @@ def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
         ("HOST", "example.org"),
         ("LOG_LEVEL", "loud"),
         ("REPLICA_DEVICE", "abacus"),
+        ("REPLICA_KERNELS", "popcorn"),
         ("TLS_CERTIFICATE", "/no/such/file"),
         ("TLS_KEY", "/no/such/file"),
         ("TLS_SELF_SIGNED", "perhaps"),
