@@ -104,13 +104,14 @@ async def test_hundreds_of_cancels_at_random_points_leave_nothing_behind(seed: i
         num_read = chance.randrange(0, 60)
         way = chance.choice(("read", "abort", "close", "cancel"))
         try:
-            async with contextlib.aclosing(stream), asyncio.timeout(num_read / 200 if way == "cancel" else None):
-                async for _ in stream:
-                    num_read -= 1
-                    if num_read < 0 and way == "abort":
-                        stream.abort()
-                    if num_read < 0 and way == "close":
-                        break
+            with contextlib.closing(stream):
+                async with asyncio.timeout(num_read / 200 if way == "cancel" else None):
+                    async for _ in stream:
+                        num_read -= 1
+                        if num_read < 0 and way == "abort":
+                            stream.abort()
+                        if num_read < 0 and way == "close":
+                            break
         except ReplicaRejectedError:
             way = "rejected"
         except TimeoutError:
