@@ -11,13 +11,14 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 import tidemill
-from tidemill.cli.local_server import Addresses, LocalServer
+from tidemill.cli.local_server import Addresses, LocalServer, ServerDiedError, started
 
 MODELS = Path(__file__).parent.parent / "models"
 MODEL = "tiny-llama"
@@ -249,6 +250,22 @@ def test_a_demo_beside_a_server_that_answers_prints_what_a_second_terminal_needs
         finally:
             demo.kill()
     assert (folder / "config.toml").read_text() == kept
+
+
+def test_a_port_that_somebody_took_after_we_looked_is_given_way_to(tmp_path: Path) -> None:
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server, addresses = started(
+            stack, tmp_path / "data", (port, 0, 0), config_path=tmp_path / "config.toml", arguments=[]
+        )
+        assert server.is_running
+        assert addresses.grpc.rpartition(":")[2] != str(port)
+
+
+def test_a_server_that_dies_for_another_reason_is_not_started_again(tmp_path: Path) -> None:
+    arguments = ["--models", str(tmp_path / "nowhere")]
+    with ExitStack() as stack, pytest.raises(ServerDiedError, match="nowhere"):
+        started(stack, tmp_path / "data", (0, 0, 0), config_path=tmp_path / "config.toml", arguments=arguments)
 
 
 def test_a_demo_that_is_killed_takes_its_server_along(tmp_path: Path) -> None:

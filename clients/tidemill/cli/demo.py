@@ -46,10 +46,8 @@ def demo(
         ports = local_server.free_or_any(local_server.DEFAULT_PORTS) if stay else (0, 0, 0)
         # Only a server that stays may change what the CLI in other terminals talks to.
         config_path = None if stay else folder / "config.toml"
-        server = LocalServer(folder, ports, config_path=config_path, arguments=arguments)
         note("Starting the platform ...")
-        stack.enter_context(server)
-        addresses = server.wait_until_ready()
+        server, addresses = local_server.started(stack, folder, ports, config_path=config_path, arguments=arguments)
         note(f"gRPC on {addresses.grpc}, HTTP on {addresses.http}, admin on {addresses.admin}.")
         try:
             _ask_once(addresses, model, question)

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -156,6 +157,22 @@ def program() -> str:
 def free_or_any(ports: Sequence[int]) -> tuple[int, ...]:
     """These ports where they are free; 0, for any, where not."""
     return tuple(port if _is_free(port) else 0 for port in ports)
+
+
+def started(
+    stack: ExitStack, data_dir: Path, ports: Sequence[int], *, config_path: Path | None, arguments: Sequence[str]
+) -> tuple[LocalServer, Addresses]:
+    """A server that is ready, in `stack`. Raises ServerDiedError.
+
+    It is on these ports, or, where somebody took one after we looked, on any.
+    """
+    server = stack.enter_context(LocalServer(data_dir, ports, config_path=config_path, arguments=arguments))
+    try:
+        return server, server.wait_until_ready()
+    except ServerDiedError:
+        if free_or_any(ports) == tuple(ports):
+            raise
+    return started(stack, data_dir, (0, 0, 0), config_path=config_path, arguments=arguments)
 
 
 def _is_free(port: int) -> bool:
