@@ -73,15 +73,17 @@ async def run(load: Load, generate: Generate) -> dict[str, float]:
     """One turn."""
     traces: list[Trace] = []
 
-    async def stream(prompt: str) -> None:
-        for _ in range(load.rounds):
+    async def stream(prompt: str, pauses: list[float]) -> None:
+        for pause in pauses:
+            if pause:
+                await asyncio.sleep(pause)
             traces.append(trace := Trace(time.perf_counter()))
             await generate(prompt, load.max_tokens, trace)
 
     before = time.process_time()
     async with asyncio.TaskGroup() as group:
-        for prompt in load.prompts():
-            group.create_task(stream(prompt))
+        for prompt, pauses in zip(load.prompts(), load.pauses(), strict=True):
+            group.create_task(stream(prompt, pauses))
     found = summary(traces, time.process_time() - before)
     assert found["tokens"] == load.streams * load.rounds * load.max_tokens, found
     return found

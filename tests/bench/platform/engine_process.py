@@ -73,7 +73,7 @@ class Caller:
         self._prompts = [self._tokenizer.encode(prompt) for prompt in load.prompts()]
         self._traces: dict[int, Trace] = {}
         self._steps: list[tuple[float, Step]] = []
-        self._left = [load.rounds] * load.streams
+        self._left = load.pauses()
         self._num_running = load.streams * load.rounds
         self._ended.clear()
         before = time.process_time()
@@ -89,12 +89,19 @@ class Caller:
         return found
 
     def _start_next(self, stream: int) -> None:
-        """Start the stream's next generation, if it has one left."""
-        if self._left[stream]:
-            self._left[stream] -= 1
-            sequence_id = self._left[stream] * self._load.streams + stream
-            self._traces[sequence_id] = Trace(time.perf_counter())
-            self._engine.submit(GenerationRequest(sequence_id, self._prompts[stream], self._load.max_tokens))
+        """Start the stream's next generation after its pause, if it has one left."""
+        if not self._left[stream]:
+            return
+        pause = self._left[stream].pop()
+        sequence_id = len(self._left[stream]) * self._load.streams + stream
+        if pause:
+            threading.Timer(pause, self._start, (stream, sequence_id)).start()
+        else:
+            self._start(stream, sequence_id)
+
+    def _start(self, stream: int, sequence_id: int) -> None:
+        self._traces[sequence_id] = Trace(time.perf_counter())
+        self._engine.submit(GenerationRequest(sequence_id, self._prompts[stream], self._load.max_tokens))
 
 
 def main() -> None:

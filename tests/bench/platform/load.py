@@ -20,11 +20,19 @@ class Load:
     max_tokens: int
     rounds: int = 1  # generations of each stream
     prompt_letters: int = 64
+    seed: int = 0
+    mean_pause_s: float = 0.0  # of a stream before each of its generations
 
     def prompts(self) -> list[str]:
-        """One for each stream, all different, the same in every turn."""
-        random = np.random.default_rng(self.streams)
+        """One for each stream, all different, the same in every turn of a seed."""
+        random = np.random.default_rng((self.streams, self.seed))
         return ["".join(random.choice(list(_LETTERS), self.prompt_letters)) for _ in range(self.streams)]
+
+    def pauses(self) -> list[list[float]]:
+        """For each stream, one before each of its generations, in seconds; the same in every turn of a seed."""
+        random = np.random.default_rng((self.rounds, self.seed))
+        pauses: list[list[float]] = random.uniform(0, 2 * self.mean_pause_s, (self.streams, self.rounds)).tolist()
+        return pauses
 
     def as_json(self) -> dict[str, Any]:
         """For a child."""

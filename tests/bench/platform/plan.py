@@ -10,6 +10,7 @@ class Plan:
     whole_streams: tuple[int, ...]
     whole_turns: int
     whole_tokens: int  # of each answer
+    first_token_turns: int
     wire_streams: tuple[int, ...]
     wire_turns: int
     paced_tokens: int  # of each answer, one a tick
@@ -24,6 +25,7 @@ FULL = Plan(
     whole_streams=(1, 8, 32, 64),
     whole_turns=5,
     whole_tokens=48,
+    first_token_turns=12,
     wire_streams=(1, 16, 64),
     wire_turns=7,
     paced_tokens=400,
@@ -36,6 +38,7 @@ QUICK = Plan(
     whole_streams=(1, 8, 32),
     whole_turns=2,
     whole_tokens=24,
+    first_token_turns=4,
     wire_streams=(16, 64),
     wire_turns=3,
     paced_tokens=200,
@@ -48,6 +51,7 @@ TRIAL = Plan(
     whole_streams=(1, 8),
     whole_turns=1,
     whole_tokens=4,
+    first_token_turns=1,
     wire_streams=(4,),
     wire_turns=1,
     paced_tokens=8,
