@@ -92,7 +92,7 @@ class Caller:
         """Start the stream's next generation after its pause, if it has one left."""
         if not self._left[stream]:
             return
-        pause = self._left[stream].pop()
+        pause = self._left[stream].pop(0)
         sequence_id = len(self._left[stream]) * self._load.streams + stream
         if pause:
             threading.Timer(pause, self._start, (stream, sequence_id)).start()
