@@ -55,6 +55,7 @@ EXPORTED Status *RegisterCustomOps(SessionOptions *options, const RuntimeBase *b
     OperatorDomain *made = NULL;
     TRY(CALL(runtime, create_domain)("tidemill", &made));
     TRY(CALL(runtime, add_operator)(made, &PRODUCT_OPERATOR));
+    TRY(CALL(runtime, add_operator)(made, &FLOAT_PRODUCT_OPERATOR));
     TRY(CALL(runtime, add_operator)(made, &ATTENTION_OPERATOR));
     domain = made;
   }

@@ -37,6 +37,6 @@ const char *provider_of_operators(const Operator *op);
 int memory_of_operators(const Operator *op, size_t index);
 int version_of_operators(const Operator *op);
 
-extern const Operator PRODUCT_OPERATOR, ATTENTION_OPERATOR;
+extern const Operator PRODUCT_OPERATOR, FLOAT_PRODUCT_OPERATOR, ATTENTION_OPERATOR;
 
 #endif

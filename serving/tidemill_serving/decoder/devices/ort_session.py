@@ -33,10 +33,11 @@ class SessionSettings:
 
 def runtime_name(choice: KernelsChoice = "auto") -> str:
     """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
-    kernels = _kernels(choice)
-    return f"onnxruntime {ort.__version__}" + (
-        f", kernels {kernels.version}.{kernels.attention_version}" if kernels else ""
-    )
+    kernels, name = _kernels(choice), f"onnxruntime {ort.__version__}"
+    if kernels is None:
+        return name
+    floats = f".{kernels.float_version}" if kernels.multiplies_floats else ""
+    return f"{name}, kernels {kernels.version}.{kernels.attention_version}{floats}"
 
 
 def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | None = None) -> Any:

@@ -1,12 +1,12 @@
-"""Rewrites a graph so that our own operator computes its quantised products, see `native/`.
+"""Rewrites a graph so that our own operators compute its products and its attention, see `native/`.
 
 Every MatMulNBits whose weights are constants, in blocks that the operator knows, gives way to one PackedMatMulNBits,
-and its weights to packed ones. All else stays as it is, byte by byte.
+every MatMul of float32 with a constant to one PackedMatMul, and their weights to packed ones. All else stays as it is,
+byte by byte.
 """
 
 import mmap
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,21 +16,27 @@ from numpy.typing import NDArray
 
 from tidemill_models.errors import GraphError
 from tidemill_models.protobuf_wire import WireMessage, encoded_field
+from tidemill_serving.decoder.devices.operator_nodes import (
+    DOMAIN,
+    NODE_ATTRIBUTE,
+    NODE_INPUT,
+    PACKED,
+    operator_of,
+    own_node,
+)
 from tidemill_serving.decoder.devices.own_attention import own_attention, past_key_of
+from tidemill_serving.decoder.devices.own_float_products import FloatProduct, FloatProducts
 from tidemill_serving.native.library import Kernels, QuantizedMatrix, room_for
 
 # Numbers of the fields in onnx.proto3.
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
-_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_TYPE = 1, 3, 6, 11, 20
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 1, 3, 6, 11
 _TENSOR_DIMS, _TENSOR_DTYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
-_INTEGER_ATTRIBUTE, _EXTERNAL = 2, 1
+_EXTERNAL = 1
 _DTYPES = {1: np.dtype(np.float32), 2: np.dtype(np.uint8)}
 _UINT8 = 2
 
-_DOMAIN, _OPERATOR = "tidemill", "PackedMatMulNBits"
-_PACKED = "packed "  # what the names of packed weights begin with
 _NUM_PRODUCT_INPUTS = 4  # input, values, scales, zero points; behind them an order of the depth, and a bias
 _ACCURACY_LEVEL = 4  # the input in 8 bits
 
@@ -44,12 +50,36 @@ class RewrittenGraph:
 
 
 @dataclass(frozen=True, slots=True)
-class _Product:
-    """A node to be rewritten, and what it multiplies with."""
+class _QuantizedProduct:
+    """A MatMulNBits to be rewritten, and what it multiplies with."""
 
     node: WireMessage
     matrix: QuantizedMatrix
     constants: tuple[str, ...]  # the weights' names
+
+    @property
+    def packed_name(self) -> str:
+        return PACKED + " ".join((*self.constants, f"{self.matrix.depth}x{self.matrix.width}"))
+
+    def packed_bytes(self, kernels: Kernels) -> int:
+        return kernels.packed_bytes(self.matrix)
+
+    def pack(self, kernels: Kernels, room: NDArray[np.uint8]) -> None:
+        kernels.pack(self.matrix, room)
+
+    def written(self, kernels: Kernels) -> bytes:
+        numbers = {
+            "depth": self.matrix.depth,
+            "width": self.matrix.width,
+            "bits": self.matrix.bits,
+            "block": self.matrix.block,
+            "has_zero_points": int(self.matrix.zero_points is not None),
+            "version": kernels.version,
+        }
+        return own_node(self.node, "PackedMatMulNBits", [self.node.texts(NODE_INPUT)[0], self.packed_name], numbers)
+
+
+_Product = _QuantizedProduct | FloatProduct
 
 
 def with_own_kernels(graph: Path, kernels: Kernels) -> RewrittenGraph | None:
@@ -67,7 +97,7 @@ def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
     """
     content = graph.read_bytes()
     tensors = WireMessage(content, 0, len(content)).message(_MODEL_GRAPH).messages(_GRAPH_INITIALIZER)
-    packed = {name: tensor for tensor in tensors if (name := tensor.text_of(_TENSOR_NAME)).startswith(_PACKED)}
+    packed = {name: tensor for tensor in tensors if (name := tensor.text_of(_TENSOR_NAME)).startswith(PACKED)}
     rooms = room_for([tensor.integer(_TENSOR_DIMS) for tensor in packed.values()])
     for tensor, room in zip(packed.values(), rooms, strict=True):
         entries = _external_entries(tensor)
@@ -90,28 +120,36 @@ class _Rewriting:
 
     def rewritten(self, model: WireMessage) -> RewrittenGraph | None:
         nodes = list(self._graph.messages(_GRAPH_NODE))
-        found = [self._product(node) for node in nodes]
+        floats = FloatProducts(nodes, self._float_constant, self._kernels)
+        found = [self._product(node) or floats.find(node) for node in nodes]
         attentions = [self._attention(node) for node in nodes]
         if not any(found) and not any(attentions):
             return None
-        kept = Counter(
-            name for node, product in zip(nodes, found, strict=True) if not product for name in _names_read(node)
-        )
-        products = {_packed_name(product): product for product in found if product}
+        products = {product.packed_name: product for product in found if product}
         weights = self._packed(products)
         parts = [encoded_field(_GRAPH_INITIALIZER, _packed_tensor(name, array.size)) for name, array in weights.items()]
-        for node, product, attention in zip(nodes, found, attentions, strict=True):
-            content = self._packed_node(product) if product else attention or node.content()
+        read = self._names_read(nodes, found)
+        left = [i for i, node in enumerate(nodes) if found[i] or not floats.is_idle(node, read)]
+        for i in left:
+            product = found[i]
+            content = product.written(self._kernels) if product else attentions[i] or nodes[i].content()
             parts.append(encoded_field(_GRAPH_NODE, content))
-        gone = {name for product in found if product for name in product.constants if not kept[name]}
-        parts += self._other_fields(gone)
-        opset = encoded_field(_MODEL_OPSET, encoded_field(1, _DOMAIN) + encoded_field(2, 1))
+        constants = {name for product in products.values() for name in product.constants}
+        parts += self._other_fields(constants - self._names_read([nodes[i] for i in left], [found[i] for i in left]))
+        opset = encoded_field(_MODEL_OPSET, encoded_field(1, DOMAIN) + encoded_field(2, 1))
         return RewrittenGraph(_model(model, parts, opset), weights)
 
+    def _names_read(self, nodes: Sequence[WireMessage], found: Sequence[_Product | None]) -> set[str]:
+        """What whoever reads the graph's outputs, these nodes, and those of them that are our products now read."""
+        names = {value.text_of(1) for value in self._graph.messages(_GRAPH_OUTPUT)}
+        for node, product in zip(nodes, found, strict=True):
+            names |= {node.texts(NODE_INPUT)[0]} if product else set(_names_read(node))
+        return names
+
     def _packed(self, products: dict[str, _Product]) -> dict[str, NDArray[np.uint8]]:
-        rooms = room_for([self._kernels.packed_bytes(product.matrix) for product in products.values()])
+        rooms = room_for([product.packed_bytes(self._kernels) for product in products.values()])
         for product, room in zip(products.values(), rooms, strict=True):
-            self._kernels.pack(product.matrix, room)
+            product.pack(self._kernels, room)
         return dict(zip(products, rooms, strict=True))
 
     def _other_fields(self, gone: set[str]) -> Iterator[bytes]:
@@ -126,16 +164,16 @@ class _Rewriting:
         cache = self._inputs.get(past_key_of(node))
         return None if cache is None else own_attention(node, cache, self._kernels.attention_version)
 
-    def _product(self, node: WireMessage) -> _Product | None:
+    def _product(self, node: WireMessage) -> _QuantizedProduct | None:
         """The node's product, if our operator computes it as well."""
-        if node.text_of(_NODE_OP_TYPE) != "MatMulNBits" or node.text_of(_NODE_DOMAIN) != "com.microsoft":
+        if operator_of(node) != "com.microsoft::MatMulNBits":
             return None
-        names = node.texts(_NODE_INPUT)
+        names = node.texts(NODE_INPUT)
         while names and not names[-1]:
             names.pop()
         numbers = {
             attribute.text_of(_ATTRIBUTE_NAME): attribute.integer(_ATTRIBUTE_INTEGER)
-            for attribute in node.messages(_NODE_ATTRIBUTE)
+            for attribute in node.messages(NODE_ATTRIBUTE)
         }
         if not 3 <= len(names) <= _NUM_PRODUCT_INPUTS or numbers.get("accuracy_level") != _ACCURACY_LEVEL:
             return None
@@ -154,7 +192,11 @@ class _Rewriting:
             scales=scales,
             zero_points=points,
         )
-        return _Product(node, matrix, tuple(names[1:])) if self._kernels.packed_bytes(matrix) else None
+        return _QuantizedProduct(node, matrix, tuple(names[1:])) if self._kernels.packed_bytes(matrix) else None
+
+    def _float_constant(self, name: str) -> NDArray[Any] | None:
+        numbers = self._array(name, np.float32)
+        return None if numbers is None else numbers.reshape(self._tensors[name].integers(_TENSOR_DIMS))
 
     def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any] | None:
         """A constant's numbers where they lie; None where they are of another type or kept in another way."""
@@ -178,29 +220,9 @@ class _Rewriting:
             return None
         return np.memmap(file, dtype, "r", offset=int(offset), shape=(size,))
 
-    def _packed_node(self, product: _Product) -> bytes:
-        node, matrix = product.node, product.matrix
-        numbers = {
-            "depth": matrix.depth,
-            "width": matrix.width,
-            "bits": matrix.bits,
-            "block": matrix.block,
-            "has_zero_points": int(matrix.zero_points is not None),
-            "version": self._kernels.version,
-        }
-        parts = [encoded_field(_NODE_INPUT, name) for name in (node.texts(_NODE_INPUT)[0], _packed_name(product))]
-        parts += [encoded_field(_NODE_OUTPUT, name) for name in node.texts(_NODE_OUTPUT)]
-        parts += [encoded_field(_NODE_NAME, node.text_of(_NODE_NAME)), encoded_field(_NODE_OP_TYPE, _OPERATOR)]
-        parts += [encoded_field(_NODE_ATTRIBUTE, _attribute(name, number)) for name, number in numbers.items()]
-        return b"".join([*parts, encoded_field(_NODE_DOMAIN, _DOMAIN)])
-
 
 def _external_entries(tensor: WireMessage) -> dict[str, str]:
     return {entry.text_of(1): entry.text_of(2) for entry in tensor.messages(_TENSOR_EXTERNAL)}
-
-
-def _packed_name(product: _Product) -> str:
-    return _PACKED + " ".join((*product.constants, f"{product.matrix.depth}x{product.matrix.width}"))
 
 
 def _model(model: WireMessage, graph_parts: list[bytes], opset: bytes) -> bytes:
@@ -211,14 +233,6 @@ def _model(model: WireMessage, graph_parts: list[bytes], opset: bytes) -> bytes:
         if number != _MODEL_GRAPH
     ]
     return b"".join([*parts, opset, encoded_field(_MODEL_GRAPH, b"".join(graph_parts))])
-
-
-def _attribute(name: str, number: int) -> bytes:
-    return (
-        encoded_field(_ATTRIBUTE_NAME, name)
-        + encoded_field(_ATTRIBUTE_INTEGER, number)
-        + encoded_field(_ATTRIBUTE_TYPE, _INTEGER_ATTRIBUTE)
-    )
 
 
 def _packed_tensor(name: str, num_bytes: int) -> bytes:
@@ -244,8 +258,8 @@ def _type_of(value: WireMessage) -> tuple[int, list[int | str]]:
 
 def _names_read(node: WireMessage) -> Iterator[str]:
     """What a node reads, and what the graphs within it read."""
-    yield from node.texts(_NODE_INPUT)
-    for attribute in node.messages(_NODE_ATTRIBUTE):
+    yield from node.texts(NODE_INPUT)
+    for attribute in node.messages(NODE_ATTRIBUTE):
         for number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
             for graph in attribute.messages(number):
                 for inner in graph.messages(_GRAPH_NODE):
