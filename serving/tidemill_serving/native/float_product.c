@@ -18,7 +18,7 @@ enum { TILE_ROWS = 6, GROUP_COLUMNS = 8 };
 enum { PIECE_DEPTH = 512 };
 
 /* How far ahead of their use weights are asked for where each is used once; and what is read at once. */
-enum { AHEAD_BYTES = 1024, LINE_BYTES = 64 };
+enum { AHEAD_BYTES = 512, LINE_BYTES = 64 };
 
 /* One tile's place: its rows of the input and of the output, and what is asked for meanwhile. */
 typedef struct {
