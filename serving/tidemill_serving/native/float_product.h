@@ -10,9 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* To be counted up when packed weights look otherwise, or when other numbers come out. */
-#define TIDEMILL_FLOAT_PRODUCT_VERSION 1
-
 enum { FLOAT_PANEL_COLUMNS = 16 };
 
 /* A matrix of `width` columns (the output's) and `depth` rows (the input's). */

@@ -66,12 +66,10 @@ class Kernels:
         self._library = ctypes.CDLL(str(path))
         self._library.tidemill_packed_bytes.restype = ctypes.c_size_t
         self._library.tidemill_packed_float_bytes.restype = ctypes.c_size_t
-        self.version: int = self._library.tidemill_product_version()  # of what is computed and of how it is packed
-        self.attention_version: int = self._library.tidemill_attention_version()
-        self.runs_here = bool(self._library.tidemill_product_runs_here())  # the processor has what it takes
-        self.is_faster_here = bool(self._library.tidemill_product_is_wanted())
-        self.float_version: int = self._library.tidemill_float_product_version()
-        self.floats_are_faster_here = bool(self._library.tidemill_float_product_is_wanted())
+        self.version: int = self._library.tidemill_version()  # of what is computed and of how it is packed and written
+        self.runs_here = bool(self._library.tidemill_runs_here())  # the processor has what it takes
+        self.is_faster_here = bool(self._library.tidemill_is_wanted())
+        self.floats_are_faster_here = bool(self._library.tidemill_floats_are_wanted())
         self.multiplies_floats = True
 
     def packed_bytes(self, matrix: QuantizedMatrix) -> int:

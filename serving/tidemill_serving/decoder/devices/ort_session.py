@@ -36,8 +36,7 @@ def runtime_name(choice: KernelsChoice = "auto") -> str:
     kernels, name = _kernels(choice), f"onnxruntime {ort.__version__}"
     if kernels is None:
         return name
-    floats = f".{kernels.float_version}" if kernels.multiplies_floats else ""
-    return f"{name}, kernels {kernels.version}.{kernels.attention_version}{floats}"
+    return f"{name}, kernels {kernels.version}" + " with floats" * kernels.multiplies_floats
 
 
 def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | None = None) -> Any:
