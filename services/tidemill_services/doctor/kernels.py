@@ -9,6 +9,7 @@ from tidemill_services.doctor.finding import Finding, ok, warning
 _PACKAGE, _LIBRARY = "tidemill_serving.native", "libtidemill_kernels.so"
 _NEEDED = frozenset({"avx2", "fma"})
 _FAST_ALREADY = frozenset({"avx512_vnni", "avx_vnni"})
+_FAST_IN_FLOAT = "avx512f"
 
 
 def check_kernels(flags: Collection[str], *, is_built: bool) -> Finding:
@@ -16,7 +17,8 @@ def check_kernels(flags: Collection[str], *, is_built: bool) -> Finding:
     if not set(flags) >= _NEEDED or _FAST_ALREADY & set(flags):
         return ok("kernels", "ONNX Runtime's own kernels suit this processor.")
     if is_built:
-        return ok("kernels", "Quantised products and attention are computed by Tidemill's own kernels.")
+        products = "Quantised products" if _FAST_IN_FLOAT in flags else "Products"
+        return ok("kernels", f"{products} and attention are computed by Tidemill's own kernels.")
     return warning(
         "kernels",
         "Tidemill's own kernels were not built, so int8 and int4 models run at about half of their speed: "

@@ -1,18 +1,12 @@
 /* See attention.h. Each function that needs AVX2 says so itself: loading this on an older processor does no harm. */
 #include "attention.h"
 
-#if !defined(__x86_64__)
-#error "this attention is written for x86-64"
-#endif
-
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-#define FAST __attribute__((target("avx2,fma")))
-#define INLINED FAST static inline __attribute__((always_inline))
+#include "vectors.h"
 
-enum { BLOCK = 64, LANES = 8, TILE_ROWS = 3, MOST_SUMS = 12, MOST_ROWS = 32 };
+enum { BLOCK = 64, TILE_ROWS = 3, MOST_SUMS = 12, MOST_ROWS = 32 };
 
 /* What is known of one query after some blocks: the largest score, the sum of the weights, and the weighted values. */
 typedef struct {
@@ -47,14 +41,11 @@ FAST void turn_heads(const AttentionShape *shape, const float *cosines, const fl
   }
 }
 
-FAST void append_token(const AttentionShape *shape, const Sequence *sequence, int64_t position, const float *cosines,
-                       const float *sines, const float *keys, const float *values) {
-  const int64_t size = shape->head_size;
-  for (int64_t head = 0; head < shape->num_kv_heads; head++) {
-    const int64_t place = (head * shape->capacity + position) * size;
-    turn_heads(shape, cosines, sines, keys + head * size, 1, sequence->keys + place);
-    memcpy(sequence->values + place, values + head * size, (size_t)size * sizeof *values);
-  }
+FAST void append_token(const AttentionShape *shape, const Sequence *sequence, int64_t kv_head, int64_t position,
+                       const float *cosines, const float *sines, const float *key, const float *value) {
+  const int64_t place = (kv_head * shape->capacity + position) * shape->head_size;
+  turn_heads(shape, cosines, sines, key, 1, sequence->keys + place);
+  memcpy(sequence->values + place, value, (size_t)shape->head_size * sizeof *value);
 }
 
 /* The eight sums of the lanes of eight vectors, by one tree for all. */
@@ -68,33 +59,10 @@ INLINED __m256 sums_of_lanes(const __m256 parts[LANES]) {
   return _mm256_add_ps(_mm256_permute2f128_ps(abcd, efgh, 0x20), _mm256_permute2f128_ps(abcd, efgh, 0x31));
 }
 
-/* e to the power of numbers that are at most 0; NaN stays NaN. Cephes' polynomial, 2 units in the last place. */
-INLINED __m256 exponentials(__m256 x) {
-  x = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), 8);
-  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
-  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), x);
-  __m256 y = _mm256_set1_ps(1.9875691500e-4f);
-  y = _mm256_fmadd_ps(y, x, _mm256_set1_ps(1.3981999507e-3f));
-  y = _mm256_fmadd_ps(y, x, _mm256_set1_ps(8.3334519073e-3f));
-  y = _mm256_fmadd_ps(y, x, _mm256_set1_ps(4.1665795894e-2f));
-  y = _mm256_fmadd_ps(y, x, _mm256_set1_ps(1.6666665459e-1f));
-  y = _mm256_fmadd_ps(y, x, _mm256_set1_ps(5.0000001201e-1f));
-  y = _mm256_add_ps(_mm256_fmadd_ps(y, _mm256_mul_ps(x, x), x), _mm256_set1_ps(1.0f));
-  const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), power));
-}
-
 INLINED float largest_lane(__m256 x) {
   __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   half = _mm_max_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
-}
-
-INLINED float sum_of_lanes(__m256 x) {
-  __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-  return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
 /* The scores of one query and the first `count` keys of a block; behind them up to a whole vector minus infinity. */

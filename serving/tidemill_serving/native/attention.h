@@ -11,9 +11,6 @@
 
 #include <stdint.h>
 
-/* To be counted up when other numbers come out. */
-#define TIDEMILL_ATTENTION_VERSION 1
-
 enum { LARGEST_HEAD = 512, MOST_HEADS_OF_A_GROUP = 16 };
 
 typedef struct {
@@ -41,9 +38,9 @@ int attention_is_valid(const AttentionShape *shape);
 void turn_heads(const AttentionShape *shape, const float *cosines, const float *sines, const float *source,
                 int64_t num_heads, float *restrict target);
 
-/* Turn one token's keys, [num_kv_heads][head_size] as its values, and write both at a position. */
-void append_token(const AttentionShape *shape, const Sequence *sequence, int64_t position, const float *cosines,
-                  const float *sines, const float *keys, const float *values);
+/* Turn the key of one head of a token, and write it and its value at a position. */
+void append_token(const AttentionShape *shape, const Sequence *sequence, int64_t kv_head, int64_t position,
+                  const float *cosines, const float *sines, const float *key, const float *value);
 
 /* The new tokens [first, end) of a sequence, counted from its first new one, and the heads of one group: all that share
  * the keys of `kv_head`. Their keys are in the cache already. queries, output: [count][num_heads][head_size]. */

@@ -4,6 +4,7 @@ import ctypes
 import mmap
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -23,6 +24,12 @@ class _Matrix(ctypes.Structure):
     """`MatrixShape` of product.h."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("depth", "width", "bits", "block", "has_zero_points")]
+
+
+class _FloatMatrix(ctypes.Structure):
+    """`FloatMatrixShape` of float_product.h."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("depth", "width")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,12 @@ class Kernels:
         self.path = path
         self._library = ctypes.CDLL(str(path))
         self._library.tidemill_packed_bytes.restype = ctypes.c_size_t
-        self.version: int = self._library.tidemill_product_version()  # of what is computed and of how it is packed
-        self.attention_version: int = self._library.tidemill_attention_version()
-        self.runs_here = bool(self._library.tidemill_product_runs_here())  # the processor has what it takes
-        self.is_faster_here = bool(self._library.tidemill_product_is_wanted())
+        self._library.tidemill_packed_float_bytes.restype = ctypes.c_size_t
+        self.version: int = self._library.tidemill_version()  # of what is computed and of how it is packed and written
+        self.runs_here = bool(self._library.tidemill_runs_here())  # the processor has what it takes
+        self.is_faster_here = bool(self._library.tidemill_is_wanted())
+        self.floats_are_faster_here = bool(self._library.tidemill_floats_are_wanted())
+        self.multiplies_floats = True
 
     def packed_bytes(self, matrix: QuantizedMatrix) -> int:
         """Bytes of the packed matrix; 0 where there is no product for such a one."""
@@ -74,6 +83,23 @@ class Kernels:
         self._library.tidemill_pack(
             ctypes.byref(_shape(matrix)), _pointer(values), _pointer(scales), _pointer(points), _pointer(packed)
         )
+
+    def packed_float_bytes(self, values: NDArray[np.float32]) -> int:
+        """Bytes of the packed matrix [depth, width]; 0 where there is no product for such a one."""
+        return int(self._library.tidemill_packed_float_bytes(ctypes.byref(_FloatMatrix(*values.shape))))
+
+    def pack_float(self, values: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:
+        """The same as `pack` for a matrix [depth, width] of floats, in any order in memory."""
+        steps = [ctypes.c_int64(stride) for stride in values.strides]
+        self._library.tidemill_pack_float(
+            ctypes.byref(_FloatMatrix(*values.shape)), _pointer(values), *steps, _pointer(packed)
+        )
+
+    def as_chosen_for_speed(self) -> "Kernels | None":
+        """What of it is faster here than ONNX Runtime's own; None where nothing is."""
+        chosen = copy(self)
+        chosen.multiplies_floats = self.floats_are_faster_here
+        return chosen if self.is_faster_here else None
 
 
 @cache
@@ -91,7 +117,7 @@ def choose_kernels(choice: KernelsChoice) -> Kernels | None:
     kernels = None if choice == "stock" else find_kernels()
     if choice == "own" and kernels is None:
         raise LookupError(f"there are no kernels of our own here: {LIBRARY.name} was not built, or needs AVX2 and FMA")
-    return kernels if choice == "own" or (kernels is not None and kernels.is_faster_here) else None
+    return kernels if choice == "own" or kernels is None else kernels.as_chosen_for_speed()
 
 
 def _shape(matrix: QuantizedMatrix) -> _Matrix:

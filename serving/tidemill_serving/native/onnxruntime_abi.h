@@ -21,8 +21,8 @@ typedef struct KernelContext KernelContext;
 typedef struct Operator Operator;
 
 enum { STATUS_INVALID_ARGUMENT = 2 };
-enum { ELEMENT_FLOAT = 1, ELEMENT_UINT8 = 2, ELEMENT_INT32 = 6 };
-enum { REQUIRED = 0, OPTIONAL = 1 }; /* inputs and outputs */
+enum { ELEMENT_ANY = 0, ELEMENT_FLOAT = 1, ELEMENT_UINT8 = 2, ELEMENT_INT32 = 6 };
+enum { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 }; /* inputs and outputs */
 enum { MEMORY_DEFAULT = 0 };
 
 typedef struct Allocator {
@@ -54,18 +54,18 @@ DECLARE(create_domain, 26, Status *, const char *name, OperatorDomain **domain);
 DECLARE(add_operator, 27, Status *, OperatorDomain *domain, const Operator *op);
 DECLARE(add_domain, 28, Status *, SessionOptions *options, OperatorDomain *domain);
 DECLARE(get_data, 51, Status *, Value *value, void **memory);
+DECLARE(get_element_type, 60, Status *, const TypeAndShape *shape, int *type);
 DECLARE(get_num_dimensions, 61, Status *, const TypeAndShape *shape, size_t *count);
 DECLARE(get_dimensions, 62, Status *, const TypeAndShape *shape, int64_t *dimensions, size_t count);
 DECLARE(get_num_elements, 64, Status *, const TypeAndShape *shape, size_t *count);
 DECLARE(get_type_and_shape, 65, Status *, const Value *value, TypeAndShape **shape);
-DECLARE(get_float, 85, Status *, const KernelInfo *info, const char *name, float *number);
 DECLARE(get_integer, 86, Status *, const KernelInfo *info, const char *name, int64_t *number);
 DECLARE(get_input, 90, Status *, const KernelContext *context, size_t index, const Value **value);
 DECLARE(get_output, 91, Status *, KernelContext *context, size_t index, const int64_t *dimensions, size_t count,
         Value **value);
-DECLARE(release_status, 93, void, Status *status);
 DECLARE(release_shape, 99, void, TypeAndShape *shape);
 DECLARE(release_allocator, 132, void, Allocator *allocator);
+DECLARE(get_integers, 163, Status *, const KernelInfo *info, const char *name, int64_t *numbers, size_t *count);
 DECLARE(parallel_for, 274, Status *, const KernelContext *context, void (*task)(void *given, size_t index),
         size_t num_tasks, size_t num_batches, void *given);
 DECLARE(get_allocator, 278, Status *, const KernelInfo *info, int memory, Allocator **allocator);

@@ -5,11 +5,12 @@ Status *fail(const Runtime *runtime, const char *message) {
   return CALL(runtime, create_status)(STATUS_INVALID_ARGUMENT, message);
 }
 
-void read_optional(const Runtime *runtime, Status *status) {
-  if (status != NULL) CALL(runtime, release_status)(status);
+Status *check_type(const Runtime *runtime, const Tensor *tensor, int element_type) {
+  return tensor->element_type == element_type ? NULL : fail(runtime, "an input is of another type");
 }
 
 static Status *read_shape(const Runtime *runtime, const TypeAndShape *shape, Tensor *tensor) {
+  TRY(CALL(runtime, get_element_type)(shape, &tensor->element_type));
   TRY(CALL(runtime, get_num_dimensions)(shape, &tensor->num_dimensions));
   if (tensor->num_dimensions > MAX_DIMENSIONS) return fail(runtime, "an input has too many dimensions");
   TRY(CALL(runtime, get_dimensions)(shape, tensor->dimensions, tensor->num_dimensions));
@@ -33,6 +34,7 @@ Status *open_output(const Runtime *runtime, KernelContext *context, size_t index
                     size_t num_dimensions, void **data) {
   Value *value = NULL;
   TRY(CALL(runtime, get_output)(context, index, dimensions, num_dimensions, &value));
+  if (value == NULL) return fail(runtime, "an output is missing");
   return CALL(runtime, get_data)(value, data);
 }
 
@@ -54,8 +56,7 @@ EXPORTED Status *RegisterCustomOps(SessionOptions *options, const RuntimeBase *b
   if (domain == NULL) {
     OperatorDomain *made = NULL;
     TRY(CALL(runtime, create_domain)("tidemill", &made));
-    TRY(CALL(runtime, add_operator)(made, &PRODUCT_OPERATOR));
-    TRY(CALL(runtime, add_operator)(made, &ATTENTION_OPERATOR));
+    TRY(CALL(runtime, add_operator)(made, &PROGRAM_OPERATOR));
     domain = made;
   }
   return CALL(runtime, add_domain)(options, domain);

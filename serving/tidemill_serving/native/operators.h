@@ -15,6 +15,7 @@ enum { MAX_DIMENSIONS = 8 };
 
 typedef struct {
   void *data; /* NULL: an optional input that is not there */
+  int element_type;
   size_t num_elements, num_dimensions;
   int64_t dimensions[MAX_DIMENSIONS];
 } Tensor;
@@ -22,8 +23,7 @@ typedef struct {
 static inline int64_t least(int64_t one, int64_t other) { return one < other ? one : other; }
 
 Status *fail(const Runtime *runtime, const char *message);
-/* Forget that an attribute was not there. */
-void read_optional(const Runtime *runtime, Status *status);
+Status *check_type(const Runtime *runtime, const Tensor *tensor, int element_type);
 Status *read_input(const Runtime *runtime, const KernelContext *context, size_t index, Tensor *tensor);
 Status *open_output(const Runtime *runtime, KernelContext *context, size_t index, const int64_t *dimensions,
                     size_t num_dimensions, void **data);
@@ -37,6 +37,6 @@ const char *provider_of_operators(const Operator *op);
 int memory_of_operators(const Operator *op, size_t index);
 int version_of_operators(const Operator *op);
 
-extern const Operator PRODUCT_OPERATOR, ATTENTION_OPERATOR;
+extern const Operator PROGRAM_OPERATOR;
 
 #endif

@@ -1,19 +1,12 @@
 /* See product.h. Each function that needs AVX2 says so itself: loading this on an older processor does no harm. */
 #include "product.h"
 
-#if !defined(__x86_64__)
-#error "these products are written for x86-64"
-#endif
-
 #include <cpuid.h>
-#include <immintrin.h>
-#include <math.h>
 #include <string.h>
 
 #include "record.h"
-
-#define FAST __attribute__((target("avx2,fma")))
-#define INLINED FAST static inline __attribute__((always_inline))
+#include "rows.h"
+#include "vectors.h"
 
 /* Keeps a sum in its register, and the compiler from working on all rows at once: it would run out of registers. */
 #define KEEP(sums) __asm__ volatile("" : "+x"((sums)[0]), "+x"((sums)[1]))
@@ -22,7 +15,6 @@ enum { TILE_ROWS = 4, GROUPS = 2, GROUP_COLUMNS = 8 };
 
 /* How far ahead of their use weights are asked for: the processor's own reading ahead ends at each page. */
 enum { AHEAD_BYTES = 1024, LINE_BYTES = 64 };
-
 
 int product_runs_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
@@ -35,106 +27,6 @@ static int has_vnni(void) {
 }
 
 int product_is_wanted(void) { return product_runs_here() && !has_vnni(); }
-
-/* Eight-bit weights meet steps of two bytes: vpmaddwd then adds two products without overflow. */
-static size_t step_bytes(const MatrixShape *matrix) { return matrix->bits == 8 ? 2 : 1; }
-
-static size_t row_bytes(const MatrixShape *matrix) {
-  return (size_t)(num_blocks(matrix) * matrix->block) * step_bytes(matrix);
-}
-
-size_t scratch_bytes(const MatrixShape *matrix, int64_t num_rows) {
-  return (size_t)num_rows * (row_bytes(matrix) + (size_t)num_blocks(matrix) * 8);
-}
-
-QuantizedRows rows_in(void *scratch, const MatrixShape *matrix, int64_t num_rows) {
-  int8_t *steps = scratch;
-  float *scales = (float *)(void *)(steps + (size_t)num_rows * row_bytes(matrix));
-  return (QuantizedRows){steps, scales, (int32_t *)(void *)(scales + num_rows * num_blocks(matrix))};
-}
-
-/* The largest magnitude among `count` numbers, as bits: NaN is larger than infinity, and that than all others. */
-INLINED int32_t largest_bits(const float *numbers, int64_t count) {
-  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-  __m256i most = _mm256_setzero_si256();
-  int64_t k = 0;
-  for (; k + 8 <= count; k += 8) {
-    const __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)(numbers + k));
-    most = _mm256_max_epi32(most, _mm256_and_si256(bits, magnitude));
-  }
-  int32_t lanes[8], largest = 0;
-  _mm256_storeu_si256((__m256i *)(void *)lanes, most);
-  for (int lane = 0; lane < 8; lane++) largest = lanes[lane] > largest ? lanes[lane] : largest;
-  for (; k < count; k++) {
-    int32_t bits;
-    memcpy(&bits, numbers + k, 4);
-    bits &= 0x7fffffff;
-    largest = bits > largest ? bits : largest;
-  }
-  return largest;
-}
-
-/* Eight numbers as steps; returns them as eight integers. */
-INLINED __m256i steps_of(const float *numbers, __m256 steps_by_number) {
-  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(numbers), steps_by_number));
-}
-
-/* One block of one row: `count` numbers, then zeros up to `block`; returns the sum of the steps. */
-INLINED int32_t quantize_block(const float *numbers, int64_t count, int64_t block, float steps_by_number, int wide,
-                               int8_t *steps) {
-  const __m256 factor = _mm256_set1_ps(steps_by_number);
-  __m256i sum = _mm256_setzero_si256();
-  float last[16] = {0};
-  for (int64_t k = 0; k < block; k += 16) {
-    const float *source = numbers + k;
-    if (k + 16 > count) {
-      memset(last, 0, sizeof last);
-      if (k < count) memcpy(last, source, (size_t)(count - k) * 4);
-      source = last;
-    }
-    const __m256i low = steps_of(source, factor), high = steps_of(source + 8, factor);
-    sum = _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
-    const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
-    if (wide) {
-      _mm256_storeu_si256((__m256i *)(void *)(steps + k * 2), both);
-    } else {
-      const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-      _mm_storeu_si128((__m128i *)(void *)(steps + k), bytes);
-    }
-  }
-  int32_t lanes[8], total = 0;
-  _mm256_storeu_si256((__m256i *)(void *)lanes, sum);
-  for (int lane = 0; lane < 8; lane++) total += lanes[lane];
-  return total;
-}
-
-FAST void quantize_rows(const MatrixShape *matrix, const float *input, int64_t first_row, int64_t end_row,
-                        QuantizedRows rows) {
-  const int64_t blocks = num_blocks(matrix);
-  const int wide = matrix->bits == 8;
-  for (int64_t row = first_row; row < end_row; row++) {
-    for (int64_t block = 0; block < blocks; block++) {
-      const int64_t first = block * matrix->block;
-      const int64_t left = matrix->depth - first, count = left < matrix->block ? left : matrix->block;
-      const float *numbers = input + row * matrix->depth + first;
-      const int32_t bits = largest_bits(numbers, count);
-      float largest;
-      memcpy(&largest, &bits, 4);
-      /* Too small to be divided by: it counts as zero. NaN and infinity are told by the scale alone. */
-      const int is_number = bits < 0x7f800000, is_zero = largest < 1e-30f;
-      const float factor = is_number && !is_zero ? 127.0f / largest : 0.0f;
-      const float scale = !is_number ? NAN : is_zero ? 0.0f : largest / 127.0f;
-      int8_t *steps = rows.steps + (size_t)row * row_bytes(matrix) + (size_t)first * step_bytes(matrix);
-      rows.scales[row * blocks + block] = scale;
-      if (is_number) {
-        rows.sums[row * blocks + block] = quantize_block(numbers, count, matrix->block, factor, wide, steps);
-      } else {
-        memset(steps, 0, (size_t)matrix->block * step_bytes(matrix));
-        rows.sums[row * blocks + block] = 0;
-      }
-    }
-  }
-}
 
 /* Rows of one tile: each a pointer for its steps, scales and sums. */
 typedef struct {
@@ -282,21 +174,48 @@ static TileRows tile_of(const MatrixShape *matrix, QuantizedRows rows, int64_t f
   return tile;
 }
 
-void multiply_panels(const MatrixShape *matrix, const uint8_t *packed, QuantizedRows rows, int64_t first_row,
-                     int64_t end_row, int64_t first_panel, int64_t end_panel, float *output) {
+/* The tiles of some rows by one panel, one below the other: `out` [rows][stride]. */
+INLINED void multiply_rows(const MatrixShape *matrix, const uint8_t *panel, QuantizedRows rows, int64_t first_row,
+                           int64_t end_row, int64_t columns, int64_t stride, float *out) {
+  for (int64_t row = first_row; row < end_row; row += TILE_ROWS, out += TILE_ROWS * stride) {
+    const int64_t num_rows = end_row - row < TILE_ROWS ? end_row - row : TILE_ROWS;
+    const TileRows tile = tile_of(matrix, rows, row, num_rows);
+    float products[TILE_ROWS][PANEL_COLUMNS];
+    TILES[matrix->bits == 4][matrix->has_zero_points][num_rows - 1](matrix, panel, &tile, products);
+    for (int64_t each = 0; each < num_rows; each++)
+      memcpy(out + each * stride, products[each], (size_t)columns * sizeof *out);
+  }
+}
+
+INLINED int64_t columns_of(const MatrixShape *matrix, int64_t panel) {
+  const int64_t left = matrix->width - panel * PANEL_COLUMNS;
+  return left < PANEL_COLUMNS ? left : PANEL_COLUMNS;
+}
+
+FAST void multiply_panels(const MatrixShape *matrix, const uint8_t *packed, const float *bias, QuantizedRows rows,
+                          Part part, float *output) {
   const size_t panel_bytes = (size_t)num_blocks(matrix) * record_bytes(matrix);
-  for (int64_t panel = first_panel; panel < end_panel; panel++) {
-    const int64_t column = panel * PANEL_COLUMNS, left = matrix->width - column;
-    const size_t columns = (size_t)(left < PANEL_COLUMNS ? left : PANEL_COLUMNS);
-    for (int64_t row = first_row; row < end_row; row += TILE_ROWS) {
-      const int64_t num_rows = end_row - row < TILE_ROWS ? end_row - row : TILE_ROWS;
-      const TileRows tile = tile_of(matrix, rows, row, num_rows);
-      float out[TILE_ROWS][PANEL_COLUMNS];
-      TILES[matrix->bits == 4][matrix->has_zero_points][num_rows - 1](matrix, packed + (size_t)panel * panel_bytes,
-                                                                       &tile, out);
-      for (int64_t each = 0; each < num_rows; each++) {
-        memcpy(output + (row + each) * matrix->width + column, out[each], columns * sizeof(float));
-      }
-    }
+  for (int64_t panel = part.first_panel; panel < part.end_panel; panel++) {
+    const int64_t column = panel * PANEL_COLUMNS, columns = columns_of(matrix, panel);
+    float *target = output + part.first_row * matrix->width + column;
+    multiply_rows(matrix, packed + (size_t)panel * panel_bytes, rows, part.first_row, part.end_row, columns,
+                  matrix->width, target);
+    for (int64_t row = part.first_row; bias != NULL && row < part.end_row; row++, target += matrix->width)
+      for (int64_t lane = 0; lane < columns; lane++) target[lane] += bias[column + lane];
+  }
+}
+
+FAST void multiply_gated_panels(const MatrixShape *matrix, const uint8_t *gate, const uint8_t *up, QuantizedRows rows,
+                                Part part, float *output) {
+  const size_t panel_bytes = (size_t)num_blocks(matrix) * record_bytes(matrix);
+  float gates[MOST_PART_ROWS * PANEL_COLUMNS];
+  for (int64_t panel = part.first_panel; panel < part.end_panel; panel++) {
+    const int64_t column = panel * PANEL_COLUMNS, columns = columns_of(matrix, panel);
+    const size_t place = (size_t)panel * panel_bytes;
+    float *target = output + part.first_row * matrix->width + column;
+    multiply_rows(matrix, gate + place, rows, part.first_row, part.end_row, PANEL_COLUMNS, PANEL_COLUMNS, gates);
+    multiply_rows(matrix, up + place, rows, part.first_row, part.end_row, columns, matrix->width, target);
+    for (int64_t row = 0; row < part.end_row - part.first_row; row++, target += matrix->width)
+      gate_numbers(gates + row * PANEL_COLUMNS, target, columns, target);
   }
 }

@@ -12,10 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* To be counted up when packed weights look otherwise, or when other numbers come out. */
-#define TIDEMILL_PRODUCT_VERSION 1
-
-enum { PANEL_COLUMNS = 16 };
+enum { PANEL_COLUMNS = 16, MOST_PART_ROWS = 64 };
 
 /* A matrix of `width` columns (the output's) and `depth` rows (the input's). */
 typedef struct {
@@ -49,11 +46,22 @@ void pack_matrix(const MatrixShape *matrix, const uint8_t *values, const float *
                  uint8_t *packed);
 
 QuantizedRows rows_in(void *scratch, const MatrixShape *matrix, int64_t num_rows);
-void quantize_rows(const MatrixShape *matrix, const float *input, int64_t first_row, int64_t end_row,
-                   QuantizedRows rows);
 
-/* The output's [first_row, end_row) x columns of the panels [first_panel, end_panel). */
-void multiply_panels(const MatrixShape *matrix, const uint8_t *packed, QuantizedRows rows, int64_t first_row,
-                     int64_t end_row, int64_t first_panel, int64_t end_panel, float *output);
+/* The rows [first_row, end_row), and of each the numbers [first, end): whole blocks, or up to the row's end. */
+void quantize_rows(const MatrixShape *matrix, const float *input, int64_t first_row, int64_t end_row, int64_t first,
+                   int64_t end, QuantizedRows rows);
+
+/* Some rows, at most MOST_PART_ROWS, and some panels of the output. */
+typedef struct {
+  int64_t first_row, end_row, first_panel, end_panel;
+} Part;
+
+/* output = rows * packed + bias; the bias or NULL. */
+void multiply_panels(const MatrixShape *matrix, const uint8_t *packed, const float *bias, QuantizedRows rows, Part part,
+                     float *output);
+
+/* The products with two matrices of one shape, one as the gate of the other, see rows.h. */
+void multiply_gated_panels(const MatrixShape *matrix, const uint8_t *gate, const uint8_t *up, QuantizedRows rows,
+                           Part part, float *output);
 
 #endif

@@ -61,7 +61,7 @@ class Replica:
 @pytest.fixture(
     params=[
         *((name, "stock") for name in GRAPH_OF),
-        *(pytest.param((name, "own"), marks=needs_kernels) for name in GRAPH_OF if not name.startswith("fp32")),
+        *(pytest.param((name, "own"), marks=needs_kernels) for name in GRAPH_OF if name != ON_CUDA),
     ],
     ids=" ".join,
 )
@@ -116,7 +116,7 @@ def test_logits_are_equal_bit_by_bit_where_the_table_says_equal(replica):
     device.extend(1, prompt[:256], 0)
     same = (
         (lambda one, other: np.allclose(one, other, rtol=0, atol=2e-4))
-        if replica.graph.startswith("fp32")
+        if replica.graph.startswith("fp32") and replica.kernels == "stock"
         else np.array_equal
     )
     assert same(device.extend(1, prompt[256:], 256), whole)
@@ -129,7 +129,7 @@ def test_logits_are_equal_bit_by_bit_where_the_table_says_equal(replica):
 
 
 @needs_kernels
-@pytest.mark.parametrize("graph", [name for name in GRAPH_OF if not name.startswith("fp32")])
+@pytest.mark.parametrize("graph", [name for name in GRAPH_OF if name != ON_CUDA])
 def test_our_own_kernels_make_a_row_of_a_batch_what_it_is_alone(graph):
     """To the bit, on two threads, at any place of any batch: more than ONNX Runtime's kernels promise."""
     device = CpuDevice(num_threads=2, spinning=False, kernels="own")
@@ -144,8 +144,8 @@ def test_our_own_kernels_make_a_row_of_a_batch_what_it_is_alone(graph):
 
 
 @needs_kernels
-@pytest.mark.parametrize("graph", [name for name in GRAPH_OF if not name.startswith("fp32")])
-def test_our_own_kernels_answer_as_onnx_runtimes_do_within_what_8_bits_are(graph):
+@pytest.mark.parametrize("graph", [name for name in GRAPH_OF if name != ON_CUDA])
+def test_our_own_kernels_answer_as_onnx_runtimes_do_within_their_precision(graph):
     """Without the library, or with VNNI, the stock ones serve the same file."""
     logits = {}
     for kernels in ("own", "stock"):
@@ -153,4 +153,4 @@ def test_our_own_kernels_answer_as_onnx_runtimes_do_within_what_8_bits_are(graph
         device.load(GRAPH_OF[graph], num_slots=1, context_length=300, on_progress=lambda progress: None)
         logits[kernels] = device.extend(0, np.array(LONG[:200]), 0).copy()
     cosine = logits["own"] @ logits["stock"] / np.linalg.norm(logits["own"]) / np.linalg.norm(logits["stock"])
-    assert cosine > 0.995
+    assert cosine > (0.99999 if graph == "fp32" else 0.995)

@@ -18,6 +18,8 @@ def test_a_library_that_was_not_built_is_a_warning_that_says_what_to_do() -> Non
     assert found.level is Level.WARNING
     assert "C compiler" in found.sentence
     assert check_kernels({"avx2", "fma"}, is_built=True).level is Level.OK
+    assert check_kernels({"avx2", "fma"}, is_built=True).sentence.startswith("Products")
+    assert check_kernels({"avx2", "fma", "avx512f"}, is_built=True).sentence.startswith("Quantised products")
 
 
 def test_the_processors_flags_are_read_from_what_linux_tells(tmp_path: Path) -> None:

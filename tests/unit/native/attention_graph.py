@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.unit.models.onnx_bytes import GQA, field, model, node
 from tidemill_models.protobuf_wire import WireMessage
-from tidemill_serving.decoder.devices.own_attention import own_attention
+from tidemill_serving.decoder.devices.own_kernels import rewritten
 from tidemill_serving.native.library import find_kernels
 
 FLOAT, INT32 = 1, 6
@@ -62,15 +63,9 @@ def stock_node(kind: Kind, *more: bytes, inputs: tuple[str, ...] = ()) -> bytes:
     return node(GQA, taken + inputs, attributes=outputs + attributes + b"".join(more))
 
 
-def own_node(kind: Kind, stock: bytes, element_type: int = FLOAT) -> bytes | None:
-    """The same as ours, if it can be."""
+def model_of(kind: Kind, content: bytes, element_type: int = FLOAT) -> bytes:
+    """The graph with this one node."""
     cache = (element_type, ["b", kind.num_kv_heads, "p", kind.head_size])
-    return own_attention(WireMessage(stock, 0, len(stock)), cache, find_kernels().attention_version)
-
-
-def session_of(kind: Kind, content: bytes) -> ort.InferenceSession:
-    """A session of the graph with this one node."""
-    cache = (FLOAT, ["b", kind.num_kv_heads, "p", kind.head_size])
     inputs = {"query": (FLOAT, ["b", "s", "w"]), "past_key": cache, "past_value": cache}
     inputs |= {"lengths": (INT32, ["b"]), "total": (INT32, [1])}
     if not kind.is_packed:
@@ -78,13 +73,25 @@ def session_of(kind: Kind, content: bytes) -> ort.InferenceSession:
     if kind.rotary_size:
         inputs |= {name: (FLOAT, ["n", kind.rotary_size // 2]) for name in ("cosines", "sines")}
     outputs = {"output": (FLOAT, ["b", "s", kind.width]), "present_key": cache, "present_value": cache}
-    opsets = [("", 21), ("com.microsoft", 1), ("tidemill", 1)]
+    opsets = [("", 21), ("com.microsoft", 1)]
     rest = b"".join(field(8, field(1, domain) + field(2, version)) for domain, version in opsets)
+    return model(inputs, outputs, [content], rest=rest)
+
+
+def own_model(kind: Kind, stock: bytes, element_type: int = FLOAT) -> bytes | None:
+    """The same with our kernel, if it can be."""
+    content = model_of(kind, stock, element_type)
+    graph = rewritten(WireMessage(content, 0, len(content)), Path(), find_kernels())
+    return None if graph is None else graph.model
+
+
+def session_of(content: bytes) -> ort.InferenceSession:
+    """A session of a model's bytes."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 4
     options.register_custom_ops_library(str(find_kernels().path))
-    return ort.InferenceSession(model(inputs, outputs, [content], rest=rest), options)
+    return ort.InferenceSession(content, options)
 
 
 def angles(kind: Kind) -> dict[str, Array]:

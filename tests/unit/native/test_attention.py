@@ -13,8 +13,9 @@ from tests.unit.native.attention_graph import (
     Tokens,
     angles,
     integer,
+    model_of,
     number,
-    own_node,
+    own_model,
     session_of,
     stock_node,
     text,
@@ -40,7 +41,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 def sessions_of(kind):
     stock = stock_node(kind)
-    return session_of(kind, stock), session_of(kind, own_node(kind, stock))
+    return session_of(model_of(kind, stock)), session_of(own_model(kind, stock))
 
 
 @each_kind
@@ -93,7 +94,7 @@ def test_first_prompts_of_other_lengths_share_a_run():
 @settings(max_examples=40, deadline=None)
 def test_a_token_is_the_same_to_the_bit_alone_in_company_and_in_any_pieces(data):
     kind = data.draw(st.sampled_from(list(KINDS.values())))
-    session = session_of(kind, own_node(kind, stock_node(kind)))
+    session = session_of(own_model(kind, stock_node(kind)))
     length, num_sequences = data.draw(st.integers(2, 200)), data.draw(st.integers(1, 4))
     tokens = Tokens.drawn(kind, num_sequences, length, data.draw(st.integers(0, 99)))
     whole = [
@@ -117,7 +118,7 @@ def test_a_token_is_the_same_to_the_bit_alone_in_company_and_in_any_pieces(data)
 
 def test_what_is_no_number_stays_with_its_token():
     kind = KINDS["grouped"]
-    session = session_of(kind, own_node(kind, stock_node(kind)))
+    session = session_of(own_model(kind, stock_node(kind)))
     tokens = Tokens.drawn(kind, 2, 1, 5)
     right = Cache(kind, 2, 8).run(session, tokens, [1, 1])
     tokens.query[0, 0, 3] = np.nan
@@ -129,7 +130,7 @@ def test_what_is_no_number_stays_with_its_token():
 
 def test_a_past_in_a_buffer_of_its_own_is_copied():
     kind = KINDS["grouped"]
-    session = session_of(kind, own_node(kind, stock_node(kind)))
+    session = session_of(own_model(kind, stock_node(kind)))
     tokens = Tokens.drawn(kind, 2, 9, 6)
     together = Cache(kind, 2, 9)
     for token in range(9):
@@ -147,7 +148,7 @@ def test_a_past_in_a_buffer_of_its_own_is_copied():
 @pytest.mark.parametrize("lengths", [[0, 1], [9, 1], [-5, 1], [2**31 - 1, 1]])
 def test_a_length_that_the_cache_does_not_have_is_refused_and_nothing_is_written(lengths):
     kind = KINDS["grouped"]
-    session = session_of(kind, own_node(kind, stock_node(kind)))
+    session = session_of(own_model(kind, stock_node(kind)))
     cache = Cache(kind, 2, 8)
     with pytest.raises(Exception, match="longer than its cache"):
         run_with_total(cache, session, Tokens.drawn(kind, 2, 1, 7), lengths, total=8)
@@ -156,7 +157,7 @@ def test_a_length_that_the_cache_does_not_have_is_refused_and_nothing_is_written
 
 def test_tables_of_angles_that_end_before_the_context_are_refused():
     kind = KINDS["grouped"]
-    session = session_of(kind, own_node(kind, stock_node(kind)))
+    session = session_of(own_model(kind, stock_node(kind)))
     with pytest.raises(Exception, match="angles are too short"):
         run_with_total(Cache(kind, 1, 1024), session, Tokens.drawn(kind, 1, 1, 8), [1], total=NUM_POSITIONS + 1)
 
@@ -181,13 +182,13 @@ def run_with_total(cache, session, tokens, lengths, total):
 )
 def test_an_attention_that_it_does_not_know_stays_what_it_is(more):
     kind = KINDS["grouped"]
-    assert own_node(kind, stock_node(kind, more)) is None
+    assert own_model(kind, stock_node(kind, more)) is None
 
 
 def test_what_has_no_effect_may_be_said():
     kind = KINDS["grouped"]
     more = integer("local_window_size", -1), number("softcap", 0.0), integer("smooth_softmax", 0)
-    assert own_node(kind, stock_node(kind, *more, inputs=("", ""))) is not None
+    assert own_model(kind, stock_node(kind, *more, inputs=("", ""))) is not None
 
 
 @pytest.mark.parametrize(
@@ -202,4 +203,4 @@ def test_what_has_no_effect_may_be_said():
     ],
 )
 def test_a_cache_or_heads_that_it_cannot_take_stay(kind, element_type, inputs):
-    assert own_node(kind, stock_node(kind, inputs=inputs), element_type) is None
+    assert own_model(kind, stock_node(kind, inputs=inputs), element_type) is None

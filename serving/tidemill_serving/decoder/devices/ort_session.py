@@ -33,10 +33,10 @@ class SessionSettings:
 
 def runtime_name(choice: KernelsChoice = "auto") -> str:
     """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
-    kernels = _kernels(choice)
-    return f"onnxruntime {ort.__version__}" + (
-        f", kernels {kernels.version}.{kernels.attention_version}" if kernels else ""
-    )
+    kernels, name = _kernels(choice), f"onnxruntime {ort.__version__}"
+    if kernels is None:
+        return name
+    return f"{name}, kernels {kernels.version}" + " with floats" * kernels.multiplies_floats
 
 
 def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | None = None) -> Any:

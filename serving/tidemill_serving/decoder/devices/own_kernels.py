@@ -1,38 +1,42 @@
-"""Rewrites a graph so that our own operator computes its quantised products, see `native/`.
+"""Rewrites a graph so that our own kernels compute what they know of it, see `native/`.
 
-Every MatMulNBits whose weights are constants, in blocks that the operator knows, gives way to one PackedMatMulNBits,
-and its weights to packed ones. All else stays as it is, byte by byte.
+Products, attention to the cache, norms and gates that follow from each other become one node, a program, and
+the products' weights packed ones. All else stays as it is, byte by byte.
 """
 
 import mmap
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidemill_models.errors import GraphError
 from tidemill_models.protobuf_wire import WireMessage, encoded_field
-from tidemill_serving.decoder.devices.own_attention import own_attention, past_key_of
+from tidemill_serving.decoder.devices.graph_nodes import (
+    EXTERNAL,
+    GRAPH_INITIALIZER,
+    GRAPH_INPUT,
+    GRAPH_NODE,
+    GRAPH_OUTPUT,
+    TENSOR_DIMS,
+    TENSOR_DTYPE,
+    TENSOR_EXTERNAL,
+    TENSOR_LOCATION,
+    TENSOR_NAME,
+    UINT8,
+    Constants,
+    Node,
+    external_entries,
+    read_node,
+    value_type,
+)
+from tidemill_serving.decoder.devices.program_steps import PACKED, Matrix, StepReader
+from tidemill_serving.decoder.devices.programs import DOMAIN, Program, cut
 from tidemill_serving.native.library import Kernels, QuantizedMatrix, room_for
 
-# Numbers of the fields in onnx.proto3.
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
-_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_TYPE = 1, 3, 6, 11, 20
-_TENSOR_DIMS, _TENSOR_DTYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
-_INTEGER_ATTRIBUTE, _EXTERNAL = 2, 1
-_DTYPES = {1: np.dtype(np.float32), 2: np.dtype(np.uint8)}
-_UINT8 = 2
-
-_DOMAIN, _OPERATOR = "tidemill", "PackedMatMulNBits"
-_PACKED = "packed "  # what the names of packed weights begin with
-_NUM_PRODUCT_INPUTS = 4  # input, values, scales, zero points; behind them an order of the depth, and a bias
-_ACCURACY_LEVEL = 4  # the input in 8 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +47,45 @@ class RewrittenGraph:
     weights: dict[str, NDArray[np.uint8]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Product:
-    """A node to be rewritten, and what it multiplies with."""
-
-    node: WireMessage
-    matrix: QuantizedMatrix
-    constants: tuple[str, ...]  # the weights' names
-
-
 def with_own_kernels(graph: Path, kernels: Kernels) -> RewrittenGraph | None:
-    """The graph with our operator in it; None where nothing is rewritten. Raises GraphError, OSError, ValueError."""
+    """The graph with our programs in it; None where nothing is rewritten. Raises GraphError, OSError, ValueError."""
     with graph.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when the last view of it is gone
-    model = WireMessage(content, 0, len(content))
-    return _Rewriting(model.message(_MODEL_GRAPH), graph.parent, kernels).rewritten(model)
+    return rewritten(WireMessage(content, 0, len(content)), graph.parent, kernels)
+
+
+def rewritten(model: WireMessage, folder: Path, kernels: Kernels) -> RewrittenGraph | None:
+    """The same of a model that was read; `folder` holds the files beside it."""
+    graph = model.message(_MODEL_GRAPH)
+    nodes = [read_node(node) for node in graph.messages(GRAPH_NODE)]
+    inputs = {value.text_of(1): value_type(value) for value in graph.messages(GRAPH_INPUT)}
+    outputs = [value.text_of(1) for value in graph.messages(GRAPH_OUTPUT)]
+    reader = StepReader(nodes, Constants(graph, folder), inputs, outputs, kernels)
+    pieces: list[Program | Node] = list(cut(nodes, reader.read()))
+    programs = [piece for piece in pieces if isinstance(piece, Program) and piece.is_worth_it()]
+    if not programs:
+        return None
+    weights = _packed(programs, kernels)
+    parts = [encoded_field(GRAPH_INITIALIZER, _packed_tensor(name, array.size)) for name, array in weights.items()]
+    pieces = [
+        left
+        for piece in pieces
+        for left in (piece.nodes_of(nodes) if isinstance(piece, Program) and not piece.is_worth_it() else [piece])
+    ]
+    read = set(outputs).union(*(piece.names_read for piece in pieces))
+    pieces = [
+        piece
+        for piece in pieces
+        if isinstance(piece, Program) or not reader.turns(piece) or not read.isdisjoint(piece.outputs)
+    ]
+    for piece in pieces:
+        content = piece.content if isinstance(piece, Node) else piece.written(reader, kernels.version)
+        parts.append(encoded_field(GRAPH_NODE, content))
+    kept = set(outputs).union(*(piece.names_read for piece in pieces))
+    gone = {name for program in programs for step in program.steps for name in step.constants} - kept
+    parts += _other_fields(graph, gone)
+    opset = encoded_field(_MODEL_OPSET, encoded_field(1, DOMAIN) + encoded_field(2, 1))
+    return RewrittenGraph(_model(model, parts, opset), weights)
 
 
 def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
@@ -66,11 +94,11 @@ def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
     Raises GraphError, OSError, ValueError.
     """
     content = graph.read_bytes()
-    tensors = WireMessage(content, 0, len(content)).message(_MODEL_GRAPH).messages(_GRAPH_INITIALIZER)
-    packed = {name: tensor for tensor in tensors if (name := tensor.text_of(_TENSOR_NAME)).startswith(_PACKED)}
-    rooms = room_for([tensor.integer(_TENSOR_DIMS) for tensor in packed.values()])
+    tensors = WireMessage(content, 0, len(content)).message(_MODEL_GRAPH).messages(GRAPH_INITIALIZER)
+    packed = {name: tensor for tensor in tensors if (name := tensor.text_of(TENSOR_NAME)).startswith(PACKED)}
+    rooms = room_for([tensor.integer(TENSOR_DIMS) for tensor in packed.values()])
     for tensor, room in zip(packed.values(), rooms, strict=True):
-        entries = _external_entries(tensor)
+        entries = external_entries(tensor)
         with (graph.parent / PurePath(entries["location"]).name).open("rb", buffering=0) as file:
             file.seek(int(entries["offset"]))
             if file.readinto(room.data) != len(room):
@@ -78,129 +106,30 @@ def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
     return dict(zip(packed, rooms, strict=True))
 
 
-class _Rewriting:
-    def __init__(self, graph: WireMessage, folder: Path, kernels: Kernels) -> None:
-        self._graph = graph
-        self._folder = folder
-        self._kernels = kernels
-        self._tensors = {tensor.text_of(_TENSOR_NAME): tensor for tensor in graph.messages(_GRAPH_INITIALIZER)}
-        self._inputs = {value.text_of(1): _type_of(value) for value in graph.messages(_GRAPH_INPUT)}
-        for name in self._inputs:  # a weight that is an input as well may be replaced by a caller
-            self._tensors.pop(name, None)
-
-    def rewritten(self, model: WireMessage) -> RewrittenGraph | None:
-        nodes = list(self._graph.messages(_GRAPH_NODE))
-        found = [self._product(node) for node in nodes]
-        attentions = [self._attention(node) for node in nodes]
-        if not any(found) and not any(attentions):
-            return None
-        kept = Counter(
-            name for node, product in zip(nodes, found, strict=True) if not product for name in _names_read(node)
-        )
-        products = {_packed_name(product): product for product in found if product}
-        weights = self._packed(products)
-        parts = [encoded_field(_GRAPH_INITIALIZER, _packed_tensor(name, array.size)) for name, array in weights.items()]
-        for node, product, attention in zip(nodes, found, attentions, strict=True):
-            content = self._packed_node(product) if product else attention or node.content()
-            parts.append(encoded_field(_GRAPH_NODE, content))
-        gone = {name for product in found if product for name in product.constants if not kept[name]}
-        parts += self._other_fields(gone)
-        opset = encoded_field(_MODEL_OPSET, encoded_field(1, _DOMAIN) + encoded_field(2, 1))
-        return RewrittenGraph(_model(model, parts, opset), weights)
-
-    def _packed(self, products: dict[str, _Product]) -> dict[str, NDArray[np.uint8]]:
-        rooms = room_for([self._kernels.packed_bytes(product.matrix) for product in products.values()])
-        for product, room in zip(products.values(), rooms, strict=True):
-            self._kernels.pack(product.matrix, room)
-        return dict(zip(products, rooms, strict=True))
-
-    def _other_fields(self, gone: set[str]) -> Iterator[bytes]:
-        for number, value in self._graph.fields():
-            if isinstance(value, int):
-                yield encoded_field(number, value)
-            elif number != _GRAPH_NODE and not (number == _GRAPH_INITIALIZER and value.text_of(_TENSOR_NAME) in gone):
-                yield encoded_field(number, value.content())
-
-    def _attention(self, node: WireMessage) -> bytes | None:
-        """The node as our attention, if that computes the same."""
-        cache = self._inputs.get(past_key_of(node))
-        return None if cache is None else own_attention(node, cache, self._kernels.attention_version)
-
-    def _product(self, node: WireMessage) -> _Product | None:
-        """The node's product, if our operator computes it as well."""
-        if node.text_of(_NODE_OP_TYPE) != "MatMulNBits" or node.text_of(_NODE_DOMAIN) != "com.microsoft":
-            return None
-        names = node.texts(_NODE_INPUT)
-        while names and not names[-1]:
-            names.pop()
-        numbers = {
-            attribute.text_of(_ATTRIBUTE_NAME): attribute.integer(_ATTRIBUTE_INTEGER)
-            for attribute in node.messages(_NODE_ATTRIBUTE)
-        }
-        if not 3 <= len(names) <= _NUM_PRODUCT_INPUTS or numbers.get("accuracy_level") != _ACCURACY_LEVEL:
-            return None
-        if numbers.get("weight_prepacked"):
-            return None
-        values, scales = self._array(names[1], np.uint8), self._array(names[2], np.float32)
-        points = self._array(names[3], np.uint8) if len(names) == _NUM_PRODUCT_INPUTS else None
-        if values is None or scales is None or (points is None and len(names) == _NUM_PRODUCT_INPUTS):
-            return None
-        matrix = QuantizedMatrix(
-            depth=numbers.get("K", 0),
-            width=numbers.get("N", 0),
-            bits=numbers.get("bits", 4),
-            block=numbers.get("block_size", 0),
-            values=values,
-            scales=scales,
-            zero_points=points,
-        )
-        return _Product(node, matrix, tuple(names[1:])) if self._kernels.packed_bytes(matrix) else None
-
-    def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any] | None:
-        """A constant's numbers where they lie; None where they are of another type or kept in another way."""
-        tensor = self._tensors.get(name)
-        if tensor is None or _DTYPES.get(tensor.integer(_TENSOR_DTYPE)) != np.dtype(dtype):
-            return None
-        dims = tensor.integers(_TENSOR_DIMS)
-        size = int(np.prod(dims, dtype=np.int64)) if dims else 1
-        if tensor.integer(_TENSOR_LOCATION) == _EXTERNAL:
-            return self._external(tensor, np.dtype(dtype), size)
-        content = tensor.message(_TENSOR_RAW).content()
-        return np.frombuffer(content, dtype) if len(content) == size * np.dtype(dtype).itemsize else None
-
-    def _external(self, tensor: WireMessage, dtype: np.dtype[Any], size: int) -> NDArray[Any] | None:
-        entries = _external_entries(tensor)
-        location, offset = entries.get("location", ""), entries.get("offset", "0")
-        if PurePath(location).name != location or not offset.isdecimal():  # only a file beside the graph
-            return None
-        file = self._folder / location
-        if int(offset) + size * dtype.itemsize > file.stat().st_size:
-            return None
-        return np.memmap(file, dtype, "r", offset=int(offset), shape=(size,))
-
-    def _packed_node(self, product: _Product) -> bytes:
-        node, matrix = product.node, product.matrix
-        numbers = {
-            "depth": matrix.depth,
-            "width": matrix.width,
-            "bits": matrix.bits,
-            "block": matrix.block,
-            "has_zero_points": int(matrix.zero_points is not None),
-            "version": self._kernels.version,
-        }
-        parts = [encoded_field(_NODE_INPUT, name) for name in (node.texts(_NODE_INPUT)[0], _packed_name(product))]
-        parts += [encoded_field(_NODE_OUTPUT, name) for name in node.texts(_NODE_OUTPUT)]
-        parts += [encoded_field(_NODE_NAME, node.text_of(_NODE_NAME)), encoded_field(_NODE_OP_TYPE, _OPERATOR)]
-        parts += [encoded_field(_NODE_ATTRIBUTE, _attribute(name, number)) for name, number in numbers.items()]
-        return b"".join([*parts, encoded_field(_NODE_DOMAIN, _DOMAIN)])
+def _packed(programs: Sequence[Program], kernels: Kernels) -> dict[str, NDArray[np.uint8]]:
+    matrices: dict[str, Matrix] = {}
+    for program in programs:
+        for step in program.steps:
+            matrices |= step.matrices
+    sizes = [
+        kernels.packed_bytes(matrix) if isinstance(matrix, QuantizedMatrix) else kernels.packed_float_bytes(matrix)
+        for matrix in matrices.values()
+    ]
+    rooms = room_for(sizes)
+    for matrix, room in zip(matrices.values(), rooms, strict=True):
+        if isinstance(matrix, QuantizedMatrix):
+            kernels.pack(matrix, room)
+        else:
+            kernels.pack_float(matrix, room)
+    return dict(zip(matrices, rooms, strict=True))
 
 
-def _external_entries(tensor: WireMessage) -> dict[str, str]:
-    return {entry.text_of(1): entry.text_of(2) for entry in tensor.messages(_TENSOR_EXTERNAL)}
-
-
-def _packed_name(product: _Product) -> str:
-    return _PACKED + " ".join((*product.constants, f"{product.matrix.depth}x{product.matrix.width}"))
+def _other_fields(graph: WireMessage, gone: set[str]) -> Iterator[bytes]:
+    for number, value in graph.fields():
+        if isinstance(value, int):
+            yield encoded_field(number, value)
+        elif number != GRAPH_NODE and not (number == GRAPH_INITIALIZER and value.text_of(TENSOR_NAME) in gone):
+            yield encoded_field(number, value.content())
 
 
 def _model(model: WireMessage, graph_parts: list[bytes], opset: bytes) -> bytes:
@@ -213,40 +142,15 @@ def _model(model: WireMessage, graph_parts: list[bytes], opset: bytes) -> bytes:
     return b"".join([*parts, opset, encoded_field(_MODEL_GRAPH, b"".join(graph_parts))])
 
 
-def _attribute(name: str, number: int) -> bytes:
-    return (
-        encoded_field(_ATTRIBUTE_NAME, name)
-        + encoded_field(_ATTRIBUTE_INTEGER, number)
-        + encoded_field(_ATTRIBUTE_TYPE, _INTEGER_ATTRIBUTE)
-    )
-
-
 def _packed_tensor(name: str, num_bytes: int) -> bytes:
     """A weight whose bytes the session is handed; the place that it names is never read."""
     place = encoded_field(1, "location") + encoded_field(2, "packed")
     return b"".join(
         [
-            encoded_field(_TENSOR_DIMS, num_bytes),
-            encoded_field(_TENSOR_DTYPE, _UINT8),
-            encoded_field(_TENSOR_NAME, name),
-            encoded_field(_TENSOR_EXTERNAL, place),
-            encoded_field(_TENSOR_LOCATION, _EXTERNAL),
+            encoded_field(TENSOR_DIMS, num_bytes),
+            encoded_field(TENSOR_DTYPE, UINT8),
+            encoded_field(TENSOR_NAME, name),
+            encoded_field(TENSOR_EXTERNAL, place),
+            encoded_field(TENSOR_LOCATION, EXTERNAL),
         ]
     )
-
-
-def _type_of(value: WireMessage) -> tuple[int, list[int | str]]:
-    """The element type of a graph's input, and its dimensions: numbers, or names."""
-    tensor = value.message(2).message(1)
-    dims = list(tensor.message(2).messages(1))
-    return tensor.integer(1), [dim.integer(1) or dim.text_of(2) for dim in dims]
-
-
-def _names_read(node: WireMessage) -> Iterator[str]:
-    """What a node reads, and what the graphs within it read."""
-    yield from node.texts(_NODE_INPUT)
-    for attribute in node.messages(_NODE_ATTRIBUTE):
-        for number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
-            for graph in attribute.messages(number):
-                for inner in graph.messages(_GRAPH_NODE):
-                    yield from _names_read(inner)

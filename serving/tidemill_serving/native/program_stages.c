@@ -1,0 +1,169 @@
+/* The stages of a program's run, but for those of its attentions. */
+#include "program_run.h"
+#include "rows.h"
+
+enum { TASK_ROWS = 4, TASK_BYTES = 1 << 16, FLOAT_ROWS = 96 };
+
+static const Slab *slab_of(const Stage *stage) { return stage->run; }
+static const Step *step_of(const Stage *stage) { return stage->step; }
+
+void make_forms(const Slab *slab, int64_t value, int64_t first_row, int64_t end_row, int64_t first, int64_t end) {
+  const Program *program = slab->program;
+  for (int64_t each = program->values[value].first_form; each != NONE; each = program->forms[each].next) {
+    const Form *form = &program->forms[each];
+    if (form->is_made_with_value)
+      quantize_rows(&form->matrix, slab->values[value], first_row, end_row, first, end, slab->forms[each]);
+  }
+}
+
+static void norm_task(const Stage *stage, int64_t index) {
+  const Slab *slab = slab_of(stage);
+  const Step *step = step_of(stage);
+  const int64_t width = step->width, first = index * TASK_ROWS, end = least(first + TASK_ROWS, slab->num_rows);
+  const float *skip = step->inputs[2] == NONE ? NULL : slab->values[step->inputs[2]];
+  float *sum = step->outputs[1] == NONE ? NULL : slab->values[step->outputs[1]];
+  for (int64_t row = first; row < end; row++) {
+    const int64_t place = row * width;
+    normalize_row(slab->values[step->inputs[0]] + place, skip == NULL ? NULL : skip + place,
+                  slab->inputs[step->inputs[1]].data, width, step->epsilon, sum == NULL ? NULL : sum + place,
+                  slab->values[step->outputs[0]] + place);
+  }
+  make_forms(slab, step->outputs[0], first, end, 0, width);
+  if (sum != NULL) make_forms(slab, step->outputs[1], first, end, 0, width);
+}
+
+static void gate_task(const Stage *stage, int64_t index) {
+  const Slab *slab = slab_of(stage);
+  const Step *step = step_of(stage);
+  const int64_t width = step->width, first = index * TASK_ROWS, end = least(first + TASK_ROWS, slab->num_rows);
+  const int64_t place = first * width;
+  gate_numbers(slab->values[step->inputs[0]] + place, slab->values[step->inputs[1]] + place, (end - first) * width,
+               slab->values[step->outputs[0]] + place);
+  make_forms(slab, step->outputs[0], first, end, 0, width);
+}
+
+static void quantize_task(const Stage *stage, int64_t index) {
+  const Slab *slab = slab_of(stage);
+  const Step *step = step_of(stage);
+  const int64_t first = index * TASK_ROWS, end = least(first + TASK_ROWS, slab->num_rows);
+  quantize_rows(&step->matrix, slab->values[step->inputs[0]], first, end, 0, step->matrix.depth,
+                slab->forms[step->form]);
+}
+
+static int64_t num_panel_tasks(const Stage *stage) {
+  return (num_panels(&step_of(stage)->matrix) + stage->task_panels - 1) / stage->task_panels;
+}
+
+static void product_task(const Stage *stage, int64_t index) {
+  const Slab *slab = slab_of(stage);
+  const Step *step = step_of(stage);
+  const MatrixShape *matrix = &step->matrix;
+  const int64_t row = index / num_panel_tasks(stage) * MOST_PART_ROWS;
+  const int64_t panel = index % num_panel_tasks(stage) * stage->task_panels;
+  const Part part = {row, least(row + MOST_PART_ROWS, slab->num_rows), panel,
+                     least(panel + stage->task_panels, num_panels(matrix))};
+  float *output = slab->values[step->outputs[0]];
+  const uint8_t *packed = slab->inputs[step->inputs[1]].data;
+  if (step->inputs[3] == NONE) {
+    const float *bias = step->inputs[2] == NONE ? NULL : slab->inputs[step->inputs[2]].data;
+    multiply_panels(matrix, packed, bias, slab->forms[step->form], part, output);
+  } else {
+    multiply_gated_panels(matrix, packed, slab->inputs[step->inputs[3]].data, slab->forms[step->form], part, output);
+    make_forms(slab, step->outputs[0], part.first_row, part.end_row, panel * PANEL_COLUMNS,
+               least(part.end_panel * PANEL_COLUMNS, matrix->width));
+  }
+}
+
+static int64_t num_float_panel_tasks(const Stage *stage) {
+  return (num_float_panels(&step_of(stage)->float_matrix) + stage->task_panels - 1) / stage->task_panels;
+}
+
+/* Blocks of rows are as even as can be: a tile has six. */
+static void float_product_task(const Stage *stage, int64_t index) {
+  const Slab *slab = slab_of(stage);
+  const Step *step = step_of(stage);
+  const FloatMatrixShape *matrix = &step->float_matrix;
+  const int64_t blocks = (slab->num_rows + FLOAT_ROWS - 1) / FLOAT_ROWS, block = index / num_float_panel_tasks(stage);
+  const int64_t first = block * slab->num_rows / blocks, end = (block + 1) * slab->num_rows / blocks;
+  const int64_t panel = index % num_float_panel_tasks(stage) * stage->task_panels;
+  const int64_t end_panel = least(panel + stage->task_panels, num_float_panels(matrix));
+  float *output = slab->values[step->outputs[0]];
+  multiply_float_panels(matrix, slab->inputs[step->inputs[1]].data, slab->values[step->inputs[0]], first, end, panel,
+                        end_panel, output);
+  if (step->inputs[2] == NONE) return;
+  const float *bias = slab->inputs[step->inputs[2]].data;
+  for (int64_t row = first; row < end; row++) {
+    for (int64_t column = panel * FLOAT_PANEL_COLUMNS;
+         column < least(end_panel * FLOAT_PANEL_COLUMNS, matrix->width); column++)
+      output[row * matrix->width + column] += bias[column];
+  }
+}
+
+Stage *add_stage(Stages *stages, const Slab *slab, const Step *step, void (*task)(const Stage *stage, int64_t index),
+                 int64_t num_tasks) {
+  Stage *stage = &stages->stages[stages->num_stages++];
+  stage->task = task;
+  stage->run = slab;
+  stage->step = step;
+  stage->num_tasks = num_tasks;
+  return stage;
+}
+
+/* A task of a gated product ends where blocks of the forms end that are made with it. */
+static int64_t panels_of_task(const Slab *slab, const Step *step) {
+  const Program *program = slab->program;
+  const int64_t panel_bytes = (int64_t)packed_bytes(&step->matrix) / num_panels(&step->matrix);
+  const int64_t wanted = TASK_BYTES / panel_bytes;
+  int64_t panels = wanted < 1 ? 1 : wanted, unit = 1;
+  if (step->inputs[3] == NONE) return panels;
+  for (int64_t form = program->values[step->outputs[0]].first_form; form != NONE; form = program->forms[form].next) {
+    const int64_t block = program->forms[form].matrix.block / PANEL_COLUMNS;
+    int64_t both = unit;
+    while (both % block != 0) both += unit;
+    unit = both;
+  }
+  return (panels + 2 * unit - 1) / (2 * unit) * unit;
+}
+
+static void plan_product(const Slab *slab, const Step *step, Stages *stages) {
+  const Form *form = &slab->program->forms[step->form];
+  const int64_t row_tasks = (slab->num_rows + TASK_ROWS - 1) / TASK_ROWS;
+  if (!form->is_made_with_value && &slab->program->steps[form->first_reader] == step)
+    add_stage(stages, slab, step, quantize_task, row_tasks);
+  Stage *stage = add_stage(stages, slab, step, product_task, 0);
+  stage->is_beside = step->is_beside;
+  stage->task_panels = panels_of_task(slab, step);
+  stage->num_tasks = (slab->num_rows + MOST_PART_ROWS - 1) / MOST_PART_ROWS * num_panel_tasks(stage);
+}
+
+static void plan_float_product(const Slab *slab, const Step *step, Stages *stages) {
+  const FloatMatrixShape *matrix = &step->float_matrix;
+  const int64_t wanted = TASK_BYTES * num_float_panels(matrix) / (int64_t)packed_float_bytes(matrix);
+  Stage *stage = add_stage(stages, slab, step, float_product_task, 0);
+  stage->is_beside = step->is_beside;
+  stage->task_panels = wanted < 1 ? 1 : wanted;
+  stage->num_tasks = (slab->num_rows + FLOAT_ROWS - 1) / FLOAT_ROWS * num_float_panel_tasks(stage);
+}
+
+int64_t most_stages(const Program *program) { return program->num_steps * 2 + program->num_attentions; }
+
+void plan_stages(const Slab *slab, Stages *stages) {
+  const Program *program = slab->program;
+  const int64_t row_tasks = (slab->num_rows + TASK_ROWS - 1) / TASK_ROWS;
+  for (int64_t index = 0; index < program->num_steps; index++) {
+    const Step *step = &program->steps[index];
+    switch (step->kind) {
+      case PRODUCT:
+        plan_product(slab, step, stages);
+        break;
+      case FLOAT_PRODUCT:
+        plan_float_product(slab, step, stages);
+        break;
+      case ATTENTION:
+        plan_attention(slab, step, stages);
+        break;
+      default:
+        add_stage(stages, slab, step, step->kind == NORM ? norm_task : gate_task, row_tasks);
+    }
+  }
+}
