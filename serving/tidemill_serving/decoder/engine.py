@@ -260,13 +260,12 @@ class DecoderEngine:
     def _publish(self, outputs: list[SequenceOutput]) -> None:
         """Hand out a step's outputs and the load after it, if there is news."""
         load = self._scheduler.load()
+        ended = [output.sequence_id for output in outputs if output.finish_reason is not None]
         self._count()
         with self._changed:
             is_news = bool(outputs) or load != self._load
             self._load = load
-            self._unfinished.difference_update(
-                output.sequence_id for output in outputs if output.finish_reason is not None
-            )
+            self._unfinished.difference_update(ended)
         if not is_news:
             return
         self._num_steps += 1

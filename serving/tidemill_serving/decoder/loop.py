@@ -95,7 +95,7 @@ class DecoderLoop:
         running = list(self.scheduler.decoding)
         if not running:
             return []
-        token_ids = np.array([sequence.last_token for sequence in running], np.int64)
+        token_ids = np.array([sequence.completion[-1] for sequence in running], np.int64)
         num_past = np.array([sequence.num_cached for sequence in running], np.int64)
         start = self._clock()
         try:

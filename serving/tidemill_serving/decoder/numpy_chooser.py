@@ -4,7 +4,6 @@ Tokens with a weight have keys, whole numbers that are in order where logits fal
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ WeightArray = NDArray[np.float64]
 class NumpyChooser:
     """See `Chooser`."""
 
-    def choose(self, logits: FloatArray, wishes: Sequence[Wish]) -> list[TokenPick]:
+    def choose(self, logits: FloatArray, wishes: list[Wish]) -> list[TokenPick]:
         """One row after the other."""
         return [_choose(row, wish) for row, wish in zip(logits, wishes, strict=True)]
 

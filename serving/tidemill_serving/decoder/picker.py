@@ -1,7 +1,5 @@
 """The next tokens of all sequences of a step."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from tidemill_serving.decoder.chooser import Chooser, open_chooser
@@ -17,7 +15,7 @@ class Picker:
     def __init__(self) -> None:
         self._choosers: dict[int, Chooser] = {}
 
-    def pick(self, wishes: Sequence[Wish], logits: FloatArray | RemoteLogits) -> list[TokenPick]:
+    def pick(self, wishes: list[Wish], logits: FloatArray | RemoteLogits) -> list[TokenPick]:
         """A token for each wish from its row of `logits` [n, V]; -1 where that is not finite.
 
         Raises DeviceError where the logits stay on a device that fails.
@@ -26,9 +24,9 @@ class Picker:
             picks = self._chooser_for(logits.shape[1]).choose(logits, wishes)
         else:
             picks = RemotePicker(wishes, logits, self._chooser_for).pick_all()
-        for wish, (token, _) in zip(wishes, picks, strict=True):
-            if wish.changes is not None and token >= 0:
-                wish.count(token)
+        for wish, pick in zip(wishes, picks, strict=True):
+            if wish.changes is not None and pick[0] >= 0:
+                wish.count(pick[0])
         return picks
 
     def _chooser_for(self, vocab_size: int) -> Chooser:

@@ -1,6 +1,6 @@
 """Chooses tokens where the logits are on a device: from what a small graph found there, and few copies beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ NUM_TOP = 64  # the highest of a row that are looked at; most nuclei are smaller
 class RemotePicker:
     """The choices of one step. Rows that need more than the shortlist are copied as a whole, and they alone."""
 
-    def __init__(self, wishes: Sequence[Wish], logits: RemoteLogits, chooser_for: Callable[[int], Chooser]) -> None:
+    def __init__(self, wishes: list[Wish], logits: RemoteLogits, chooser_for: Callable[[int], Chooser]) -> None:
         """One run of the small graph for all rows. `chooser_for` gives one for rows of a length. Raises DeviceError."""
         self._wishes, self._logits, self._chooser_for = wishes, logits, chooser_for
         temperatures = [1.0 if wish.is_greedy else wish.sampling.temperature for wish in wishes]

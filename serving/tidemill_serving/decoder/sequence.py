@@ -126,9 +126,11 @@ class Sequence:
         told = () if logprobs is None else (logprobs,)
         if token in self._ends:
             return self.end(FinishReason.STOP, token_ids=(token,), logprobs=told)
-        text, hit = self._stops.push(self.text.push((token,)))
-        if hit:
-            return self._output(text, (token,), FinishReason.STOP, logprobs=told)
+        text = self.text.push((token,))
+        if self.request.stop:
+            text, hit = self._stops.push(text)
+            if hit:
+                return self._output(text, (token,), FinishReason.STOP, logprobs=told)
         if len(self.completion) >= self._longest_answer:
             return self.end(FinishReason.LENGTH, before=text, token_ids=(token,), logprobs=told)
         return SequenceOutput(self.request.sequence_id, text, (token,), logprobs=told)

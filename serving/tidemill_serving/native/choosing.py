@@ -81,24 +81,25 @@ class RowChoices:
         self.vocab_size = vocab_size
         self._library = library
         self._room = np.empty(library.room_bytes(vocab_size), np.uint8)
-        self._wishes: list[RowWish] = []
+        self._wishes: Sequence[RowWish] = ()
         self._take_room(1)
 
-    def choose(self, logits: NDArray[np.float32], wishes: Sequence[RowWish], chances: Sequence[float]) -> None:
+    def seat(self, wishes: Sequence[RowWish]) -> None:
+        """Say for whom the next calls choose, row by row."""
+        if len(wishes) > len(self.tokens):
+            self._take_room(len(wishes))
+        self._wishes = wishes  # alive while their addresses are here
+        self._addresses[: len(wishes)] = [ctypes.addressof(wish) for wish in wishes]
+        self._task.num_rows = len(wishes)
+
+    def choose(self, logits: NDArray[np.float32]) -> None:
         """Fill `tokens` and what is told, by rows [n, V], which must be contiguous and are put back as they were."""
-        n = len(wishes)
-        if n != len(self._wishes) or any(map(_are_two, wishes, self._wishes)):
-            if n > len(self.tokens):
-                self._take_room(n)
-            self._wishes = list(wishes)  # alive while their addresses are here
-            self._addresses[:n] = [ctypes.addressof(wish) for wish in wishes]
-        self._chances[:n] = chances
-        self._task.logits, self._task.num_rows = logits.ctypes.data, n
-        self._library.choose(ctypes.addressof(self._task))
+        self._task.logits = logits.ctypes.data
+        self._library.choose(self._task_address)
 
     def _take_room(self, num_rows: int) -> None:
         self._addresses = np.zeros(num_rows, np.uintp)
-        self._chances = np.zeros(num_rows)
+        self.chances = np.zeros(num_rows)  # from 0 to below 1, to be set before
         self.tokens = np.zeros(num_rows, np.int64)  # -1: the row's highest logit is not a finite number
         self.logprobs = np.zeros(num_rows)  # of these tokens, where a row wished for it
         self.told_tokens = np.zeros((num_rows, MAX_TOLD), np.int64)
@@ -106,7 +107,7 @@ class RowChoices:
         self._task = _Task(
             vocab=self.vocab_size,
             wishes=self._addresses.ctypes.data,
-            chances=self._chances.ctypes.data,
+            chances=self.chances.ctypes.data,
             room=self._room.ctypes.data,
             most_told=MAX_TOLD,
             tokens=self.tokens.ctypes.data,
@@ -114,7 +115,4 @@ class RowChoices:
             told_tokens=self.told_tokens.ctypes.data,
             told_logprobs=self.told_logprobs.ctypes.data,
         )
-
-
-def _are_two(one: RowWish, other: RowWish) -> bool:
-    return one is not other
+        self._task_address = ctypes.addressof(self._task)
