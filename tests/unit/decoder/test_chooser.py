@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.decoder.sampling_reference import changed_logits, log_softmax, probabilities
-from tidemill_serving.decoder.chooser import NativeChooser
+from tidemill_serving.decoder import chooser as chooser_module
+from tidemill_serving.decoder.chooser import NativeChooser, open_chooser
 from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser
 from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import Sampling
@@ -109,7 +110,7 @@ def test_the_largest_vocabulary_too(way):
         assert drawn_at(chooser, logits, options, middles) == likely.tolist(), options
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(
     logits=st.lists(
         st.sampled_from([-np.inf, -3.0, -2.5, 0.0, -0.0, 0.5, 0.50001, 1.0, 30.0]), min_size=1, max_size=300
@@ -226,3 +227,18 @@ def test_tokens_that_are_not_in_the_row_weigh_in_its_nucleus(way):
         wish = Wish(Sampling(temperature=1.0, top_p=0.5, seed=seed), others=1.0)  # a third of all
         found.add(chooser_of(way, 3).choose(row, [wish])[0][0])
     assert found == {0, 1}
+
+
+def test_without_the_library_numpy_chooses(monkeypatch):
+    monkeypatch.setattr(chooser_module, "find_choosing", lambda: None)
+    logits = some_logits(1, 300)
+    assert open_chooser(300).choose(logits, [wish_of({"temperature": 0.0})]) == [(int(logits.argmax()), None)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_come_and_go_from_step_to_step(way):
+    logits, chooser = some_logits(5, 700), chooser_of(way, 700)
+    for rows in ([0, 1], [0, 1], [1], [4, 3, 2, 1, 0], [2, 0]):
+        picks = chooser.choose(logits[rows], [wish_of({"top_p": 0.7}, row, num_logprobs=row) for row in rows])
+        alone = [chooser.choose(logits[[row]], [wish_of({"top_p": 0.7}, row, num_logprobs=row)])[0] for row in rows]
+        assert picks == alone
