@@ -24,12 +24,13 @@ void change_logits(Row *row, const RowWish *wish) {
     logits[token] += wish->bias[i];
   }
   before += wish->num_biased;
+  const float factors[] = {1 / wish->repetition, wish->repetition}; /* of a branch half of the guesses would be wrong */
   for (int64_t i = 0; i < wish->num_penalised; i++) {
     const int64_t token = wish->penalised[i];
     if (!is_token(row, token)) continue;
     const float logit = logits[token];
     before[i] = logit;
-    logits[token] = (logit < 0 ? logit * wish->repetition : logit / wish->repetition) - wish->subtracted[i];
+    logits[token] = logit * factors[logit < 0] - wish->subtracted[i];
   }
   copy_tail(row);
 }
