@@ -194,22 +194,29 @@ INLINED void collect_between(Row *row, float floor, float end, int has_weights) 
 
 static void collect(Row *row, float floor) { collect_between(row, floor, INFINITY, 0); }
 
-/* A logit that at least `count` reach, and not many more: one that so many of the groups' highest reach. `cut` where
- * these are fewer. */
+/* A logit that at least `count` reach, and not many more: one that so many of the highest of groups reach, which are
+ * taken together until twice as many are left. `cut` where too few do. */
 static float floor_of(const Row *row, int64_t count, float cut) {
   enum { NUM_STEPS = 256 };
   int32_t counts[NUM_STEPS] = {0};
   float lowest[NUM_STEPS];
   const float range = row->top - cut;
-  if (!(range > 0) || count > row->num_groups * LANES) return cut;
+  const int64_t enough = row->num_groups * LANES / (2 * count), together = enough > 1 ? enough : 1;
+  if (!(range > 0)) return cut;
   const float scale = NUM_STEPS / range;
   for (int step = 0; step < NUM_STEPS; step++) lowest[step] = row->top;
-  for (int64_t place = 0; place < row->num_groups * LANES; place++) {
-    const float highest = row->maxima[place], below = (row->top - highest) * scale;
-    if (!(below < NUM_STEPS)) continue;
-    const int step = (int)below;
-    counts[step]++;
-    if (highest < lowest[step]) lowest[step] = highest;
+  for (int64_t first = 0; first < row->num_groups; first += together) {
+    Floats highest = load(row->maxima + first * LANES);
+    for (int64_t group = first + 1; group < first + together && group < row->num_groups; group++) {
+      highest = higher(highest, load(row->maxima + group * LANES));
+    }
+    for (int lane = 0; lane < LANES; lane++) {
+      const float below = (row->top - highest[lane]) * scale;
+      if (!(below < NUM_STEPS)) continue;
+      const int step = (int)below;
+      counts[step]++;
+      if (highest[lane] < lowest[step]) lowest[step] = highest[lane];
+    }
   }
   for (int step = 0; step < NUM_STEPS; step++) {
     count -= counts[step];
