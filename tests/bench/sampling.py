@@ -8,7 +8,6 @@ same with numpy the plain way: penalties over the whole vocabulary, and one full
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,9 @@ from statistics import median
 
 import numpy as np
 
-from tidemill_models.text_stream import TextStream
-from tidemill_serving.decoder.batch_picker import BatchPicker
-from tidemill_serving.decoder.sequence import Limits, Sequence
-from tidemill_serving.decoder.whole_rows import WholeRows
-from tidemill_serving.engine import GenerationRequest, Sampling
+from tidemill_serving.decoder.picker import Picker
+from tidemill_serving.decoder.wish import Wish
+from tidemill_serving.engine import Sampling
 
 VOCAB_SIZE = 32_000
 BATCHES = (1, 8, 32)
@@ -34,7 +31,9 @@ MIXES: dict[str, tuple[dict[str, float], int | None]] = {  # sampling, and the l
     "temperature 0.8": ({"temperature": 0.8}, None),
     "top-k 40": ({"temperature": 0.8, "top_k": 40}, None),
     "top-p 0.9": ({"temperature": 0.8, "top_p": 0.9}, None),
+    "top-p 0.9 at temperature 2": ({"temperature": 2.0, "top_p": 0.9}, None),
     "temperature 0.5, top-p 0.9": ({"temperature": 0.5, "top_p": 0.9}, None),
+    "top-k 2,000": ({"temperature": 0.8, "top_k": 2000}, None),
     "top-k 40, top-p 0.9": ({"temperature": 0.8, "top_k": 40, "top_p": 0.9}, None),
     "min-p 0.05": ({"temperature": 0.8, "min_p": 0.05}, None),
     "penalties, greedy": ({"temperature": 0.0, **PENALTIES}, None),
@@ -43,27 +42,18 @@ MIXES: dict[str, tuple[dict[str, float], int | None]] = {  # sampling, and the l
 }
 
 
-def step_of_ours(logits: np.ndarray, wish: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:
+def step_of_ours(logits: np.ndarray, options: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:
     """What the engine does with a step's logits."""
     chance = np.random.default_rng(0)
-    whole_rows = WholeRows(VOCAB_SIZE, num_threads=len(os.sched_getaffinity(0)))
-    sequences = []
+    wishes, picker = [], Picker()
     for row in range(len(logits)):
         prompt = chance.integers(0, VOCAB_SIZE, PROMPT_LENGTH)
-        sampling = Sampling(seed=row, **wish)  # type: ignore[arg-type]
-        asked = GenerationRequest(row, prompt.tolist(), 10_000, sampling, num_logprobs=num_logprobs)
-        sequence = Sequence(asked, prompt, Limits(20_000, frozenset()), TextStream([], strips_leading_space=False))
-        if sequence.logit_changes is not None:
-            for token in chance.integers(0, VOCAB_SIZE, ANSWER_LENGTH).tolist():
-                sequence.logit_changes.count(token)
-        sequences.append(sequence)
-
-    def step() -> None:
-        picker = BatchPicker(sequences, logits, whole_rows)
-        for row in range(len(sequences)):
-            picker.pick(row)
-
-    return step
+        sampling = Sampling(seed=row, **options)  # type: ignore[arg-type]
+        wish = Wish(sampling, prompt=prompt, num_logprobs=num_logprobs)
+        for token in chance.integers(0, VOCAB_SIZE, ANSWER_LENGTH).tolist():
+            wish.count(token)
+        wishes.append(wish)
+    return lambda: picker.pick(wishes, logits)
 
 
 def step_of_reference(logits: np.ndarray, wish: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:

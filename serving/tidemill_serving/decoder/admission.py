@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidemill_serving.decoder.devices.device import IntArray
-from tidemill_serving.decoder.picker import MAX_TOP_LOGPROBS
 from tidemill_serving.decoder.prefix import MAX_SALT_BYTES
 from tidemill_serving.decoder.sampler import check_sampling
 from tidemill_serving.decoder.sequence import Limits, Sequence, TokenText
 from tidemill_serving.engine import GenerationRequest
+from tidemill_serving.native.choosing import MAX_TOLD
 
 
 class RequestRefusedError(Exception):
@@ -41,8 +41,8 @@ class Admission:
         for token, _ in request.sampling.logit_bias:
             if not 0 <= token < self.vocab_size:
                 raise RequestRefusedError(f"logit_bias names {token}; token ids are 0 to {self.vocab_size - 1}")
-        if request.num_logprobs is not None and not 0 <= request.num_logprobs <= MAX_TOP_LOGPROBS:
-            raise RequestRefusedError(f"num_logprobs is {request.num_logprobs}; it may be 0 to {MAX_TOP_LOGPROBS}")
+        if request.num_logprobs is not None and not 0 <= request.num_logprobs <= MAX_TOLD:
+            raise RequestRefusedError(f"num_logprobs is {request.num_logprobs}; it may be 0 to {MAX_TOLD}")
         if not all(request.stop):
             raise RequestRefusedError("a stop string is empty; it must have at least one character")
         text = self.open_text(request.prompt_tokens)

@@ -89,7 +89,7 @@ class DecoderEngine:
             max_chunk_length=settings.max_chunk_length,
         )
         self._on_idle = on_idle
-        self._loop = DecoderLoop(device, self._scheduler, self._chunks, num_threads=settings.threads())
+        self._loop = DecoderLoop(device, self._scheduler, self._chunks)
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
         self._num_steps = 0
@@ -260,13 +260,12 @@ class DecoderEngine:
     def _publish(self, outputs: list[SequenceOutput]) -> None:
         """Hand out a step's outputs and the load after it, if there is news."""
         load = self._scheduler.load()
+        ended = [output.sequence_id for output in outputs if output.finish_reason is not None]
         self._count()
         with self._changed:
             is_news = bool(outputs) or load != self._load
             self._load = load
-            self._unfinished.difference_update(
-                output.sequence_id for output in outputs if output.finish_reason is not None
-            )
+            self._unfinished.difference_update(ended)
         if not is_news:
             return
         self._num_steps += 1

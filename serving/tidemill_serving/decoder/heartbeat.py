@@ -2,16 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 PATIENCE_S = 5.0
 LOADING_PATIENCE_S = 600.0  # a first load has no example; the disk may be slow
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    kind: str
-    since: float
 
 
 class Heartbeat:
@@ -23,15 +16,17 @@ class Heartbeat:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._longest: dict[str, float] = {}
-        self._work: _Work | None = None  # replaced as a whole: a reader never sees a half of it
+        # Of which kind, and since when; replaced as a whole: a reader never sees a half of it.
+        self._work: tuple[str, float] | None = None
 
     def begin(self, kind: str) -> None:
         """The thread ends what it did and begins something of this kind."""
         now = self._clock()
         if self._work is not None:
-            took = now - self._work.since
-            self._longest[self._work.kind] = max(took, self._longest.get(self._work.kind, 0.0))
-        self._work = _Work(kind, now)
+            ended, since = self._work
+            if now - since > self._longest.get(ended, 0.0):
+                self._longest[ended] = now - since
+        self._work = (kind, now)
 
     def expect(self, kind: str, seconds: float) -> None:
         """Take it that work of this kind takes so long, although none was seen yet. Called by the engine's thread."""
@@ -40,12 +35,13 @@ class Heartbeat:
     def last_beat(self) -> float:
         """When the present work began, on this heart's clock; now, when nothing ever began."""
         work = self._work
-        return self._clock() if work is None else work.since
+        return self._clock() if work is None else work[1]
 
     def is_fresh(self) -> bool:
         """Whether the present work has not taken too long."""
         work = self._work
         if work is None:
             return True
-        patience = LOADING_PATIENCE_S if work.kind == "load" else PATIENCE_S
-        return self._clock() - work.since <= max(patience, 5 * self._longest.get(work.kind, 0.0))
+        kind, since = work
+        patience = LOADING_PATIENCE_S if kind == "load" else PATIENCE_S
+        return self._clock() - since <= max(patience, 5 * self._longest.get(kind, 0.0))

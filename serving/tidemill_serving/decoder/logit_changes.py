@@ -3,13 +3,13 @@
 Only the logits of the tokens concerned are touched, so that the cost grows with them and not with the vocabulary.
 """
 
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 
 from tidemill_serving.decoder.devices.device import FloatArray, IntArray
 from tidemill_serving.engine import Sampling
+from tidemill_serving.native.choosing import RowWish
 
 
 class LogitChanges:
@@ -38,27 +38,30 @@ class LogitChanges:
 
     def apply(self, logits: FloatArray) -> None:
         """Change `logits` [V] in place."""
-        apply_all([self], logits[None], [0])
+        logits[self._biased_tokens] += self._bias
+        tokens = self._tokens[: self._num_tokens]
+        values = logits[tokens]
+        values = np.where(values < 0, values * self._repetition, values / self._repetition)
+        logits[tokens] = values - self._subtracted[: self._num_tokens]
 
-    @property
-    def biased(self) -> tuple[IntArray, FloatArray]:
-        """Tokens, and what is added to their logits."""
-        return self._biased_tokens, self._bias
+    def write_into(self, record: RowWish) -> None:
+        """Say where the lists are, and how long."""
+        record.biased, record.bias = self._biased_tokens.ctypes.data, self._bias.ctypes.data
+        record.num_biased = len(self._biased_tokens)
+        record.penalised, record.subtracted = self._tokens.ctypes.data, self._subtracted.ctypes.data
+        record.num_penalised = self._num_tokens
 
-    @property
-    def penalised(self) -> tuple[IntArray, FloatArray, np.float32]:
-        """Tokens, what is taken from their logits, and by what these are divided before."""
-        return self._tokens[: self._num_tokens], self._subtracted[: self._num_tokens], self._repetition
-
-    def count(self, token: int) -> None:
-        """Note a token of the answer."""
+    def count(self, token: int) -> bool:
+        """Note a token of the answer; returns whether the lists changed their places or length."""
         place = self._places.get(token)
+        is_new = place is None
         if place is None:
             place = self._add(token)
         if token not in self._answered:
             self._answered.add(token)
             self._subtracted[place] += self._presence
         self._subtracted[place] += self._frequency
+        return is_new
 
     def _add(self, token: int) -> int:
         place = self._places[token] = self._num_tokens
@@ -69,20 +72,3 @@ class LogitChanges:
         self._tokens[place] = token
         self._num_tokens += 1
         return place
-
-
-def apply_all(changes: Sequence[LogitChanges], rows: FloatArray, places: Sequence[int]) -> None:
-    """Change some of contiguous `rows` [n, V] in place, each by its own changes; `places` say which these are."""
-    if not changes:
-        return
-    logits, starts = rows.reshape(-1), [place * rows.shape[1] for place in places]
-    biased = [each.biased for each in changes]
-    if any(len(tokens) for tokens, _ in biased):
-        where = np.concatenate([start + tokens for start, (tokens, _) in zip(starts, biased, strict=True)])
-        logits[where] += np.concatenate([bias for _, bias in biased])
-    penalised = [each.penalised for each in changes]
-    where = np.concatenate([start + tokens for start, (tokens, _, _) in zip(starts, penalised, strict=True)])
-    values = logits[where]
-    divisors = np.repeat([divisor for _, _, divisor in penalised], [len(tokens) for tokens, _, _ in penalised])
-    values = np.where(values < 0, values * divisors, values / divisors)
-    logits[where] = values - np.concatenate([subtracted for _, subtracted, _ in penalised])

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tidemill_serving.decoder.batch_picker import BatchPicker
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.counters import Counters
 from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray, RemoteLogits
-from tidemill_serving.decoder.remote_picker import RemotePicker
+from tidemill_serving.decoder.numpy_chooser import TokenPick
+from tidemill_serving.decoder.picker import Picker
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.shared_prompts import SharedPrompts
 from tidemill_serving.decoder.slots import CopyIn, CopyOut, Move, Order
-from tidemill_serving.decoder.whole_rows import WholeRows
-from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput, TokenLogprobs
+from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput
 from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
@@ -31,17 +30,14 @@ class DecoderLoop:
         scheduler: Scheduler,
         chunks: ChunkPolicy,
         *,
-        num_threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`num_threads` choose tokens at most."""
         self.scheduler = scheduler
         self.counters = Counters()
         self._device = device
         self._chunks = chunks
         self._clock = clock
-        self._num_threads = num_threads
-        self._whole_rows: WholeRows | None = None
+        self._picker = Picker()
         self._shared_prompts = SharedPrompts(scheduler)
         self.failure = ""
 
@@ -99,7 +95,7 @@ class DecoderLoop:
         running = list(self.scheduler.decoding)
         if not running:
             return []
-        token_ids = np.array([sequence.last_token for sequence in running], np.int64)
+        token_ids = np.array([sequence.completion[-1] for sequence in running], np.int64)
         num_past = np.array([sequence.num_cached for sequence in running], np.int64)
         start = self._clock()
         try:
@@ -174,39 +170,25 @@ class DecoderLoop:
     def _take(self, sequences: list[Sequence], logits: FloatArray | RemoteLogits) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""
         try:
-            picker = self._picker_of(sequences, logits)
+            picks = self._picker.pick([sequence.wish for sequence in sequences], logits)
         except DeviceError as error:
             failed = [self._fail(sequence, f"the model's run failed: {error}") for sequence in sequences]
             self._check_device()
             return failed
-        outputs = []
-        for row, (sequence, is_finite) in enumerate(zip(sequences, picker.are_finite, strict=True)):
-            if not is_finite:
-                outputs.append(self._fail(sequence, "the model's logits are not finite"))
-                continue
-            try:
-                outputs.append(self._advance(sequence, *picker.pick(row)))
-            except Exception:  # one generation's trouble is not its neighbours'
-                request = sequence.request
-                _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
-                outputs.append(self._fail(sequence, "the engine could not go on with this generation"))
-        return outputs
+        return [self._advance(sequence, pick) for sequence, pick in zip(sequences, picks, strict=True)]
 
-    def _picker_of(self, sequences: list[Sequence], logits: FloatArray | RemoteLogits) -> BatchPicker | RemotePicker:
-        """Raises DeviceError where the logits stay on a device that fails."""
-        if isinstance(logits, np.ndarray):
-            return BatchPicker(sequences, logits, self._rows_of(logits.shape[1]))
-        return RemotePicker(sequences, logits)
-
-    def _rows_of(self, vocab_size: int) -> WholeRows:
-        if self._whole_rows is None:
-            self._whole_rows = WholeRows(vocab_size, num_threads=self._num_threads)
-        return self._whole_rows
-
-    def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
-        output = sequence.take(token, logprobs)
-        if output.finish_reason is not None:
-            self._carry_out(self.scheduler.remove(sequence))
+    def _advance(self, sequence: Sequence, pick: TokenPick) -> SequenceOutput:
+        token, logprobs = pick
+        if token < 0:
+            return self._fail(sequence, "the model's logits are not finite")
+        try:
+            output = sequence.take(token, logprobs)
+            if output.finish_reason is not None:
+                self._carry_out(self.scheduler.remove(sequence))
+        except Exception:  # one generation's trouble is not its neighbours'
+            request = sequence.request
+            _logger.exception("sequence %d cannot go on", request.sequence_id, extra=about_origin(request.origin))
+            return self._fail(sequence, "the engine could not go on with this generation")
         return output
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> SequenceOutput:

@@ -1,15 +1,15 @@
 """Chooses tokens where the logits are on a device: from what a small graph found there, and few copies beside it."""
 
-from collections.abc import Sequence as Rows
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidemill_serving.decoder.chooser import Chooser
 from tidemill_serving.decoder.devices.device import FloatArray, RemoteLogits
-from tidemill_serving.decoder.picker import LOWEST_LOGPROB, pick_token
-from tidemill_serving.decoder.sampler import draw_token, is_greedy
-from tidemill_serving.decoder.sequence import Sequence
-from tidemill_serving.engine import Sampling, TokenLogprobs
+from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, TokenPick
+from tidemill_serving.decoder.wish import Wish
+from tidemill_serving.engine import TokenLogprobs
 
 WeightArray = NDArray[np.float64]
 NUM_TOP = 64  # the highest of a row that are looked at; most nuclei are smaller
@@ -18,64 +18,69 @@ NUM_TOP = 64  # the highest of a row that are looked at; most nuclei are smaller
 class RemotePicker:
     """The choices of one step. Rows that need more than the shortlist are copied as a whole, and they alone."""
 
-    def __init__(self, sequences: Rows[Sequence], logits: RemoteLogits) -> None:
-        """One run of the small graph for all rows. Raises DeviceError."""
-        self._sequences, self._logits = sequences, logits
-        wishes = [sequence.request.sampling for sequence in sequences]
-        temperatures = np.array([1.0 if is_greedy(wish) else wish.temperature for wish in wishes], np.float32)
-        is_plain = all(map(_takes_the_best, sequences))
-        self._found = logits.shortlist(temperatures, 1 if is_plain else NUM_TOP)
-        self.are_finite: list[bool] = np.isfinite(self._found.totals).tolist()
+    def __init__(self, wishes: list[Wish], logits: RemoteLogits, chooser_for: Callable[[int], Chooser]) -> None:
+        """One run of the small graph for all rows. `chooser_for` gives one for rows of a length. Raises DeviceError."""
+        self._wishes, self._logits, self._chooser_for = wishes, logits, chooser_for
+        temperatures = [1.0 if wish.is_greedy else wish.sampling.temperature for wish in wishes]
+        num_top = 1 if all(wish.takes_best for wish in wishes) else NUM_TOP
+        self._found = logits.shortlist(np.array(temperatures, np.float32), num_top)
+        self._are_finite: list[bool] = np.isfinite(self._found.totals).tolist()
 
-    def pick(self, row: int) -> tuple[int, TokenLogprobs | None]:
-        """The next token of a row whose logits are finite."""
-        sequence = self._sequences[row]
-        sampling = sequence.request.sampling
-        if sequence.logit_changes is not None:
-            return self._pick_from_all(row)
-        token = self._best(row) if is_greedy(sampling) else self._draw(row, sampling, sequence.generator)
-        if token is None:
-            return self._pick_from_all(row)
-        num_logprobs = sequence.request.num_logprobs
-        return token, None if num_logprobs is None else self._logprobs(row, token, num_logprobs)
+    def pick_all(self) -> list[TokenPick]:
+        """The next token of each row; -1 where its logits are not finite. Raises DeviceError."""
+        return [self._pick(row, wish) for row, wish in enumerate(self._wishes)]
 
-    def _best(self, row: int) -> int:
-        return int(self._found.tokens[row, 0])
+    def _pick(self, row: int, wish: Wish) -> TokenPick:
+        if not self._are_finite[row]:
+            return -1, None
+        if wish.changes is not None or not (wish.is_greedy or self._is_enough(row, wish)):
+            return self._chooser_for(self._logits.vocab_size).choose(self._logits.row(row)[None], [wish])[0]
+        token = int(self._found.tokens[row, 0]) if wish.is_greedy else self._draw(row, wish)
+        return token, None if wish.num_logprobs is None else self._logprobs(row, token, wish.num_logprobs)
 
-    def _pick_from_all(self, row: int) -> tuple[int, TokenLogprobs | None]:
-        return pick_token(self._sequences[row], self._logits.row(row), self._best(row))
-
-    def _draw(self, row: int, sampling: Sampling, generator: np.random.Generator) -> int | None:
-        """A token by chance; None where the shortlist does not hold all that may be drawn."""
-        logits, tokens = self._found.logits[row], self._found.tokens[row]
-        num_all = self._logits.vocab_size
+    def _is_enough(self, row: int, wish: Wish) -> bool:
+        """Whether the shortlist holds all that may be drawn, or its blocks lead to one of all."""
+        sampling, num_known, num_all = wish.sampling, len(self._found.tokens[row]), self._logits.vocab_size
+        if num_known == num_all or _counts_all(wish, num_all):
+            return True
         if 0 < sampling.top_k < num_all:
-            if sampling.top_k > len(tokens):
-                return None
-            return int(tokens[draw_token(logits[: sampling.top_k], sampling, generator)])
-        if sampling.top_p == 1.0 and sampling.min_p == 0.0:
-            return self._draw_from_all(row, sampling.temperature, generator)
-        weights = _weights(logits, logits[0], sampling.temperature)
-        num_kept = _num_kept(weights, float(self._found.block_weights[row].sum(dtype=np.float64)), sampling)
-        if num_kept is None and len(tokens) < num_all:
-            return None
-        reach = np.cumsum(weights[:num_kept])
-        return int(tokens[_index_at(reach, generator.random() * reach[-1])])
+            return sampling.top_k <= num_known
+        weights = self._known_weights(row, wish)
+        return bool(weights[-1] < sampling.min_p) or (
+            sampling.top_p < 1.0 and float(weights.sum()) >= sampling.top_p * self._total(row)
+        )
 
-    def _draw_from_all(self, row: int, temperature: float, generator: np.random.Generator) -> int:
+    def _draw(self, row: int, wish: Wish) -> int:
+        if _counts_all(wish, self._logits.vocab_size):
+            return self._draw_from_all(row, wish)
+        order = np.argsort(self._found.tokens[row])
+        logits, tokens = self._found.logits[row, order], self._found.tokens[row, order]
+        others = max(0.0, self._total(row) - float(self._known_weights(row, wish).sum()))
+        is_limited = 0 < wish.sampling.top_k < self._logits.vocab_size
+        narrow = wish.of_some(0.0 if is_limited else others)
+        place, _ = self._chooser_for(len(logits)).choose(logits[None], [narrow])[0]
+        return int(tokens[place])
+
+    def _total(self, row: int) -> float:
+        return float(self._found.block_weights[row].sum(dtype=np.float64))
+
+    def _known_weights(self, row: int, wish: Wish) -> WeightArray:
+        return _weights(self._found.logits[row], self._found.logits[row, 0], wish.sampling.temperature)
+
+    def _draw_from_all(self, row: int, wish: Wish) -> int:
         """First a block by its weight, then a token of it, for which the block alone is copied."""
         length = self._logits.block_length
         reach = np.cumsum(self._found.block_weights[row], dtype=np.float64)
-        target = generator.random() * reach[-1]
+        target = wish.chance() * reach[-1]
         block = _index_at(reach, target)
         start, stop = block * length, min((block + 1) * length, self._logits.vocab_size)
         logits = self._logits.piece(row, start, stop)
-        inside = np.cumsum(_weights(logits, self._found.logits[row, 0], temperature))
+        inside = np.cumsum(_weights(logits, self._found.logits[row, 0], wish.sampling.temperature))
         before = reach[block - 1] if block else 0.0
         return start + _index_at(inside, target - before)
 
     def _logprobs(self, row: int, token: int, num_top: int) -> TokenLogprobs:
-        """As `picker.logprobs_of`, of the logits before any temperature."""
+        """As `logprobs_of`, of the logits before any temperature."""
         logits, tokens = self._found.logits[row], self._found.tokens[row]
         total = float(logits[0]) + float(np.log(self._found.totals[row]))
         places = np.flatnonzero(tokens == token)
@@ -87,23 +92,15 @@ class RemotePicker:
         )
 
 
-def _takes_the_best(sequence: Sequence) -> bool:
-    return is_greedy(sequence.request.sampling) and sequence.request.num_logprobs is None
+def _counts_all(wish: Wish, vocab_size: int) -> bool:
+    """Whether any token may be drawn."""
+    sampling = wish.sampling
+    return sampling.top_p == 1.0 and sampling.min_p == 0.0 and not 0 < sampling.top_k < vocab_size
 
 
 def _weights(logits: FloatArray, highest: np.float32, temperature: float) -> WeightArray:
     weights: WeightArray = np.exp((logits.astype(np.float64) - highest) / temperature)
     return weights
-
-
-def _num_kept(weights: WeightArray, total: float, sampling: Sampling) -> int | None:
-    """How many of the heaviest may be drawn by top-p and min-p; None: more than these. All tokens weigh `total`."""
-    by_floor = int(np.count_nonzero(weights >= sampling.min_p)) if sampling.min_p > 0.0 else len(weights)
-    reach = np.cumsum(weights)
-    by_nucleus = int(np.searchsorted(reach, sampling.top_p * total)) + 1 if sampling.top_p < 1.0 else len(weights) + 1
-    kept = min(by_floor, by_nucleus)
-    is_known = by_floor < len(weights) or by_nucleus <= len(weights)
-    return kept if is_known else None
 
 
 def _index_at(reach: WeightArray, target: float) -> int:

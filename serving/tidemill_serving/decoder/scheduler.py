@@ -61,8 +61,10 @@ class Scheduler:
     def num_held_tokens(self) -> int:
         """Tokens in the cache that running sequences hold, or will when their prompt is computed."""
         # Of one that decodes the prompt is in the cache.
-        decoding = sum([sequence.num_cached for sequence in self.decoding])
-        return decoding + sum([sequence.num_held for sequence in self.prefilling])
+        num_held = sum([sequence.num_cached for sequence in self.decoding])
+        if self.prefilling:
+            num_held += sum([sequence.num_held for sequence in self.prefilling])
+        return num_held
 
     @property
     def num_kept_tokens(self) -> int:
@@ -126,6 +128,9 @@ class Scheduler:
 
         The oldest never does, so that it comes to its end, and then the next one: whatever the budget, all are served.
         """
+        num_coming = len(self.decoding)
+        if self.num_held_tokens + self.slots.num_kept_tokens + num_coming <= self.token_budget:
+            return self._take_orders()  # nearly always
         while self.num_held_tokens + len(self.decoding) > self.token_budget and len(self.running) > 1:
             self._preempt(max(self.running, key=_age))
         self._make_kept_fit(len(self.decoding))

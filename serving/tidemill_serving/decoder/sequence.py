@@ -9,9 +9,8 @@ import numpy as np
 
 from tidemill_models.stop_strings import StopMatcher
 from tidemill_serving.decoder.devices.device import IntArray, SavedCache
-from tidemill_serving.decoder.logit_changes import LogitChanges
 from tidemill_serving.decoder.prefix import BLOCK_LENGTH, Chain, extend_chain
-from tidemill_serving.decoder.sampler import is_greedy, make_generator
+from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOutput, TokenLogprobs
 
 
@@ -59,19 +58,14 @@ class Sequence:
     num_reused: int = 0  # prompt tokens that were found in the cache
     first_inexact: int = field(init=False)  # from here on the cache is not what a prefill would have made, bit by bit
     completion: list[int] = field(default_factory=list)  # all tokens made; the last one is not in the cache yet
-    generator: np.random.Generator = field(init=False)
-    logit_changes: LogitChanges | None = field(init=False)
-    takes_best: bool = field(init=False)  # it wants nothing but the token of the highest logit
+    wish: Wish = field(init=False)  # of each next token
     _stops: StopMatcher = field(init=False)
     _longest_answer: int = field(init=False)  # tokens
     _ends: frozenset[int] = field(init=False)  # tokens that end the answer
 
     def __post_init__(self) -> None:
         self.first_inexact = len(self.prompt)
-        self.generator = make_generator(self.request.sampling.seed)
-        self.logit_changes = LogitChanges.of(self.request.sampling, self.prompt)
-        is_plain = self.logit_changes is None and self.request.num_logprobs is None
-        self.takes_best = is_plain and is_greedy(self.request.sampling)
+        self.wish = Wish(self.request.sampling, prompt=self.prompt, num_logprobs=self.request.num_logprobs)
         self._stops = StopMatcher(self.request.stop)
         self._longest_answer = min(self.request.max_tokens, self.limits.context_length - len(self.prompt))
         self._ends = frozenset() if self.request.ignore_eos else self.limits.eos_token_ids
@@ -132,9 +126,11 @@ class Sequence:
         told = () if logprobs is None else (logprobs,)
         if token in self._ends:
             return self.end(FinishReason.STOP, token_ids=(token,), logprobs=told)
-        text, hit = self._stops.push(self.text.push((token,)))
-        if hit:
-            return self._output(text, (token,), FinishReason.STOP, logprobs=told)
+        text = self.text.push((token,))
+        if self.request.stop:
+            text, hit = self._stops.push(text)
+            if hit:
+                return self._output(text, (token,), FinishReason.STOP, logprobs=told)
         if len(self.completion) >= self._longest_answer:
             return self.end(FinishReason.LENGTH, before=text, token_ids=(token,), logprobs=told)
         return SequenceOutput(self.request.sequence_id, text, (token,), logprobs=told)

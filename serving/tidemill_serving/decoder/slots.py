@@ -68,6 +68,7 @@ class Slots:
         self.orders: list[Order] = []
         self._tenants: list[Sequence | Kept | None] = [None] * num_slots
         self._num_uses = 0
+        self.num_kept_tokens = 0  # of what ended sequences left
 
     def __iter__(self) -> Iterator[Sequence | Kept | None]:
         return iter(self._tenants)
@@ -76,11 +77,6 @@ class Slots:
     def kept(self) -> list[Kept]:
         """What ended sequences left."""
         return [tenant for tenant in self._tenants if isinstance(tenant, Kept)]
-
-    @property
-    def num_kept_tokens(self) -> int:
-        """Tokens of it."""
-        return sum(kept.num_cached for kept in self.kept)
 
     @property
     def has_empty(self) -> bool:
@@ -123,6 +119,7 @@ class Slots:
             if len(other.chain) == num_shared_blocks(chain, other.chain):
                 self._tenants[other.slot] = None
         self._tenants[slot] = Kept(slot, chain, sequence.num_exact, self._next_use())
+        self._count_kept()
 
     def match(self, sequence: Sequence) -> Match | None:
         """Where the longest start of its prompt is. At least its last two tokens stay to be computed.
@@ -149,6 +146,7 @@ class Slots:
     def take_over(self, kept: Kept, sequence: Sequence) -> None:
         """Let a sequence go on in place from what is kept."""
         self.seat(sequence, kept.slot)
+        self._count_kept()
 
     def evict_to(self, max_kept_tokens: int) -> None:
         """Let go of what was used longest ago until no more than this is kept."""
@@ -158,6 +156,11 @@ class Slots:
     def _evict_one(self) -> None:
         oldest = min(self.kept, key=lambda kept: kept.last_use)
         self._tenants[oldest.slot] = None
+        self._count_kept()
+
+    def _count_kept(self) -> None:
+        """After what is kept has changed: it is asked for at each step, and changes seldom."""
+        self.num_kept_tokens = sum(kept.num_cached for kept in self.kept)
 
     def _last_empty(self) -> int:
         """An empty slot far from those that decode."""

@@ -1,7 +1,7 @@
-"""Our own kernels, of products and of attention: C sources, and the one place that loads what they became.
+"""Our own library in C: kernels of products and of attention, and the choice of tokens.
 
 `hatch_build.py` compiles them at the installation, where there is a C compiler and the processor is of x86-64. Nothing
-needs them: without them ONNX Runtime's own are used.
+needs them: without them ONNX Runtime's own kernels are used, and numpy chooses.
 """
 
 from typing import Literal

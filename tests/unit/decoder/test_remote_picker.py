@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from tests.unit.decoder.recorder import LIMITS, hot, open_letters, request
+from tests.unit.decoder.recorder import hot
 from tests.unit.decoder.sampling_reference import probabilities
 from tidemill_serving.decoder.devices.accelerator import processor
 from tidemill_serving.decoder.devices.element_types import BFLOAT16_BITS, to_float32
 from tidemill_serving.decoder.devices.memory import Block
 from tidemill_serving.decoder.devices.remote_logits import LogitsHead, RemoteRows
-from tidemill_serving.decoder.picker import logprobs_of
-from tidemill_serving.decoder.remote_picker import RemotePicker
-from tidemill_serving.decoder.sequence import Sequence
+from tidemill_serving.decoder.numpy_chooser import logprobs_of
+from tidemill_serving.decoder.picker import Picker
+from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import Sampling
 
 VOCAB_SIZE = 1000  # not whole blocks
@@ -43,8 +43,8 @@ def some_logits(num_rows, spread, vocab_size=VOCAB_SIZE, seed=3):
     return np.random.default_rng(seed).normal(0.0, spread, (num_rows, vocab_size)).astype(np.float32)
 
 
-def sequence_of(sampling, **fields):
-    return Sequence(request(1, [5, 6], sampling=sampling, **fields), np.array([5, 6], np.int64), LIMITS, open_letters())
+def wish_of(sampling, **fields):
+    return Wish(sampling, prompt=np.array([5, 6], np.int64), **fields)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def sequence_of(sampling, **fields):
 )
 def test_tokens_are_as_likely_as_by_all_logits_and_no_more_is_copied_than_needed(sampling, spread, copied):
     logits = some_logits(1, spread)
-    rows, sequence = rows_of(logits), sequence_of(sampling)
+    rows, wish = rows_of(logits), wish_of(sampling)
     changed = logits[0].copy()
     for token, bias in sampling.logit_bias:
         changed[token] += bias
     expected = probabilities(changed, sampling)
-    picker, counts = RemotePicker([sequence], rows), np.zeros(VOCAB_SIZE)
+    picker, counts = Picker(), np.zeros(VOCAB_SIZE)
     for _ in range(NUM_DRAWS):
-        counts[picker.pick(0)[0]] += 1
+        counts[picker.pick([wish], rows)[0][0]] += 1
     assert set(rows.copied) <= set(copied)
     assert not counts[expected == 0].any()
     likely = expected > 3 / NUM_DRAWS
@@ -83,9 +83,8 @@ def test_tokens_are_as_likely_as_by_all_logits_and_no_more_is_copied_than_needed
 def test_the_best_of_each_row_is_taken_without_a_copy_beside_the_shortlist():
     logits = some_logits(5, 1.0)
     rows = rows_of(logits)
-    picker = RemotePicker([sequence_of(Sampling(temperature=0.0))] * 5, rows)
-    assert [picker.pick(row)[0] for row in range(5)] == logits.argmax(axis=1).tolist()
-    assert picker._found.tokens.shape == (5, 1)
+    picks = Picker().pick([wish_of(Sampling(temperature=0.0))] * 5, rows)
+    assert [token for token, _ in picks] == logits.argmax(axis=1).tolist()
     assert not rows.copied
 
 
@@ -93,9 +92,8 @@ def test_log_probabilities_are_those_of_the_raw_logits():
     logits = some_logits(2, 1.0)
     rows = rows_of(logits)
     wishes = [hot(4, temperature=1.7), Sampling(temperature=0.0)]
-    picker = RemotePicker([sequence_of(wish, num_logprobs=5) for wish in wishes], rows)
-    for row in range(2):
-        token, found = picker.pick(row)
+    picks = Picker().pick([wish_of(wish, num_logprobs=5) for wish in wishes], rows)
+    for row, (token, found) in enumerate(picks):
         expected = logprobs_of(logits[row], token, 5)
         assert found.chosen == pytest.approx(expected.chosen, abs=1e-4)
         assert [each for each, _ in found.top] == [each for each, _ in expected.top]
@@ -104,8 +102,8 @@ def test_log_probabilities_are_those_of_the_raw_logits():
 
 def test_a_seed_gives_the_same_tokens_alone_and_among_others():
     logits = some_logits(3, 1.0)
-    alone = RemotePicker([sequence_of(hot(9))], rows_of(logits[1:2])).pick(0)
-    among = RemotePicker([sequence_of(hot(2)), sequence_of(hot(9)), sequence_of(hot(3))], rows_of(logits)).pick(1)
+    alone = Picker().pick([wish_of(hot(9))], rows_of(logits[1:2]))[0]
+    among = Picker().pick([wish_of(hot(2)), wish_of(hot(9)), wish_of(hot(3))], rows_of(logits))[1]
     assert alone == among
 
 
@@ -113,16 +111,14 @@ def test_a_seed_gives_the_same_tokens_alone_and_among_others():
 def test_rows_that_are_not_finite_are_known_by_their_totals(wrong):
     logits = some_logits(3, 1.0)
     logits[1, 400] = wrong
-    picker = RemotePicker([sequence_of(hot(9))] * 3, rows_of(logits))
-    assert picker.are_finite == [True, False, True]
+    picks = Picker().pick([wish_of(hot(9)) for _ in range(3)], rows_of(logits))
+    assert [token >= 0 for token, _ in picks] == [True, False, True]
 
 
 def test_tokens_that_the_model_rules_out_make_a_row_no_less_finite():
     logits = some_logits(1, 1.0)
     logits[0, 10:] = -np.inf
-    picker = RemotePicker([sequence_of(hot(9))], rows_of(logits))
-    assert picker.are_finite == [True]
-    assert picker.pick(0)[0] < 10
+    assert 0 <= Picker().pick([wish_of(hot(9))], rows_of(logits))[0][0] < 10
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(np.float16, 2e-3), (BFLOAT16_BITS, 2e-2)], ids=["float16", "bfloat16"])
@@ -138,7 +134,6 @@ def test_halves_are_looked_at_as_they_are(dtype, close):
 def test_a_vocabulary_smaller_than_the_shortlist_is_all_of_it():
     logits = some_logits(1, 0.1, vocab_size=20)
     rows = rows_of(logits)
-    picker = RemotePicker([sequence_of(hot(9, top_p=0.9))], rows)
-    assert 0 <= picker.pick(0)[0] < 20
+    assert 0 <= Picker().pick([wish_of(hot(9, top_p=0.9))], rows)[0][0] < 20
     assert not rows.copied
     assert to_float32(logits) is logits

@@ -78,20 +78,22 @@ class Ours(Subject):
 
     def on_step(self, step: Step) -> None:
         """See EngineListener."""
-        now = time.perf_counter() - self._start
-        self._own.append(time.thread_time() - self._clock.seconds)
+        now, start = time.perf_counter() - self._start, time.thread_time()
+        self._own.append(start - self._clock.seconds - self._heard)
         for output in step.outputs:
             self._times[output.sequence_id] += [now] * len(output.token_ids)
             self._token_ids[output.sequence_id] += output.token_ids
             self._num_left -= output.finish_reason is not None
         if not self._num_left:
             self._ended.set()
+        self._heard += time.thread_time() - start
 
     def run(self, jobs: Sequence[Job]) -> list[list[float]]:
         """See Subject."""
         self._times: list[list[float]] = [[] for _ in jobs]
         self._token_ids: list[list[int]] = [[] for _ in jobs]
         self._own: list[float] = []
+        self._heard = 0.0  # seconds of processor time that this listener took, which are no engine's
         self._num_left = len(jobs)
         self._ended.clear()
         self._start = time.perf_counter()

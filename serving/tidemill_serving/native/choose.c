@@ -1,0 +1,132 @@
+/* See choose.h: the changes of logits, the room to work in, and what Python calls. */
+#include "choose.h"
+
+#include <math.h>
+#include <string.h>
+
+#define EXPORTED __attribute__((visibility("default")))
+
+enum { ALIGNMENT = 64, NUM_MASKS = 1 << LANES };
+
+static int is_token(const Row *row, int64_t token) { return token >= 0 && token < row->vocab; }
+
+static void copy_tail(const Row *row) {
+  const int64_t first = row->vocab / GROUP * GROUP;
+  memcpy(row->tail, row->logits + first, (size_t)(row->vocab - first) * sizeof(float));
+}
+
+void change_logits(Row *row, const RowWish *wish) {
+  float *logits = row->logits, *before = row->before;
+  for (int64_t i = 0; i < wish->num_biased; i++) {
+    const int64_t token = wish->biased[i];
+    if (!is_token(row, token)) continue;
+    before[i] = logits[token];
+    logits[token] += wish->bias[i];
+  }
+  before += wish->num_biased;
+  const float factors[] = {1 / wish->repetition, wish->repetition}; /* of a branch half of the guesses would be wrong */
+  for (int64_t i = 0; i < wish->num_penalised; i++) {
+    const int64_t token = wish->penalised[i];
+    if (!is_token(row, token)) continue;
+    const float logit = logits[token];
+    before[i] = logit;
+    logits[token] = logit * factors[logit < 0] - wish->subtracted[i];
+  }
+  copy_tail(row);
+}
+
+void restore_logits(Row *row, const RowWish *wish) {
+  float *logits = row->logits, *before = row->before;
+  for (int64_t i = 0; i < wish->num_penalised; i++) {
+    if (is_token(row, wish->penalised[i])) logits[wish->penalised[i]] = before[wish->num_biased + i];
+  }
+  for (int64_t i = 0; i < wish->num_biased; i++) {
+    if (is_token(row, wish->biased[i])) logits[wish->biased[i]] = before[i];
+  }
+}
+
+/* What the numbers of a vector that a mask marks become when they are moved together: their lanes, in order. */
+static void fill_closing(uint8_t *closing) {
+  memset(closing, 0, NUM_MASKS * LANES);
+  for (int mask = 0; mask < NUM_MASKS; mask++) {
+    int place = 0;
+    for (int lane = 0; lane < LANES; lane++) {
+      if (mask >> lane & 1) closing[mask * LANES + place++] = (uint8_t)lane;
+    }
+  }
+}
+
+/* The next piece of the room; with none it only counts. */
+static void *take(uint8_t *room, size_t *used, size_t bytes) {
+  void *piece = room == NULL ? NULL : room + *used;
+  *used += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  return piece;
+}
+
+static Candidates take_candidates(uint8_t *room, size_t *used, int64_t most) {
+  Candidates taken = {0, NULL, NULL, NULL};
+  taken.tokens = take(room, used, (size_t)most * sizeof(int32_t));
+  taken.logits = take(room, used, (size_t)most * sizeof(float));
+  taken.weights = take(room, used, (size_t)most * sizeof(float));
+  return taken;
+}
+
+/* Parts of the room for rows of one length. Returns how many bytes they take. */
+static size_t lay_out(uint8_t *room, int64_t vocab, Row *row) {
+  size_t used = 0;
+  const int64_t num_groups = (vocab + GROUP - 1) / GROUP, most = num_groups * GROUP + LANES;
+  *row = (Row){.vocab = vocab, .num_groups = num_groups};
+  row->closing = take(room, &used, NUM_MASKS * LANES);
+  row->tail = take(room, &used, GROUP * sizeof(float));
+  row->maxima = take(room, &used, (size_t)num_groups * LANES * sizeof(float));
+  row->sums = take(room, &used, (size_t)num_groups * sizeof(float));
+  row->weights = take(room, &used, (size_t)num_groups * GROUP * sizeof(float));
+  row->before = take(room, &used, 2 * (size_t)vocab * sizeof(float));
+  row->found = take_candidates(room, &used, most);
+  row->spare = take_candidates(room, &used, most);
+  return used;
+}
+
+/* Bytes of the room that `tidemill_choose` works in, for rows of one length. */
+EXPORTED int64_t tidemill_choose_room(int64_t vocab) {
+  Row row;
+  return (int64_t)lay_out(NULL, vocab, &row);
+}
+
+/* What is given to be chosen from, and where it is written: arrays of `num_rows`, but `most_told` times that for what is
+ * told. No wish is for more, nor names a token twice in a list; chances are from 0 to below 1. */
+typedef struct {
+  float *logits; /* [num_rows][vocab], changed meanwhile and put back */
+  int64_t num_rows, vocab;
+  const RowWish *const *wishes;
+  const double *chances;
+  uint8_t *room;
+  int64_t most_told;
+  int64_t *tokens;
+  double *logprobs;
+  int64_t *told_tokens;
+  double *told_logprobs;
+} Task;
+
+static void choose_rows(const Task *task, ChooseRow choose_row) {
+  Row row;
+  lay_out(task->room, task->vocab, &row);
+  fill_closing(row.closing);
+  for (int place = 0; place < GROUP; place++) row.tail[place] = -INFINITY;
+  for (int64_t i = 0; i < task->num_rows; i++) {
+    const int64_t told = i * task->most_told;
+    Choice choice = {-1, 0, task->told_tokens + told, task->told_logprobs + told};
+    row.logits = task->logits + i * task->vocab;
+    copy_tail(&row);
+    choose_row(&row, task->wishes[i], task->chances[i], &choice);
+    task->tokens[i] = choice.token;
+    task->logprobs[i] = choice.logprob;
+  }
+}
+
+EXPORTED void tidemill_choose(const Task *task) {
+  choose_rows(task, __builtin_cpu_supports("avx2") ? choose_row_avx2 : choose_row_plain);
+}
+
+/* As on a processor without AVX2. */
+EXPORTED void tidemill_choose_plainly(const Task *task) { choose_rows(task, choose_row_plain); }
