@@ -31,9 +31,13 @@ def make_account(wire: Wire, **limits: int) -> str:
     account = account_pb2.Account(limits=account_pb2.UsageLimits(**limits))
     request = account_pb2.CreateAccountRequest(account=account, account_id=f"customer-{next(NUMBERS)}")
     name = wire.accounts.CreateAccount(request, metadata=wire.metadata).name
-    grant = billing_pb2.GrantCreditsRequest(account=name, amount_microcredits=10**12, reason="for a test")
-    wire.accounts.GrantCredits(grant, metadata=wire.metadata)
+    grant(wire, name, 10**12)
     return name
+
+
+def grant(wire: Wire, account: str, microcredits: int) -> None:
+    request = billing_pb2.GrantCreditsRequest(account=account, amount_microcredits=microcredits, reason="for a test")
+    wire.accounts.GrantCredits(request, metadata=wire.metadata)
 
 
 def make_key(wire: Wire, account: str = "", **settings: object) -> account_pb2.CreateApiKeyResponse:
@@ -165,20 +169,24 @@ def test_an_account_uses_the_cache_unless_told_otherwise(wire: Wire) -> None:
     assert get_account(wire, make_account(wire)).use_cache
 
 
-def test_accounts_are_listed_by_name_page_by_page(wire: Wire) -> None:
+def test_accounts_are_listed_by_name_page_by_page_with_what_each_has(wire: Wire) -> None:
     made = {make_account(wire) for _ in range(3)}
-    names: list[str] = []
+    grant(wire, min(made), 7)
+    poor = wire.accounts.CreateAccount(account_pb2.CreateAccountRequest(), metadata=wire.metadata).name
+    listed: list[account_pb2.Account] = []
     token = ""
     while True:
         page = wire.accounts.ListAccounts(
             account_pb2.ListAccountsRequest(page_size=2, page_token=token), metadata=wire.metadata
         )
-        names += [account.name for account in page.accounts]
+        listed += page.accounts
         token = page.next_page_token
         if not token:
             break
+    names = [account.name for account in listed]
     assert names == sorted(names)
-    assert made | {"accounts/local", "accounts/neighbour"} <= set(names)
+    assert made | {poor, "accounts/local", "accounts/neighbour"} <= set(names)
+    assert all(account == get_account(wire, account.name) for account in listed if account.name in {*made, poor})
 
 
 @pytest.mark.rule("A1")
