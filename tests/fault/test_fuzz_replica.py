@@ -1,23 +1,24 @@
 """The private wire of a replica with messages of any content and with bytes that are none."""
 
 import asyncio
-import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
 import grpc
 import grpc.aio
 import pytest
-from google.protobuf.message import Message
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
-from hypothesis import given
-from hypothesis import strategies as st
 
+from tests.fuzzing.batches import MESSAGES_AT_ONCE, bases, batch_of, told, variants_of
 from tests.fuzzing.calls import HARM, Metadata, call_with
 from tests.fuzzing.damage import damaged
 from tests.fuzzing.messages import messages, texts_broken
 from tests.fuzzing.methods import Method, methods_of
-from tests.fuzzing.seeds import fuzzed
+from tests.fuzzing.seeds import chance_of
+from tests.fuzzing.variants import varied
 from tests.integration.api.conftest import wait_until
 from tests.integration.replica.replica_process import ReplicaProcess, read_all, replica_process
 from tests.scale import count
@@ -29,21 +30,26 @@ pytestmark = pytest.mark.fault
 ENGINE = methods_of(engine_pb2.DESCRIPTOR.services_by_name["EngineService"])
 HEALTH = methods_of(health_pb2.DESCRIPTOR.services_by_name["Health"])
 CONNECT, DRAIN = sorted(ENGINE, key=lambda method: method.path)
-KNOWN = {"prompt_tokens": [5, 6, 300], "max_tokens": [1, 3], "sequence_id": [1, 2, 3, 4], "stop": ["the"]}
-MESSAGES_AT_ONCE = 10
-NUM_BATCHES = count(10, full=2_000)
+KNOWN = {"prompt_tokens": [5, 6, 300], "max_tokens": [1, 3], "sequence_id": [1, 2, 3], "stop": ["the"]}
+SUBMIT = engine_pb2.Submit(sequence_id=1, prompt_tokens=[5, 6], max_tokens=3, top_p=1)
+RIGHT = engine_pb2.ConnectRequest(submit=SUBMIT).SerializeToString()
+NUM_BATCHES = count(10, full=20_000 // MESSAGES_AT_ONCE)
+PATIENCE_SECONDS = (0.0, *[0.05] * 5, 0.2, 1.0)  # before a stream is left
+NUM_DRAINED = count(1, full=100)
+HASTY_DRAIN = engine_pb2.DrainRequest(grace=Duration()).SerializeToString()
+DRAINS_AT_ONCE = 20_000 // 100
 
 
 class Replica:
     """A real replica, its client, and a loop to speak to both."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu", tick_ms: int = 5) -> None:
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
-        self._runner.run(self._open())
+        self._runner.run(self._open(device, tick_ms))
 
-    async def _open(self) -> None:
-        served = replica_process(device="cpu", options=("--threads", "1"))
+    async def _open(self, device: str, tick_ms: int) -> None:
+        served = replica_process(device=device, tick_ms=tick_ms, options=("--threads", "1"))
         self.process: ReplicaProcess = await self._stack.enter_async_context(served)
         self.client: ReplicaClient = await self._stack.enter_async_context(self.process.client())
         self._channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self.process.address))
@@ -57,17 +63,64 @@ class Replica:
         return (("authorization", f"Bearer {self.process.token}"),)
 
     def send(
-        self, method: Method, contents: list[bytes], patience: float, *, metadata: Metadata | None = None
+        self,
+        method: Method,
+        contents: list[bytes],
+        patience: float,
+        *,
+        metadata: Metadata | None = None,
+        stays: bool = False,
     ) -> grpc.StatusCode:
         given = self.token if metadata is None else metadata
-        return self._runner.run(call_with(self._channel, method, contents, given, patience))
+        return self._runner.run(call_with(self._channel, method, contents, given, patience, stays=stays))
+
+    def send_each(self, method: Method, contents: list[bytes], patience: float) -> list[grpc.StatusCode]:
+        """Call a method once for each of `contents`, all at once."""
+
+        async def all_at_once() -> list[grpc.StatusCode]:
+            calls = [call_with(self._channel, method, [content], self.token, patience) for content in contents]
+            return await asyncio.gather(*calls)
+
+        return self._runner.run(all_at_once())
+
+    def stay_busy(self) -> None:
+        """Begin a generation that nobody waits for."""
+
+        async def begin() -> None:
+            await anext(self.client.generate(EngineRequest(prompt_tokens=[5, 6], max_tokens=1_000)))
+
+        self._runner.run(asyncio.wait_for(begin(), 60))
+
+    def num_decode_tokens(self) -> int:
+        """How many tokens it has generated, as it tells every second or so."""
+        before = self.client.stats
+
+        def told_again() -> bool:
+            self._runner.run(asyncio.sleep(0.05))
+            return self.client.stats is not before
+
+        wait_until(told_again, "that the replica tells how it is", 60)
+        return self.client.stats.num_decode_tokens
+
+    def wait(self) -> int:
+        """The exit code of a process that ends."""
+        return self._runner.run(self.process.exit_code(60))
+
+    def check_log(self) -> None:
+        """It lives, and saw no fault."""
+        assert self.process.process.poll() is None, "the replica ended"
+        self.check_no_fault()
+
+    def check_no_fault(self) -> None:
+        """It said of no fault."""
+        assert [line for line in self.process.stderr_lines() if "Traceback" in line or "ERROR" in line] == []
 
     def check(self) -> None:
         """It lives, it saw no fault, and another caller's generations work."""
         request = EngineRequest(prompt_tokens=[5, 6], max_tokens=3)
         _, _, end = self._runner.run(asyncio.wait_for(read_all(self.client.generate(request)), 60))
         assert end.finish_reason in (EngineFinish.STOP, EngineFinish.LENGTH)
-        assert [line for line in self.process.stderr_lines() if "Traceback" in line or "ERROR" in line] == []
+        self.check_log()
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +130,79 @@ def replica() -> Iterator[Replica]:
     replica.close()
 
 
-def test_no_message_and_no_bytes_on_the_stream_harm_a_replica(replica: Replica) -> None:
-    @fuzzed(NUM_BATCHES)
-    @given(
-        st.lists(messages(CONNECT.request, KNOWN), min_size=1, max_size=MESSAGES_AT_ONCE),
-        st.integers(0, 2**32),
-        st.sampled_from((0.0, 0.05, 0.3)),
-    )
-    def send(requests: list[Message], seed: int, patience: float) -> None:
-        chance = random.Random(seed)
-        contents = [request.SerializeToString() for request in requests]
-        if chance.random() < 0.5:
-            contents.append(damaged(chance, contents[-1]))
-        assert replica.send(CONNECT, contents, patience) not in HARM
+def test_no_message_and_no_bytes_on_the_stream_harm_a_replica(replica: Replica, note: Callable[..., None]) -> None:
+    codes = Counter[grpc.StatusCode]()
+    num_tokens = replica.num_decode_tokens()
 
-    send()
+    for chance, message in bases(messages(CONNECT.request, KNOWN, right=RIGHT), CONNECT.path, NUM_BATCHES):
+        contents = variants_of(chance, message, KNOWN, RIGHT, MESSAGES_AT_ONCE)
+        contents = [each + numbered(i) if chance.random() < 0.7 else each for i, each in enumerate(contents)]
+        if chance.random() < 0.5:
+            contents[-1] = damaged(chance, contents[-1])
+        with told(CONNECT, contents):
+            # One that says nothing more after its messages ends what runs for it.
+            stays, patience = chance.random() < 0.9, chance.choice(PATIENCE_SECONDS)
+            code = replica.send(CONNECT, contents, patience, stays=stays)
+            assert code not in HARM
+            replica.check_log()
+        codes[code] += 1
+    num_tokens = replica.num_decode_tokens() - num_tokens
     replica.check()
+    assert num_tokens > 0, "none of these streams generated anything"
+    note(streams=codes.total(), tokens=num_tokens, **{code.name: number for code, number in codes.items()})
+
+
+def numbered(sequence_id: int) -> bytes:
+    """What makes of a message before it a sequence of its own: an id that comes twice is refused."""
+    return engine_pb2.ConnectRequest(submit=engine_pb2.Submit(sequence_id=sequence_id)).SerializeToString()
+
+
+@pytest.mark.parametrize("method", HEALTH, ids=lambda method: method.path)
+def test_no_message_and_no_bytes_harm_a_replicas_health(
+    replica: Replica, method: Method, note: Callable[..., None]
+) -> None:
+    codes = Counter[grpc.StatusCode]()
+
+    known = {"service": ["", "no-such-service"]}
+    for chance, message in bases(messages(method.request, known), method.path, NUM_BATCHES):
+        contents = batch_of(chance, message, known)
+        with told(method, contents):
+            answers = replica.send_each(method, contents, 0.04 if method.streams_responses else 30)
+            assert not set(answers) & set(HARM)
+            replica.check_log()
+        codes.update(answers)
+    replica.check()
+    note(messages=codes.total(), **{code.name: number for code, number in codes.items()})
+
+
+def test_a_replica_drains_in_order_whatever_it_is_told_about_its_grace(note: Callable[..., None]) -> None:
+    codes, chance = Counter[grpc.StatusCode](), chance_of("drain")
+    for _ in range(NUM_DRAINED):
+        replica = Replica("fake", tick_ms=50)
+        try:
+            replica.stay_busy()
+            some = [varied(chance, engine_pb2.DrainRequest(), {}).SerializeToString() for _ in range(DRAINS_AT_ONCE)]
+            contents = [damaged(chance, each) if chance.random() < 0.5 else each for each in some]
+            with told(DRAIN, contents):
+                patient = replica.send_each(DRAIN, [each for each in contents if not ends_soon(each)], 60)
+                assert {code.name for code in patient} <= {"OK", "INVALID_ARGUMENT"}
+                hasty = replica.send_each(DRAIN, [*filter(ends_soon, contents), HASTY_DRAIN], 60)
+                assert not set(hasty) & set(HARM)
+                assert replica.wait() == 0
+                replica.check_no_fault()
+            codes.update(patient + hasty)
+        finally:
+            replica.close()
+    note(messages=codes.total(), **{code.name: number for code, number in codes.items()})
+
+
+def ends_soon(content: bytes) -> bool:
+    """Whether a replica that runs something is told to cut it so soon that later calls may find nobody."""
+    try:
+        request = engine_pb2.DrainRequest.FromString(content)
+    except DecodeError:
+        return False
+    return request.HasField("grace") and request.grace.seconds + request.grace.nanos / 1e9 < 120
 
 
 @pytest.mark.parametrize("method", [*ENGINE, *HEALTH], ids=lambda method: method.path)
