@@ -1,6 +1,7 @@
 """The private wire of a replica with messages of any content and with bytes that are none."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -30,8 +31,28 @@ pytestmark = pytest.mark.fault
 ENGINE = methods_of(engine_pb2.DESCRIPTOR.services_by_name["EngineService"])
 HEALTH = methods_of(health_pb2.DESCRIPTOR.services_by_name["Health"])
 CONNECT, DRAIN = sorted(ENGINE, key=lambda method: method.path)
-KNOWN = {"prompt_tokens": [5, 6, 300], "max_tokens": [1, 3], "sequence_id": [1, 2, 3], "stop": ["the"]}
-SUBMIT = engine_pb2.Submit(sequence_id=1, prompt_tokens=[5, 6], max_tokens=3, top_p=1)
+KNOWN = {
+    "prompt_tokens": [5, 6, 300],
+    "max_tokens": [1, 3],
+    "sequence_id": [*range(1, MESSAGES_AT_ONCE + 1)],
+    "stop": ["the"],
+}
+SUBMIT = engine_pb2.Submit(
+    sequence_id=1,
+    prompt_tokens=[5, 6],
+    max_tokens=3,
+    temperature=0.7,
+    top_p=0.9,
+    top_k=5,
+    seed=1,
+    stop=["zz", "yy"],
+    min_p=0.1,
+    repetition_penalty=1.1,
+    presence_penalty=0.1,
+    frequency_penalty=0.1,
+    logit_bias={5: 1.0},
+    num_logprobs=2,
+)
 RIGHT = engine_pb2.ConnectRequest(submit=SUBMIT).SerializeToString()
 NUM_BATCHES = count(10, full=20_000 // MESSAGES_AT_ONCE)
 PATIENCE_SECONDS = (0.0, *[0.05] * 5, 0.2, 1.0)  # before a stream is left
@@ -135,8 +156,7 @@ def test_no_message_and_no_bytes_on_the_stream_harm_a_replica(replica: Replica, 
     num_tokens = replica.num_decode_tokens()
 
     for chance, message in bases(messages(CONNECT.request, KNOWN, right=RIGHT), CONNECT.path, NUM_BATCHES):
-        contents = variants_of(chance, message, KNOWN, RIGHT, MESSAGES_AT_ONCE)
-        contents = [each + numbered(i) if chance.random() < 0.7 else each for i, each in enumerate(contents)]
+        contents = [*numbered(chance, variants_of(chance, message, KNOWN, RIGHT, MESSAGES_AT_ONCE))]
         if chance.random() < 0.5:
             contents[-1] = damaged(chance, contents[-1])
         with told(CONNECT, contents):
@@ -152,9 +172,14 @@ def test_no_message_and_no_bytes_on_the_stream_harm_a_replica(replica: Replica, 
     note(streams=codes.total(), tokens=num_tokens, **{code.name: number for code, number in codes.items()})
 
 
-def numbered(sequence_id: int) -> bytes:
-    """What makes of a message before it a sequence of its own: an id that comes twice is refused."""
-    return engine_pb2.ConnectRequest(submit=engine_pb2.Submit(sequence_id=sequence_id)).SerializeToString()
+def numbered(chance: random.Random, contents: list[bytes]) -> Iterator[bytes]:
+    """Most sequences with ids that rise, as they must in a stream: one that is too high shuts out all that follow."""
+    for number, content in enumerate(contents, 1):
+        if engine_pb2.ConnectRequest.FromString(content).HasField("abort") or chance.random() < 0.03:
+            yield content
+        else:
+            submit = engine_pb2.Submit(sequence_id=number)
+            yield content + engine_pb2.ConnectRequest(submit=submit).SerializeToString()
 
 
 @pytest.mark.parametrize("method", HEALTH, ids=lambda method: method.path)

@@ -16,10 +16,10 @@ _LETTERS = string.printable + "é\u0663\u202e🌊\0\ufffe"
 
 
 def varied(chance: random.Random, message: Message, known: Known) -> Message:
-    """A copy of `message` with one to four changes. `known`: values that exist, by a field's name."""
+    """A copy of `message` with one to six changes. `known`: values that exist, by a field's name."""
     changed = type(message)()
     changed.CopyFrom(message)
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+    for _ in range(chance.choice((1, 1, 2, 3, 6))):
         _change(chance, changed, known, 0)
     return changed
 

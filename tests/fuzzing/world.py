@@ -22,7 +22,18 @@ OTHER_MODEL = "tiny-llama-positions"  # nobody needs it: it may be stopped, and 
 CUSTOMER = "accounts/customer"  # may lose keys and credits
 FUZZER = "accounts/local"  # whose key the fuzz has
 PROMPT = inference_pb2.Input(prompt="once upon a time")
-FEW = inference_pb2.GenerationOptions(max_tokens=3)
+SAMPLING = inference_pb2.Sampling(
+    temperature=0.7,
+    top_p=0.9,
+    top_k=5,
+    seed=1,
+    min_p=0.1,
+    repetition_penalty=1.1,
+    presence_penalty=0.1,
+    frequency_penalty=0.1,
+    logit_bias={5: 1.0},
+)
+FEW = inference_pb2.GenerationOptions(max_tokens=3, sampling=SAMPLING, stop=["zz", "yy"], top_logprobs=2)
 SIXTY_SECONDS = Duration(seconds=60)
 
 
