@@ -1,10 +1,8 @@
 """The private wire of a replica with messages of any content and with bytes that are none."""
 
-import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
 
 import grpc
 import grpc.aio
@@ -14,17 +12,16 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from tests.fuzzing.batches import MESSAGES_AT_ONCE, bases, batch_of, told, variants_of
-from tests.fuzzing.calls import HARM, Metadata, call_with
+from tests.fuzzing.calls import HARM
 from tests.fuzzing.damage import damaged
 from tests.fuzzing.messages import messages, texts_broken
 from tests.fuzzing.methods import Method, methods_of
+from tests.fuzzing.replica_target import ReplicaTarget
 from tests.fuzzing.seeds import chance_of
 from tests.fuzzing.variants import varied
 from tests.integration.api.conftest import wait_until
-from tests.integration.replica.replica_process import ReplicaProcess, read_all, replica_process
 from tests.scale import count
 from tidemill.engine.v1 import engine_pb2
-from tidemill_services.engine_client import EngineFinish, EngineRequest, ReplicaClient
 
 pytestmark = pytest.mark.fault
 
@@ -61,97 +58,16 @@ HASTY_DRAIN = engine_pb2.DrainRequest(grace=Duration()).SerializeToString()
 DRAINS_AT_ONCE = 20_000 // 100
 
 
-class Replica:
-    """A real replica, its client, and a loop to speak to both."""
-
-    def __init__(self, device: str = "cpu", tick_ms: int = 5) -> None:
-        self._runner = asyncio.Runner()
-        self._stack = AsyncExitStack()
-        self._runner.run(self._open(device, tick_ms))
-
-    async def _open(self, device: str, tick_ms: int) -> None:
-        served = replica_process(device=device, tick_ms=tick_ms, options=("--threads", "1"))
-        self.process: ReplicaProcess = await self._stack.enter_async_context(served)
-        self.client: ReplicaClient = await self._stack.enter_async_context(self.process.client())
-        self._channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self.process.address))
-
-    def close(self) -> None:
-        self._runner.run(self._stack.aclose())
-        self._runner.close()
-
-    @property
-    def token(self) -> Metadata:
-        return (("authorization", f"Bearer {self.process.token}"),)
-
-    def send(
-        self,
-        method: Method,
-        contents: list[bytes],
-        patience: float,
-        *,
-        metadata: Metadata | None = None,
-        stays: bool = False,
-    ) -> grpc.StatusCode:
-        given = self.token if metadata is None else metadata
-        return self._runner.run(call_with(self._channel, method, contents, given, patience, stays=stays))
-
-    def send_each(self, method: Method, contents: list[bytes], patience: float) -> list[grpc.StatusCode]:
-        """Call a method once for each of `contents`, all at once."""
-
-        async def all_at_once() -> list[grpc.StatusCode]:
-            calls = [call_with(self._channel, method, [content], self.token, patience) for content in contents]
-            return await asyncio.gather(*calls)
-
-        return self._runner.run(all_at_once())
-
-    def stay_busy(self) -> None:
-        """Begin a generation that nobody waits for."""
-
-        async def begin() -> None:
-            await anext(self.client.generate(EngineRequest(prompt_tokens=[5, 6], max_tokens=1_000)))
-
-        self._runner.run(asyncio.wait_for(begin(), 60))
-
-    def num_decode_tokens(self) -> int:
-        """How many tokens it has generated, as it tells every second or so."""
-        before = self.client.stats
-
-        def told_again() -> bool:
-            self._runner.run(asyncio.sleep(0.05))
-            return self.client.stats is not before
-
-        wait_until(told_again, "that the replica tells how it is", 60)
-        return self.client.stats.num_decode_tokens
-
-    def wait(self) -> int:
-        """The exit code of a process that ends."""
-        return self._runner.run(self.process.exit_code(60))
-
-    def check_log(self) -> None:
-        """It lives, and saw no fault."""
-        assert self.process.process.poll() is None, "the replica ended"
-        self.check_no_fault()
-
-    def check_no_fault(self) -> None:
-        """It said of no fault."""
-        assert [line for line in self.process.stderr_lines() if "Traceback" in line or "ERROR" in line] == []
-
-    def check(self) -> None:
-        """It lives, it saw no fault, and another caller's generations work."""
-        request = EngineRequest(prompt_tokens=[5, 6], max_tokens=3)
-        _, _, end = self._runner.run(asyncio.wait_for(read_all(self.client.generate(request)), 60))
-        assert end.finish_reason in (EngineFinish.STOP, EngineFinish.LENGTH)
-        self.check_log()
-
-
 @pytest.fixture(scope="module")
-def replica() -> Iterator[Replica]:
-    replica = Replica()
+def replica() -> Iterator[ReplicaTarget]:
+    replica = ReplicaTarget()
     yield replica
     replica.close()
 
 
-def test_no_message_and_no_bytes_on_the_stream_harm_a_replica(replica: Replica, note: Callable[..., None]) -> None:
+def test_no_message_and_no_bytes_on_the_stream_harm_a_replica(
+    replica: ReplicaTarget, note: Callable[..., None]
+) -> None:
     codes = Counter[grpc.StatusCode]()
     num_tokens = replica.num_decode_tokens()
 
@@ -184,7 +100,7 @@ def numbered(chance: random.Random, contents: list[bytes]) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("method", HEALTH, ids=lambda method: method.path)
 def test_no_message_and_no_bytes_harm_a_replicas_health(
-    replica: Replica, method: Method, note: Callable[..., None]
+    replica: ReplicaTarget, method: Method, note: Callable[..., None]
 ) -> None:
     codes = Counter[grpc.StatusCode]()
 
@@ -203,7 +119,7 @@ def test_no_message_and_no_bytes_harm_a_replicas_health(
 def test_a_replica_drains_in_order_whatever_it_is_told_about_its_grace(note: Callable[..., None]) -> None:
     codes, chance = Counter[grpc.StatusCode](), chance_of("drain")
     for _ in range(NUM_DRAINED):
-        replica = Replica("fake", tick_ms=50)
+        replica = ReplicaTarget("fake", tick_ms=50)
         try:
             replica.stay_busy()
             some = [varied(chance, engine_pb2.DrainRequest(), {}).SerializeToString() for _ in range(DRAINS_AT_ONCE)]
@@ -232,7 +148,7 @@ def ends_soon(content: bytes) -> bool:
 
 @pytest.mark.parametrize("method", [*ENGINE, *HEALTH], ids=lambda method: method.path)
 def test_bytes_that_are_no_message_are_a_wrong_request_of_a_caller_with_the_token(
-    replica: Replica, method: Method
+    replica: ReplicaTarget, method: Method
 ) -> None:
     broken = [b"\xff", b"\x0a", b"\x0b" * 300, *(content for _, content in texts_broken(method.request))]
     for content in broken:
@@ -243,7 +159,7 @@ def test_bytes_that_are_no_message_are_a_wrong_request_of_a_caller_with_the_toke
     replica.check()
 
 
-def test_bytes_that_are_no_message_end_the_sequences_of_their_stream_only(replica: Replica) -> None:
+def test_bytes_that_are_no_message_end_the_sequences_of_their_stream_only(replica: ReplicaTarget) -> None:
     submit = engine_pb2.Submit(sequence_id=1, prompt_tokens=[5, 6], max_tokens=500, top_p=1)
     running = engine_pb2.ConnectRequest(submit=submit).SerializeToString()
     assert replica.send(CONNECT, [running, b"\xff"], 30).name == "INVALID_ARGUMENT"
