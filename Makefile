@@ -55,7 +55,7 @@ check: lint  ## lint, strict types, import rules, buf lint, a test for every rul
 test: check  ## set up what is missing, then run every test
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
-fault: setup  ## the strain tests with their full counts, and a summary: about an hour; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
+fault: setup  ## the strain tests with their full counts, and a summary: some hours; TIDEMILL_FUZZ_SEED=N makes a run of the fuzz again
 	@mkdir -p .build
 	TIDEMILL_STRAIN=full TIDEMILL_STRAIN_REPORT=.build/strain.json $(BIN)/python -m pytest tests/fault --timeout 1800
 	@echo "The figures are in .build/strain.json."

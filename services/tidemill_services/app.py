@@ -7,12 +7,10 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 
@@ -40,6 +38,7 @@ from tidemill_services.key_sessions import KeySessions
 from tidemill_services.ledger_sealer import LedgerSealer
 from tidemill_services.metrics import BillingPage, MeasuredDatabase, Metrics, ProcessPage
 from tidemill_services.resumable import ResumableGenerations
+from tidemill_services.running_parts import RunningParts
 from tidemill_services.scaler.host import Host, HostSettings
 from tidemill_services.scaler.local import LocalLauncher, LocalLauncherSettings
 from tidemill_services.scaler.replicas import Replicas
@@ -109,7 +108,7 @@ class Application:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, self._on_signal)
         try:
-            async with AsyncExitStack() as parts:
+            async with RunningParts(self._on_broken) as parts:
                 addresses = await self._start(parts)
                 self._is_ready = True
                 on_ready(addresses)
@@ -127,7 +126,11 @@ class Application:
             self._streams.stop_all(StopReason.DRAINING)
         self._stop.set()
 
-    async def _start(self, parts: AsyncExitStack) -> Addresses:
+    def _on_broken(self, why: str) -> None:
+        self._broken = why
+        self._stop.set()
+
+    async def _start(self, parts: RunningParts) -> Addresses:
         """Start each part; `parts` stops them in the reverse order."""
         settings = self._settings
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -140,15 +143,15 @@ class Application:
         await database.open()
         parts.push_async_callback(database.close)
         identities = Identities(database, secrets_of_platform)
-        self._keep_running(parts, identities.run(), "identities")
-        self._keep_running(parts, ExpiredAnswers(database).run(), "expired-answers")
+        parts.keep_running(identities.run(), "identities")
+        parts.keep_running(ExpiredAnswers(database).run(), "expired-answers")
         await installation.tell_of_rotation(database, secrets_of_platform)
         api_key = await installation.local_api_key(database, identities, secret, settings)
         await installation.register_packages(database, (settings.data_dir / "models", *settings.models))
 
         core = await self._start_core(parts, database, secret, identities, tracing)
         if (tls := await asyncio.to_thread(open_server_tls, settings)) is not None:
-            self._keep_running(parts, tls.run(), "tls")
+            parts.keep_running(tls.run(), "tls")
         door = Door(public_routes(database, core.generations), identities, core.guard, self._metrics, core.calls)
         http, admin = await self._start_http(parts, door, self._admin_pages(database), tls)
         grpc_address = await self._start_grpc(parts, core, tls)
@@ -161,7 +164,7 @@ class Application:
         return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
 
     async def _start_core(
-        self, parts: AsyncExitStack, database: Database, secret: bytes, identities: Identities, tracing: Tracing
+        self, parts: RunningParts, database: Database, secret: bytes, identities: Identities, tracing: Tracing
     ) -> _Core:
         """Start what answers calls, and what watches over sessions and the ledger."""
         settings, metrics = self._settings, self._metrics
@@ -171,7 +174,7 @@ class Application:
         process_id = f"{host_id}.{secrets.token_hex(4)}"  # a new one in each life of the host
         replicas = await self._start_scaling(parts, database, secret, host_id, process_id)
         metrics.watch_replicas(replicas)
-        self._keep_running(parts, LedgerSealer(database, process_id).run(), "ledger-sealer")
+        parts.keep_running(LedgerSealer(database, process_id).run(), "ledger-sealer")
         catalogue = Catalogue(database, renderer)
         signs, session_guard = self._start_session_watches(parts, database, process_id)
         guard, funds = self._start_slices(parts, database, process_id)
@@ -181,7 +184,7 @@ class Application:
         calls = Calls(tracing, access_log=settings.access_log)
         return _Core(database, secret, identities, guard, calls, generations, resumable, signs, session_guard)
 
-    async def _start_grpc(self, parts: AsyncExitStack, core: _Core, tls: ServerTls | None) -> str:
+    async def _start_grpc(self, parts: RunningParts, core: _Core, tls: ServerTls | None) -> str:
         """Open the public gRPC port; return its address."""
         settings = self._settings
         limits = GrpcLimits(settings.max_streams_per_connection, settings.max_connection_age.total_seconds())
@@ -209,28 +212,26 @@ class Application:
         parts.push_async_callback(server.refuse_new_calls)
         return address
 
-    def _start_slices(
-        self, parts: AsyncExitStack, database: Database, process_id: str
-    ) -> tuple[UsageGuard, TokenFunds]:
+    def _start_slices(self, parts: RunningParts, database: Database, process_id: str) -> tuple[UsageGuard, TokenFunds]:
         """Start what leases limits and credits ahead, so that no request waits for the store."""
         guard = UsageGuard(database, secrets.token_hex(8))
         parts.push_async_callback(guard.close)
-        self._keep_running(parts, guard.run(), "usage-guard")
+        parts.keep_running(guard.run(), "usage-guard")
         funds = TokenFunds(database, process_id)
         parts.push_async_callback(funds.close)
-        self._keep_running(parts, funds.run(), "token-funds")
+        parts.keep_running(funds.run(), "token-funds")
         return guard, funds
 
     def _start_session_watches(
-        self, parts: AsyncExitStack, database: Database, process_id: str
+        self, parts: RunningParts, database: Database, process_id: str
     ) -> tuple[SessionSigns, SessionGuard]:
         """Start what ends sessions: stopped ones, forgotten ones, those of keys that are no longer valid."""
         signs = SessionSigns()
         guard = SessionGuard(database, process_id, self._streams, signs)
-        self._keep_running(parts, guard.run(), "session-guard")
+        parts.keep_running(guard.run(), "session-guard")
         drains = SessionDrains(database, self._streams, self._settings.stop_grace.total_seconds(), guard.tell)
-        self._keep_running(parts, drains.run(), "session-drains")
-        self._keep_running(parts, KeySessions(database, self._streams).run(), "key-sessions")
+        parts.keep_running(drains.run(), "session-drains")
+        parts.keep_running(KeySessions(database, self._streams).run(), "key-sessions")
         return signs, guard
 
     def _admin_pages(self, database: Database) -> Starlette:
@@ -242,7 +243,7 @@ class Application:
         return admin_application(scraped, lambda: self._is_ready, self._spares.told)
 
     async def _start_http(
-        self, parts: AsyncExitStack, door: Door, pages: Starlette, tls: ServerTls | None
+        self, parts: RunningParts, door: Door, pages: Starlette, tls: ServerTls | None
     ) -> tuple[HttpServer, HttpServer]:
         """Open the public HTTP port and the administrator's."""
         settings = self._settings
@@ -255,7 +256,7 @@ class Application:
         return http, admin
 
     async def _start_scaling(
-        self, parts: AsyncExitStack, database: Database, secret: bytes, host_id: str, process_id: str
+        self, parts: RunningParts, database: Database, secret: bytes, host_id: str, process_id: str
     ) -> Replicas:
         """Start what decides, what launches and what leases replicas."""
         settings = self._settings
@@ -284,27 +285,10 @@ class Application:
         )
         host = Host(database, launcher, host_settings, connect=connect, on_started=self._metrics.starts.observe)
         await host.open()
-        self._keep_running(parts, self._spares.run(), "spares")
-        self._keep_running(parts, host.run(), "host")
+        parts.keep_running(self._spares.run(), "spares")
+        parts.keep_running(host.run(), "host")
         parts.push_async_callback(host.drain)
-        self._keep_running(parts, Scaler(database, process_id).run(), "scaler")
+        parts.keep_running(Scaler(database, process_id).run(), "scaler")
         replicas = Replicas(database, process_id, launcher_secret, connect=connect)
-        self._keep_running(parts, replicas.run(), "replicas")
+        parts.keep_running(replicas.run(), "replicas")
         return replicas
-
-    def _keep_running(self, parts: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run a part until it is stopped; one that breaks stops the whole program, so that nothing goes on half."""
-        task = asyncio.create_task(work, name=name)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                logger.critical("%s broke", name, exc_info=error)
-                self._broken = f"{name} broke: {error}"
-                self._stop.set()
-
-        async def stop() -> None:
-            task.cancel()
-            await asyncio.wait({task})
-
-        task.add_done_callback(ended)
-        parts.push_async_callback(stop)

@@ -1,6 +1,7 @@
 """What a server holds: file descriptors, threads, tasks, calls, slots and buffers, and whether all of it came back."""
 
 import gc
+import math
 import time
 import urllib.request
 from collections import Counter
@@ -75,11 +76,11 @@ def wait_for_quiet(server: ServerProcess, seconds: float = 40.0) -> None:
 
 
 def wait_for(server: ServerProcess, wanted: dict[str, float], seconds: float = 40.0) -> float:
-    """Wait until these gauges are at most so high; return how long it took."""
+    """Wait until these gauges are there, and at most so high; return how long it took."""
     began = time.monotonic()
     while True:
         now = gauges(server)
-        above = {name: now.get(name, 0.0) for name, value in wanted.items() if now.get(name, 0.0) > value}
+        above = {name: now.get(name, math.inf) for name, value in wanted.items() if now.get(name, math.inf) > value}
         if not above:
             return time.monotonic() - began
         assert time.monotonic() - began < seconds, f"after {seconds:g} s there still is {above}"

@@ -2,19 +2,19 @@
 
 import asyncio
 import json
-import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.routing import BaseRoute, Route
 
-from tests.fuzzing.bodies import CHAT_FIELDS, DEEP_BODIES, TEXT_FIELDS, bodies
+from tests.fault.figures import counts
+from tests.fuzzing.batches import bases
+from tests.fuzzing.bodies import CHAT_FIELDS, DEEP_BODIES, RIGHT, TEXT_FIELDS, bodies, varied_body
 from tests.fuzzing.damage import damaged
 from tests.fuzzing.http import exchange, is_harm, odd_requests, request_bytes
-from tests.fuzzing.seeds import chance_of, fuzzed
+from tests.fuzzing.seeds import chance_of
 from tests.fuzzing.target import Target, num_open_files, target_of
 from tests.integration.api.conftest import wait_until, wire_to
 from tests.scale import count
@@ -32,6 +32,7 @@ SCRAPED: dict[str, Any] = {"/metrics": None, "/metrics/billing": None}  # only t
 ADMIN: list[Any] = admin_application(SCRAPED, lambda: True, dict).routes
 FIELDS = {"/v1/chat/completions": CHAT_FIELDS, "/v1/completions": TEXT_FIELDS}
 REQUESTS_OF_A_BODY = 10
+NUM_VARIED = 4  # of them; five are damaged
 NUM_BODIES = count(15, full=600)
 REQUESTS_AT_ONCE = 64
 NUM_ODD = count(2, full=110)
@@ -46,10 +47,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.fixture
-def key(target: Target) -> tuple[bytes, bytes]:
+def key(target: Target) -> Iterator[tuple[bytes, bytes]]:
+    """A key with an open session: what is right is generated."""
     with wire_to(target.server) as wire:
         wire.start()
-    return b"Authorization", f"Bearer {target.server.api_key}".encode()
+        yield b"Authorization", f"Bearer {target.server.api_key}".encode()
 
 
 def send(target: Target, address: str, requests: Sequence[bytes], patience: float = 5.0) -> list[list[int]]:
@@ -72,16 +74,20 @@ def paths_of(route: BaseRoute) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_no_body_brings_a_page_to_an_internal_error(target: Target, key: tuple[bytes, bytes], path: str) -> None:
-    @fuzzed(NUM_BODIES)
-    @given(bodies(FIELDS[path]), st.integers(0, 2**32), st.sampled_from((0.02, 5.0)))
-    def ask(body: bytes, seed: int, patience: float) -> None:
-        chance = random.Random(seed)
-        parts = [body, *(damaged(chance, body) for _ in range(REQUESTS_OF_A_BODY - 1))]
-        send(target, target.server.http, [request_bytes("POST", path, part, [key]) for part in parts], patience)
+def test_no_body_brings_a_page_to_an_internal_error(
+    target: Target, key: tuple[bytes, bytes], path: str, note: Callable[..., None]
+) -> None:
+    found = Counter[int]()
 
-    ask()
+    for chance, body in bases(bodies(FIELDS[path]), path, NUM_BODIES):
+        whole = [body, *(varied_body(chance, RIGHT[path], FIELDS[path]) for _ in range(NUM_VARIED))]
+        parts = whole + [damaged(chance, chance.choice(whole)) for _ in range(REQUESTS_OF_A_BODY - len(whole))]
+        requests = [request_bytes("POST", path, part, [key]) for part in parts]
+        answers = send(target, target.server.http, requests, chance.choice((0.02, 5.0)))
+        found.update(status for statuses in answers for status in statuses)
     target.check_at_rest()
+    assert found[200] > 0, "nothing was generated"
+    note(statuses=counts(map(str, found.elements())))
 
 
 @pytest.mark.parametrize("path", FIELDS)
@@ -91,19 +97,25 @@ def test_bodies_that_no_parser_likes_are_wrong_requests(target: Target, key: tup
 
 
 @pytest.mark.parametrize("port", ["http", "admin"])
-def test_no_request_brings_a_port_to_an_internal_error(target: Target, key: tuple[bytes, bytes], port: str) -> None:
+def test_no_request_brings_a_port_to_an_internal_error(
+    target: Target, key: tuple[bytes, bytes], port: str, note: Callable[..., None]
+) -> None:
     chance = chance_of(port)
     address = getattr(target.server, port)
     num_files = num_open_files(target.server.process.pid)
     body = json.dumps({"model": "tiny-llama", "prompt": "the tide", "max_tokens": 3}).encode()
     routes = {"http": PUBLIC, "admin": ADMIN}[port]
     requests: list[bytes] = []
+    found = Counter[int]()
     for path in [path for route in routes for path in paths_of(route)] * NUM_ODD:
         odd = odd_requests(chance, path, body, key)
         requests += [*odd, *(damaged(chance, each) for each in odd)]
     for start in range(0, len(requests), REQUESTS_AT_ONCE):
-        send(target, address, requests[start : start + REQUESTS_AT_ONCE], 0.3)
+        answers = send(target, address, requests[start : start + REQUESTS_AT_ONCE], 0.3)
+        found.update(status for statuses in answers for status in statuses)
     target.check_at_rest()
+    assert found[200] > 0, "no page was shown"
+    note(requests=len(requests), statuses=counts(map(str, found.elements())))
     wait_until(
         lambda: num_open_files(target.server.process.pid) <= num_files + SPARE_FILES,
         "that every connection was given back",

@@ -1,42 +1,38 @@
 """Every rpc with messages of any content and with bytes that are none: each call ends typed, and nothing breaks."""
 
-import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
-from google.protobuf.message import Message
+from google.protobuf import descriptor_pool
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzzing.batches import MESSAGES_AT_ONCE, bases, batch_of, told
 from tests.fuzzing.calls import HARM
-from tests.fuzzing.damage import damaged
 from tests.fuzzing.messages import messages, texts_broken
-from tests.fuzzing.methods import Method
+from tests.fuzzing.methods import Method, methods_of
 from tests.fuzzing.seeds import fuzzed
 from tests.fuzzing.target import Target, check_generates, target_of
+from tests.fuzzing.world import World
 from tests.integration.api.conftest import MODEL, wire_to
-from tests.scale import count
+from tests.scale import IS_FULL, count
 from tests.server_process import server_process
-from tidemill.v1 import inference_pb2, session_pb2
+from tidemill.v1 import inference_pb2
 from tidemill_services.api.server import SERVICE_NAMES
 
 pytestmark = pytest.mark.fault
 
 SERVICES = (*SERVICE_NAMES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
-MESSAGES_AT_ONCE = 10
-NUM_BATCHES = count(6, full=2_000)
-
-PROMPT = inference_pb2.Input(prompt="once upon a time")
-FEW = inference_pb2.GenerationOptions(max_tokens=3)
-# Messages that are taken as they are, so that those with few changes get as far as a replica.
-RIGHT = {
-    f"/tidemill.v1.{path}": message.SerializeToString()
-    for path, message in {
-        "InferenceService/Generate": inference_pb2.GenerateRequest(model=MODEL, input=PROMPT, options=FEW),
-        "InferenceService/GenerateBatch": inference_pb2.GenerateBatchRequest(model=MODEL, inputs=[PROMPT], options=FEW),
-        "SessionService/StartSession": session_pb2.StartSessionRequest(model=MODEL),
-    }.items()
-}
+METHODS = [
+    method for service in SERVICES for method in methods_of(descriptor_pool.Default().FindServiceByName(service))
+]
+UNBUILT = "tidemill.v1.JobService"  # takes no message yet
+NUM_BATCHES = count(2, full=20_000 // MESSAGES_AT_ONCE)
+# How long a stream is read: most are left about when their batch is answered. And for how long one answer is waited.
+STREAM_SECONDS = (*[0.04] * 8, 0.2, 0.5)
+ANSWER_SECONDS = (*[20.0] * 8, 0.2, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -46,75 +42,63 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield target
 
 
-@pytest.fixture
-def known(target: Target) -> Iterator[dict[str, list[object]]]:
-    """Values that exist, by the names of the fields that take them: some calls then get far."""
+@pytest.fixture(scope="module")
+def whole_world(target: Target) -> Iterator[World]:
     with wire_to(target.server) as wire:
-        ended = wire.start(model="tiny-llama-positions").session.name
-        wire.stop(model="tiny-llama-positions")
-        session = wire.start().session.name
-        page = wire.sessions.ListSessions(session_pb2.ListSessionsRequest(page_size=1), metadata=wire.metadata)
-        names = [*[MODEL] * 6, f"models/{MODEL}", "tide-nano", "", "no-such-model"]
-        yield {
-            "model": names,
-            "name": [*names, session, ended],
-            "session": ["", "", "", session, session, ended],
-            "request_id": ["", "first", "second"],
-            "holder": ["", "somebody"],
-            "page_token": ["", page.next_page_token],
-            "prompt": ["once upon a time", "the tide"],
-            "role": ["user", "system", "assistant"],
-            "template": ["", "default"],
-            "max_tokens": [1, 5, 20],
-            "temperature": [0.0, 0.7],
-            "top_p": [1.0, 0.5, 1e-40],
-            "top_k": [0, 3, 2**31 - 1],
-            "stop": ["the", "x"],
-            "seconds": [0, 5],
-            "nanos": [0, 1],
-            "service": ["", *SERVICES],
-            "file_containing_symbol": list(SERVICES),
-        }
+        yield (world := World(wire))
+        world.lift_limits()
+        target.check_at_rest()
 
 
-def methods_of(target: Target, service: str) -> list[Method]:
-    return [method for method in target.methods if method.path.startswith(f"/{service}/")]
+@pytest.fixture
+def world(whole_world: World) -> World:
+    whole_world.renew()
+    return whole_world
 
 
-def test_every_service_is_fuzzed(target: Target) -> None:
-    assert {method.path.split("/")[1] for method in target.methods} == set(SERVICES)
+def test_every_method_is_fuzzed(target: Target) -> None:
+    assert {method.path for method in target.methods} == {method.path for method in METHODS}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+def test_of_every_method_a_message_is_known_that_it_takes(target: Target, world: World) -> None:
+    right = world.right()
+    assert set(right) == {method.path for method in METHODS if not method.path.startswith(f"/{UNBUILT}/")}
+    for method in METHODS:
+        if method.path in right:
+            world.renew()
+            patience = 0.3 if method.streams_responses else 60
+            (code,) = target.send(method, [world.right()[method.path].SerializeToString()], patience)
+            assert code.name in ("OK", "CANCELLED" if method.streams_responses else "OK"), method.path
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.path.rpartition(".")[2])
 def test_no_message_and_no_bytes_bring_a_method_to_an_internal_error(
-    target: Target, known: dict[str, list[object]], service: str
+    target: Target, world: World, method: Method, note: Callable[..., None]
 ) -> None:
-    for method in methods_of(target, service):
-        fuzz(target, method, known)
-    target.check_at_rest()
-
-
-def fuzz(target: Target, method: Method, known: dict[str, list[object]]) -> None:
-    @fuzzed(NUM_BATCHES)
-    @given(
-        messages(method.request, known, right=RIGHT.get(method.path, b"")),
-        st.integers(0, 2**32),
-        st.sampled_from((0.01, 0.3, 1.0)),
-    )
-    def send(message: Message, seed: int, patience: float) -> None:
-        chance = random.Random(seed)
-        content = message.SerializeToString()
-        contents = [content, *(damaged(chance, content) for _ in range(MESSAGES_AT_ONCE - 1))]
-        codes = target.send(method, contents, patience)
-        assert not set(codes) & set(HARM), (method.path, codes)
-        target.check()
-
-    send()
+    known, codes = world.known(), Counter[grpc.StatusCode]()
+    right = taken.SerializeToString() if (taken := world.right().get(method.path)) else b""
+    patience = STREAM_SECONDS if method.streams_responses else ANSWER_SECONDS
+    drawn = messages(method.request, known, right=right)
+    for chance, message in bases(drawn, method.path, NUM_BATCHES):
+        contents = batch_of(chance, message, known, right)
+        with told(method, contents):
+            answers = target.send(method, contents, chance.choice(patience))
+            harmed = [content.hex() for content, code in zip(contents, answers, strict=True) if code in HARM]
+            assert not harmed, answers
+            target.check()
+        codes.update(answers)
+        if grpc.StatusCode.RESOURCE_EXHAUSTED in answers:
+            world.lift_limits()
+    if IS_FULL:
+        world.lift_limits()
+        target.check_at_rest()  # in the short form once, when all is over
+    assert set(codes) - {grpc.StatusCode.INVALID_ARGUMENT}, "no message got beyond the look at its fields"
+    note(messages=codes.total(), **{code.name: number for code, number in codes.most_common()})
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_text_that_is_not_utf_8_is_refused_wherever_it_stands(target: Target, service: str) -> None:
-    for method in methods_of(target, service):
+    for method in [method for method in METHODS if method.path.startswith(f"/{service}/")]:
         for path, content in texts_broken(method.request):
             (code,) = target.send(method, [content], patience=30)
             assert code.name == "INVALID_ARGUMENT", (method.path, path)
@@ -144,4 +128,3 @@ def test_any_text_is_gone_on_from_or_refused(target: Target) -> None:
     with wire_to(target.server) as wire:
         wire.start()
         say()
-    target.check_at_rest()

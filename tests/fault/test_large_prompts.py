@@ -25,6 +25,7 @@ pytestmark = pytest.mark.fault
 HUGE = "tide " * (2 << 20)  # 10 MiB
 LARGE = "tide " * (1 << 18)  # 1.25 MiB: one message, and more than is tokenized
 ROUNDS = count(2, full=50)
+SPENT = {f"tidemill_{what}_total" for what in ("prompt_tokens", "completion_tokens", "generations")}
 SLACK_BYTES = 64 << 20  # pages that allocators keep
 
 
@@ -84,7 +85,7 @@ def spent(server: ServerProcess) -> dict[str, float]:
     """What was counted of generations and their tokens."""
     with urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=60) as response:
         text = response.read().decode()
-    pattern = r"^(tidemill_(?:prompt_tokens|completion_tokens|generations)_total\{.*\}) (.*)$"
+    pattern = rf"^((?:{'|'.join(SPENT)})\{{.*\}}) (.*)$"
     return {name: float(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
 
 
@@ -101,6 +102,7 @@ def test_a_prompt_of_ten_mebibytes_is_refused_at_both_doors_and_leaves_nothing(
 
     all_doors()
     before, size = spent(server), resident_bytes(server)
+    assert {name.partition("{")[0] for name in before} == SPENT
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(all_doors, range(ROUNDS)))
     assert spent(server) == before

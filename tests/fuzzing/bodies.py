@@ -1,7 +1,8 @@
 """Hypothesis strategies for the bodies of OpenAI's API, made from what each of its fields may be."""
 
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -15,28 +16,27 @@ CHAT_FIELDS = tuple(chat_create_params.CompletionCreateParamsBase.__annotations_
 TEXT_FIELDS = tuple(completion_create_params.CompletionCreateParamsBase.__annotations__)
 _OUR_FIELDS = ("stream", "top_k", "__class__", "", "ключ", "a" * 5000)
 
-_scalars = st.sampled_from(
-    (
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        2**31,
-        2**63,
-        -(2**63) - 1,
-        10**400,
-        0.5,
-        1e-320,
-        1e-50,
-        1e308,
-        "",
-        "\0",
-        "\ud800",
-        "é",
-    )
-) | st.text(max_size=8)
+_ODD_SCALARS: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**31,
+    2**63,
+    -(2**63) - 1,
+    10**400,
+    0.5,
+    1e-320,
+    1e-50,
+    1e308,
+    "",
+    "\0",
+    "\ud800",
+    "é",
+)
+_scalars = st.sampled_from(_ODD_SCALARS) | st.text(max_size=8)
 json_values = st.recursive(
     _scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
@@ -79,6 +79,26 @@ def bodies(draw: Callable[[Any], Any], fields: tuple[str, ...]) -> bytes:
 
 def _value(name: str) -> st.SearchStrategy[Any]:
     return mostly(_LIKELY.get(name, st.none()), json_values)
+
+
+# What each page takes as it is.
+RIGHT: Mapping[str, Mapping[str, Any]] = {
+    "/v1/chat/completions": {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "the tide"}],
+        "max_tokens": 3,
+    },
+    "/v1/completions": {"model": MODEL, "prompt": "the tide", "max_tokens": 3},
+}
+_ODD_VALUES = (*_ODD_SCALARS, [], [1, "x"], {}, {"type": "text"}, "the", 1.5, 3, ["the", "x"], [[5, 6], [7]])
+
+
+def varied_body(chance: random.Random, right: Mapping[str, Any], fields: Sequence[str]) -> bytes:
+    """A right body with up to three odd fields."""
+    body = dict(right)
+    for _ in range(chance.choice((0, 1, 1, 2, 3))):
+        body[chance.choice((*fields, *_OUR_FIELDS))] = chance.choice(_ODD_VALUES)
+    return json.dumps(body).encode()
 
 
 DEEP_BODIES = (

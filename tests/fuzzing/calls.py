@@ -1,7 +1,7 @@
 """One call with bytes in place of messages."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import grpc.aio
@@ -16,27 +16,47 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 async def call_with(
-    channel: grpc.aio.Channel, method: Method, contents: Sequence[bytes], metadata: Metadata, patience: float
+    channel: grpc.aio.Channel,
+    method: Method,
+    contents: Sequence[bytes],
+    metadata: Metadata,
+    patience: float,
+    *,
+    stays: bool = False,
 ) -> grpc.StatusCode:
-    """Send these requests, one where the method takes one; leave a stream after `patience` seconds. How it ended."""
+    """Send these requests, one where the method takes one; leave after `patience` seconds. How it ended.
+
+    Of a stream of requests: whether it `stays` open after them.
+    """
     kind = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
         (True, True): channel.stream_stream,
     }[method.streams_requests, method.streams_responses]
-    request = iter(contents) if method.streams_requests else contents[0]
+    is_over = asyncio.Event()
+    if not stays:
+        is_over.set()
+    request = _requests(contents, is_over) if method.streams_requests else contents[0]
     call = kind(method.path)(request, metadata=metadata, timeout=ANSWER_SECONDS)
     try:
-        if method.streams_responses:
-            async with asyncio.timeout(patience):
+        async with asyncio.timeout(patience):
+            if method.streams_responses:
                 async for _ in call:
                     pass
-        else:
-            await call
+            else:
+                await call
     except TimeoutError:
         call.cancel()
     except grpc.aio.AioRpcError as error:
         if error.details() == _SENT_TOO_LATE:
-            return await call_with(channel, method, contents, metadata, patience)
+            return await call_with(channel, method, contents, metadata, patience, stays=stays)
         return error.code()
+    finally:
+        is_over.set()
     return await call.code()
+
+
+async def _requests(contents: Sequence[bytes], is_over: asyncio.Event) -> AsyncIterator[bytes]:
+    for content in contents:
+        yield content
+    await is_over.wait()

@@ -1,6 +1,6 @@
 """Hypothesis strategies for any protobuf message, made from its descriptor: a new field is fuzzed by itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -8,63 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
-MAX_DEPTH = 6
-_INT32, _INT64, _UINT32, _UINT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1), (0, 2**32 - 1), (0, 2**64 - 1)
-_LIMITS = {
-    FieldDescriptor.TYPE_INT32: _INT32,
-    FieldDescriptor.TYPE_SINT32: _INT32,
-    FieldDescriptor.TYPE_SFIXED32: _INT32,
-    FieldDescriptor.TYPE_ENUM: _INT32,  # proto3 enums are open
-    FieldDescriptor.TYPE_INT64: _INT64,
-    FieldDescriptor.TYPE_SINT64: _INT64,
-    FieldDescriptor.TYPE_SFIXED64: _INT64,
-    FieldDescriptor.TYPE_UINT32: _UINT32,
-    FieldDescriptor.TYPE_FIXED32: _UINT32,
-    FieldDescriptor.TYPE_UINT64: _UINT64,
-    FieldDescriptor.TYPE_FIXED64: _UINT64,
-}
-_FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
-_ODD_TEXTS = (
-    "",
-    " ",
-    "\0",
-    "a\0b",
-    "\x7f\x1b[31m",
-    "\ufeff",
-    "\u202egnp.exe",
-    "é" * 200,
-    "🌊" * 3000,
-    "x" * 129,
-    "x" * 20_000,
-    "../../etc/passwd",
-    "models/",
-    "sessions/",
-    "sessions/" + "0" * 32,
-    "models/models/x",
-    "'; DROP TABLE sessions; --",
-    "%s%n{0}{{7*7}}",
-    "-1",
-    "NaN",
-    "\U0010ffff\ufffe",
-)
-_NUMBERS = (
-    0.0,
-    -0.0,
-    1.0,
-    0.7,
-    -1.0,
-    2.0,
-    1e-50,
-    1e-310,
-    1e38,
-    3.5e38,
-    1e308,
-    float("inf"),
-    float("-inf"),
-    float("nan"),
-)
-
-Known = Mapping[str, Sequence[Any]]
+from tests.fuzzing.values import FLOATS, LIMITS, MAX_DEPTH, NUMBERS, ODD_TEXTS, Known, can_be, is_map
 
 
 def messages(descriptor: Descriptor, known: Known, depth: int = 0, right: bytes = b"") -> st.SearchStrategy[Message]:
@@ -97,7 +41,7 @@ def _may_hold(field: FieldDescriptor, depth: int) -> bool:
 
 
 def _values(field: FieldDescriptor, known: Known, depth: int) -> st.SearchStrategy[Any]:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if is_map(field):
         keys, values = field.message_type.fields
         pairs = st.tuples(_single(keys, known, depth), _single(values, known, depth))
         # The keys of the contract's maps are texts or numbers; what comes twice counts once.
@@ -119,7 +63,7 @@ def _very_often(values: list[Any]) -> list[Any]:
 def _single(field: FieldDescriptor, known: Known, depth: int) -> st.SearchStrategy[Any]:
     anything = _of_type(field, known, depth)
     values = known.get(field.name)
-    return mostly(st.sampled_from(values), anything) if values and _can_be(field, values) else anything
+    return mostly(st.sampled_from(values), anything) if values and can_be(field, values) else anything
 
 
 @st.composite
@@ -128,31 +72,25 @@ def mostly(draw: Callable[[Any], Any], likely: st.SearchStrategy[Any], anything:
     return draw(likely if draw(st.integers(0, 9)) else anything)
 
 
-def _can_be(field: FieldDescriptor, values: Sequence[Any]) -> bool:
-    """Whether a field takes what is known for its name."""
-    kinds: dict[type, Any] = {str: (FieldDescriptor.TYPE_STRING,), int: _LIMITS, float: _FLOATS}
-    return field.type in kinds[type(values[0])]
-
-
 def _of_type(field: FieldDescriptor, known: Known, depth: int) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
         return st.deferred(lambda: messages(field.message_type, known, depth + 1))
-    if field.type in _LIMITS:
-        lowest, highest = _LIMITS[field.type]
+    if field.type in LIMITS:
+        lowest, highest = LIMITS[field.type]
         return st.one_of(
             st.integers(max(lowest, -3), 10), st.sampled_from((lowest, highest)), st.integers(lowest, highest)
         )
-    if field.type in _FLOATS:
-        return st.sampled_from(_NUMBERS) | st.floats()
+    if field.type in FLOATS:
+        return st.sampled_from(NUMBERS) | st.floats()
     if field.type == FieldDescriptor.TYPE_BOOL:
         return st.booleans()
     if field.type == FieldDescriptor.TYPE_BYTES:
         return st.binary(max_size=40)
-    return st.sampled_from(_ODD_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    return st.sampled_from(ODD_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def _put(message: Any, field: FieldDescriptor, value: Any) -> None:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if is_map(field):
         target = getattr(message, field.name)
         for key, each in value:
             if isinstance(each, Message):

@@ -43,7 +43,7 @@ class Target:
         self._runner.close()
 
     def send(self, method: Method, contents: Sequence[bytes], patience: float) -> list[grpc.StatusCode]:
-        """Call a method once for each of `contents`, all at once; a stream is left after `patience` seconds."""
+        """Call a method once for each of `contents`, all at once; each is left after `patience` seconds."""
         calls = [call_with(self._channel, method, [content], self.metadata, patience) for content in contents]
         return self.run(_all(calls))
 
@@ -68,7 +68,7 @@ class Target:
     def check_at_rest(self) -> None:
         """It lives, its log names no fault, its gauges are back, and it still serves a generation."""
         self.check()
-        wait_until(lambda: set(self.gauges().values()) <= {0.0}, "that nothing runs any more", ANSWER_SECONDS)
+        wait_until(lambda: set(self.gauges().values()) == {0.0}, "that nothing runs any more", ANSWER_SECONDS)
         with wire_to(self.server) as wire:
             check_generates(wire)
         self.check()

@@ -88,8 +88,9 @@ class AccountService(BillingMethods):
 
         def list_page(tx: Transaction) -> account_pb2.ListAccountsResponse:
             page = accounts.list_accounts(tx, page_size=request.page_size, page_token=request.page_token)
+            has = ledger.balances_of(tx, [account.account_id for account in page.accounts])
             return account_pb2.ListAccountsResponse(
-                accounts=[_account_message(tx, account) for account in page.accounts],
+                accounts=[account_message(account, has[account.account_id]) for account in page.accounts],
                 next_page_token=page.next_page_token,
             )
 

@@ -28,6 +28,13 @@ def balance_of(tx: Transaction, account_id: str) -> Balance:
     return Balance() if row is None else _balance(row)
 
 
+def balances_of(tx: Transaction, account_ids: Sequence[str]) -> dict[str, Balance]:
+    """Return what each of a page of accounts has, in one query."""
+    query = select(balances.c.account_id, *_BALANCE_COLUMNS).where(balances.c.account_id.in_(account_ids))
+    found = {row.account_id: _balance(row) for row in tx.connection.execute(query)}
+    return {account_id: found.get(account_id, Balance()) for account_id in account_ids}
+
+
 def post(tx: Transaction, account_id: str, postings: Sequence[Posting]) -> list[LedgerEntry]:
     """Enter rows for an account, in this order. Raises InsufficientCreditsError where credits are missing."""
     if not postings:

@@ -64,6 +64,16 @@ async def test_five_minutes_are_held_at_the_start_and_given_back_at_the_stop_of_
     await assert_proven(customer.database)
 
 
+async def test_what_several_accounts_have_is_read_at_once(customer: Customer):
+    await poor_customer(customer, 5)
+    await customer.start()
+    found = await customer.database.read(ledger.balances_of, ["poor", customer.account_id, "nobody"])
+    assert found["poor"].balance_microcredits == 5
+    assert found[customer.account_id] == await balance(customer)
+    assert found["nobody"] == Balance()
+    assert await customer.database.read(ledger.balances_of, []) == {}
+
+
 @pytest.mark.rule("L4")
 async def test_of_fifty_starts_at_once_as_many_begin_as_there_is_money_for(customer: Customer):
     poor = await poor_customer(customer, 5 * FIVE_MINUTES + FIVE_MINUTES - 1)

@@ -10,8 +10,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.fault.test_server_life import SLOWLY
+from tests.integration.api.account_calls import make_account, make_key, retry_seconds_of, revoke
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
-from tests.integration.api.test_accounts import make_account, make_key, retry_seconds_of, revoke
 from tests.integration.api.test_refusals import refusal_of
 from tests.server_process import ServerProcess, server_process
 from tidemill import Client

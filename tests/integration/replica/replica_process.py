@@ -45,8 +45,12 @@ class ReplicaProcess:
 
     def stderr_lines(self) -> list[str]:
         """What it wrote to stderr until now."""
-        self.stderr.seek(0)
-        return self.stderr.read().decode().splitlines()
+        return self.stderr_bytes().decode().splitlines()
+
+    def stderr_bytes(self, offset: int = 0) -> bytes:
+        """The same from this byte on. Without a seek: the process writes where one leads."""
+        descriptor = self.stderr.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size - offset, offset)
 
 
 def command(

@@ -10,7 +10,7 @@ import grpc
 import pytest
 import typer
 
-from tests.unit.client.mill import MODEL, PRICE, Mill, Refusal, broken_end, keep_alive
+from tests.unit.client.mill import MODEL, PRICE, Mill, Refusal
 from tidemill.cli import server_commands
 from tidemill.v1 import model_pb2
 
@@ -79,143 +79,6 @@ def test_no_command_takes_a_key_as_an_argument(tidemill, command: list[str]) -> 
 
 def test_the_version_is_printed(tidemill) -> None:
     assert tidemill("--version").stdout.startswith("tidemill 0.")
-
-
-def test_complete_prints_one_json_line(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    result = tidemill("complete", "hi", "--model", "tide-nano", "--max-tokens", "2", "--temperature", "0", "--json")
-    assert result.exit_code == 0
-    (line,) = result.stdout.splitlines()
-    assert json.loads(line) == {
-        "text": "You said:",
-        "finish_reason": "length",
-        "usage": {
-            "prompt_tokens": 5,
-            "completion_tokens": 2,
-            "queue_seconds": 0.0,
-            "time_to_first_token_seconds": 0.04,
-            "total_seconds": 0.09,
-            "cost_microcredits": 0,
-            "cached_prompt_tokens": 0,
-        },
-    }
-    request = mill.requests["Generate"][-1]
-    assert (request.model, request.options.max_tokens) == ("tide-nano", 2)
-    assert request.options.sampling.temperature == 0
-    assert request.options.sampling.HasField("temperature")
-
-
-def test_complete_sends_a_message_where_the_model_chats_and_the_text_where_it_is_raw(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    assert tidemill("complete", "hi", "--system", "Be kind.").stdout == "You said: system:Be kind.|user:hi\n"
-    assert tidemill("complete", "hi", "--raw").stdout == "You said: hi\n"
-    del mill.model.chat_templates[:]
-    assert tidemill("complete", "hi").stdout == "You said: hi\n"
-    assert tidemill("complete", "hi", "--system", "Be kind.").exit_code == 2
-
-
-def test_complete_leaves_out_what_was_not_asked_for(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    tidemill("complete", "hi")
-    options = mill.requests["Generate"][-1].options
-    assert not options.HasField("max_tokens")
-    assert not options.sampling.ListFields()
-    tidemill(
-        "complete", "hi", "--seed", "0", "--top-k", "4", "--top-p", "0.5", "--stop", "a", "--stop", "b",
-        "--min-p", "0.25", "--repetition-penalty", "1.5", "--presence-penalty", "-1", "--frequency-penalty", "2",
-        "--logit-bias", "5=-100", "--logit-bias", "7=1.5", "--ignore-eos", "--json", "--logprobs", "3",
-    )  # fmt: skip
-    options = mill.requests["Generate"][-1].options
-    assert options.sampling.HasField("seed")
-    assert (options.sampling.top_k, options.sampling.top_p, list(options.stop)) == (4, 0.5, ["a", "b"])
-    assert (options.sampling.min_p, options.sampling.repetition_penalty) == (0.25, 1.5)
-    assert (options.sampling.presence_penalty, options.sampling.frequency_penalty) == (-1, 2)
-    assert dict(options.sampling.logit_bias) == {5: -100, 7: 1.5}
-    assert (options.ignore_eos, options.top_logprobs) == (True, 3)
-    assert not options.exact
-    assert tidemill("complete", "hi", "--logprobs", "3").exit_code == 2
-    assert tidemill("complete", "hi", "--logit-bias", "five").exit_code == 2
-
-
-def test_complete_and_chat_ask_for_an_exact_answer(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    tidemill("complete", "hi", "--exact")
-    assert mill.requests["Generate"][-1].options.exact
-    tidemill("chat", "--exact", text="hi\n")
-    assert mill.requests["Generate"][-1].options.exact
-
-
-def test_complete_begins_with_the_prompt_where_it_goes_on_from_it(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    assert tidemill("complete", "hi", "--raw", "--echo").stdout == "hiYou said: hi\n"
-    assert json.loads(tidemill("complete", "hi", "--raw", "--echo", "--json").stdout)["text"] == "hiYou said: hi"
-    assert tidemill("complete", "hi", "--echo").exit_code == 2
-    assert tidemill("complete", "hi", "--raw", "--echo", "--json", "--logprobs", "1").exit_code == 2
-
-
-def test_complete_gives_several_answers_to_one_prompt(tidemill, mill: Mill) -> None:
-    shown = tidemill("complete", "hi", "--raw", "--n", "2", "--seed", "4")
-    assert shown.stdout == "You said: hi\n\nYou said: hi\n"
-    assert "cost" in shown.stderr
-    request = mill.requests["GenerateBatch"][-1]
-    assert (request.num_answers, request.options.sampling.seed, len(request.inputs)) == (2, 4, 1)
-    tidemill("session", "start")
-    lines = tidemill("complete", "hi", "--n", "2", "--json").stdout.splitlines()
-    assert [json.loads(line)["index"] for line in lines] == [0, 1]
-    assert json.loads(lines[1])["text"] == "You said: user:hi"
-    assert tidemill("complete", "hi", "--n", "0").exit_code == 2
-    assert tidemill("complete", "hi", "--n", "1000").exit_code == 1
-
-
-def test_complete_reads_the_prompt_from_standard_input(tidemill) -> None:
-    tidemill("session", "start")
-    assert tidemill("complete", "-", "--raw", text="from a pipe").stdout == "You said: from a pipe\n"
-
-
-def test_complete_opens_a_session_when_none_is_open_and_shows_its_bill(tidemill, mill: Mill) -> None:
-    result = tidemill("complete", "hi", "--raw", "--json")
-    assert json.loads(result.stdout)["text"] == "You said: hi"
-    assert result.stderr == f"sessions/1 of tide-nano cost 0.{3 * PRICE:06d} credits for 3 seconds.\n"
-    assert mill.sessions["sessions/1"].bill.final
-
-
-def test_complete_leaves_an_open_session_open(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    assert tidemill("complete", "hi").stderr == ""
-    assert not mill.sessions["sessions/1"].bill.final
-
-
-def test_a_session_that_complete_opened_is_stopped_when_the_answer_breaks(tidemill, mill: Mill) -> None:
-    mill.script("cut", "some", broken_end("REPLICA_LOST", "The replica was lost."))
-    result = tidemill("complete", "cut", "--raw")
-    assert result.exit_code == 1
-    assert result.stdout == "some"
-    assert "Error: The replica was lost." in result.stderr
-    assert mill.sessions["sessions/1"].bill.final
-
-
-def test_without_a_session_and_told_not_to_open_one_it_says_what_to_do(tidemill) -> None:
-    result = tidemill("complete", "hi", "--no-session")
-    assert result.exit_code == 1
-    assert "--no-session" in result.stderr
-    assert result.stdout == ""
-
-
-def test_an_empty_prompt_is_refused(tidemill) -> None:
-    assert tidemill("complete", "").exit_code == 1
-
-
-def test_an_answer_that_ended_early_says_so_beside_it(tidemill) -> None:
-    tidemill("session", "start")
-    assert tidemill("complete", "hi", "--max-tokens", "1").stderr == "The answer ended early: length.\n"
-
-
-def test_waiting_shows_a_line_for_each_change(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    mill.script("hi", keep_alive("QUEUED", 0), keep_alive(), keep_alive(), "up")
-    result = tidemill("complete", "hi", "--raw")
-    assert result.stdout == "up\n"
-    assert result.stderr == "tide-nano: loading\n"
 
 
 def test_errors_with_json_are_json_on_standard_error(tidemill, mill: Mill) -> None:
@@ -418,59 +281,6 @@ def test_a_watch_prints_each_change(tidemill, mill: Mill) -> None:
     ]
     views = [json.loads(line) for line in tidemill("model", "watch", "--json").stdout.splitlines()]
     assert views[-1]["progress"] == 1.0
-
-
-def test_a_chat_sends_the_conversation_along_until_it_is_reset(tidemill, mill: Mill) -> None:
-    result = tidemill("chat", "--system", "Be kind.", text="one\n\ntwo\n/reset\nthree\n/nonsense\n/exit\nnever\n")
-    assert result.exit_code == 0
-    asked = [[one.content for one in request.input.chat.messages] for request in mill.requests["Generate"]]
-    assert asked[-1] == ["Be kind.", "three"]
-    assert asked[-2] == ["Be kind.", "one", "You said: system:Be kind.|user:one", "two"]
-    assert "never" not in str(asked)
-    assert "/reset forgets" in result.stderr
-    assert mill.sessions["sessions/1"].bill.final
-    assert len(mill.sessions) == 1
-
-
-def test_a_failed_question_does_not_end_the_chat_and_is_forgotten(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    mill.fail_next("Generate", Refusal(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_EXCEEDED", "600 tokens, not 512."))
-    result = tidemill("chat", text="long\nshort\n")
-    assert result.exit_code == 1
-    assert "600 tokens, not 512." in result.stderr
-    assert [one.content for one in mill.requests["Generate"][-1].input.chat.messages] == ["short"]
-
-
-def test_a_full_context_leaves_out_the_oldest_turns_and_says_so_once(tidemill, mill: Mill) -> None:
-    refusal = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "CONTEXT_EXCEEDED", "600 tokens, not 512.")
-    tidemill("session", "start")
-    mill.refuse_when(lambda request: refusal if len(request.input.chat.messages) > 4 else None)
-    result = tidemill("chat", "--system", "Be kind.", text="one\ntwo\nthree\nfour\n")
-    assert result.exit_code == 0
-    asked = [[one.content for one in request.input.chat.messages] for request in mill.requests["Generate"]]
-    assert (asked[-1][0], asked[-1][1], asked[-1][-1]) == ("Be kind.", "three", "four")
-    assert result.stderr.count("oldest turns are left out") == 1
-    assert "600 tokens" not in result.stderr
-
-
-def test_turns_are_left_out_before_the_answer_has_no_room(tidemill, mill: Mill) -> None:
-    tidemill("session", "start")
-    mill.model.context_length = 40  # 30 tokens are kept; every prompt here counts 5, and an answer its words
-    tidemill("chat", text="one\n" + "word " * 30 + "\nthree\n")
-    asked = [[one.content for one in request.input.chat.messages] for request in mill.requests["Generate"]]
-    assert [len(messages) for messages in asked] == [1, 3, 1]
-
-
-def test_a_chat_says_when_an_answer_ended_early_and_when_it_forgets(tidemill) -> None:
-    tidemill("session", "start")
-    result = tidemill("chat", "--max-tokens", "1", text="one\n/reset\n")
-    assert "The answer ended early" in result.stderr
-    assert "The conversation is forgotten." in result.stderr
-
-
-def test_a_chat_without_a_server_ends_with_its_exit_code(tidemill, mill: Mill) -> None:
-    mill.stop()
-    assert tidemill("chat", text="one\n").exit_code == 4
 
 
 def test_a_server_command_whose_extra_is_missing_says_which_to_install(
