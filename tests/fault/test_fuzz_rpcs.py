@@ -33,6 +33,7 @@ RIGHT = {
     f"/tidemill.v1.{path}": message.SerializeToString()
     for path, message in {
         "InferenceService/Generate": inference_pb2.GenerateRequest(model=MODEL, input=PROMPT, options=FEW),
+        "InferenceService/Complete": inference_pb2.GenerateRequest(model=MODEL, input=PROMPT, options=FEW),
         "InferenceService/GenerateBatch": inference_pb2.GenerateBatchRequest(model=MODEL, inputs=[PROMPT], options=FEW),
         "SessionService/StartSession": session_pb2.StartSessionRequest(model=MODEL),
     }.items()
