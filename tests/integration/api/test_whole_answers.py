@@ -10,7 +10,8 @@ from tests.fault.test_server_life import SLOWLY
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
 from tests.integration.api.test_refusals import refusal_of
 from tests.integration.api.test_resumable_streams import CANCELLED, LENGTH, begin, cancel, counted, name
-from tests.server_process import server_process
+from tests.integration.api.test_token_payment import CREDIT, charges_of, cost_of, payer
+from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import errors_pb2, inference_pb2
 
 __all__ = ["name"]
@@ -124,3 +125,20 @@ def test_a_deadline_ends_the_call(slow_wire: Wire) -> None:
         whole(slow_wire, max_tokens=1_000, seconds=0.5)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     wait_until(lambda: slow_wire.model().demand == 0, "the demand of none")
+
+
+@pytest.mark.rule("T3")
+def test_one_that_tokens_pay_is_charged_once_and_in_full_and_one_that_nobody_got_is_not(
+    slow_server: ServerProcess, slow_wire: Wire, name: str
+) -> None:
+    with payer(slow_server, slow_wire, 100 * CREDIT) as paying:
+        usage = whole(paying, max_tokens=20, request_id=name).end.usage
+        assert usage.cost_microcredits == cost_of(paying, usage) > 0
+        assert whole(paying, max_tokens=20, request_id=name).end.usage == usage
+        call = begin_whole(paying, max_tokens=1_000, request_id=name + "-left")
+        wait_until(lambda: slow_wire.model().demand > 0, "a running generation")
+        call.cancel()
+        cancel(paying, name + "-left")
+        wait_until(lambda: slow_wire.model().demand == 0, "the demand of none")
+        wait_until(lambda: len(charges_of(paying)) == 1, "one charge")
+        assert -charges_of(paying)[0].amount_microcredits == usage.cost_microcredits
