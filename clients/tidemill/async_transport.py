@@ -21,10 +21,11 @@ Result = TypeVar("Result")
 
 
 class _AioCall:
-    """An open stream that remembers whether it was we who ended it, since asyncio cannot tell that from a lost task."""
+    """An open call that remembers whether it was we who ended it, since asyncio cannot tell that from a lost task."""
 
-    def __init__(self, call: Any, say_farewell: Callable[[], None] | None) -> None:
+    def __init__(self, call: Any, say_farewell: Callable[[], None] | None, *, streams: bool) -> None:
         self._call = call
+        self._streams = streams
         self._say_farewell = say_farewell
         self._is_cancelled = False
 
@@ -41,7 +42,7 @@ class _AioCall:
 
     async def read(self) -> Any:
         try:
-            message = await self._call.read()
+            message = await (self._call.read() if self._streams else self._call)
         except asyncio.CancelledError:
             if self._is_cancelled:
                 raise CallCancelledError from None
@@ -87,7 +88,7 @@ class AsyncTransport:
                 return await self._start(step.method, step.request, step.timeout)
             case Open():
                 call = self._start(step.method, step.request, step.timeout)
-                return self._opened(call, step.farewell)
+                return self._opened(call, step)
             case Read():
                 return await cast("_AioCall", step.call).read()
             case Sleep():
@@ -114,10 +115,10 @@ class AsyncTransport:
         )
         return made
 
-    def _opened(self, call: Any, farewell: Unary | None) -> _AioCall:
-        if farewell is None:
-            return _AioCall(call, None)
-        opened = _AioCall(call, partial(self._say, farewell))
+    def _opened(self, call: Any, step: Open) -> _AioCall:
+        if step.farewell is None:
+            return _AioCall(call, None, streams=step.method.streams)
+        opened = _AioCall(call, partial(self._say, step.farewell), streams=step.method.streams)
         self._open.add(opened)
         return opened
 

@@ -44,6 +44,7 @@ WATCH_MODEL = Method(_MODEL + "WatchModel", model_pb2.WatchModelRequest, model_p
 
 _INFERENCE = "/tidemill.v1.InferenceService/"
 GENERATE = Method(_INFERENCE + "Generate", inference_pb2.GenerateRequest, inference_pb2.GenerateResponse, streams=True)
+COMPLETE = Method(_INFERENCE + "Complete", inference_pb2.GenerateRequest, inference_pb2.CompleteResponse)
 CANCEL_GENERATION = Method(
     _INFERENCE + "CancelGeneration", inference_pb2.CancelGenerationRequest, inference_pb2.CancelGenerationResponse
 )

@@ -25,7 +25,7 @@ Built = TypeVar("Built", bound=Message)
 
 
 class OpenCall(Protocol):
-    """A call whose answer is a stream."""
+    """A call that has been started, and whose answer is read apart: a stream, or one message."""
 
     def cancel(self) -> None:
         """End it, and forget its farewell; may be called at any time, from any thread, more than once."""
@@ -46,19 +46,19 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Start a call that answers with a stream. Replied with its OpenCall."""
+    """Start a call that somebody may want to end before its answer is there. Replied with its OpenCall."""
 
     method: Method[Any, Any]
     request: Message
     timeout: float | None
-    """Seconds for the whole stream."""
+    """Seconds for the whole answer."""
     farewell: Unary | None = None
     """What tells the server that nobody comes back, where what it does goes on without the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Wait for the stream's next message. Replied with it, or with None at the end."""
+    """Wait for the stream's next message, or the one answer. Replied with it, or with None at the stream's end."""
 
     call: OpenCall
 

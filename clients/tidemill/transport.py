@@ -12,7 +12,7 @@ import grpc
 
 from tidemill import channel
 from tidemill.connection import Connection
-from tidemill.errors import ConfigError
+from tidemill.errors import CallCancelledError, ConfigError
 from tidemill.methods import Method
 from tidemill.plan_run import PlanRun
 from tidemill.statuses import CallFailure, error_of_call
@@ -22,10 +22,11 @@ Result = TypeVar("Result")
 
 
 class _SyncCall:
-    """An open stream, and what is said when it is left for good."""
+    """An open call, and what is said when it is left for good."""
 
-    def __init__(self, call: Any, say_farewell: Callable[[], None] | None) -> None:
+    def __init__(self, call: Any, say_farewell: Callable[[], None] | None, *, streams: bool) -> None:
         self._call = call
+        self._streams = streams
         self._say_farewell = say_farewell
 
     def cancel(self) -> None:
@@ -39,7 +40,12 @@ class _SyncCall:
             say_farewell()
 
     def read(self) -> Any:
-        return next(self._call, None)
+        if self._streams:
+            return next(self._call, None)
+        try:
+            return self._call.result()
+        except grpc.FutureCancelledError:  # by us: `leave` or `close` of another thread
+            raise CallCancelledError from None
 
 
 class SyncTransport:
@@ -70,6 +76,8 @@ class SyncTransport:
         """Carry one step out and give the plan what came of it."""
         try:
             run.answer(self._perform(step))
+        except CallCancelledError as error:
+            run.fail(error)
         except grpc.RpcError as failure:
             name = getattr(getattr(step, "request", None), "request_id", "")
             run.fail(error_of_call(cast("CallFailure", failure), self._connection, request_id=name))
@@ -86,10 +94,10 @@ class SyncTransport:
                     step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
                 )
             case Open():
-                call = self._call(step.method)(
-                    step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
-                )
-                return self._opened(call, step.farewell)
+                method = self._call(step.method)
+                start = method if step.method.streams else method.future
+                call = start(step.request, timeout=step.timeout, metadata=channel.metadata(self._connection))
+                return self._opened(call, step)
             case Read():
                 return cast("_SyncCall", step.call).read()
             case Sleep():
@@ -111,10 +119,10 @@ class SyncTransport:
                 )
         return found
 
-    def _opened(self, call: Any, farewell: Unary | None) -> _SyncCall:
-        if farewell is None:
-            return _SyncCall(call, None)
-        opened = _SyncCall(call, partial(self._say, farewell))
+    def _opened(self, call: Any, step: Open) -> _SyncCall:
+        if step.farewell is None:
+            return _SyncCall(call, None, streams=step.method.streams)
+        opened = _SyncCall(call, partial(self._say, step.farewell), streams=step.method.streams)
         self._open.add(opened)
         return opened
 

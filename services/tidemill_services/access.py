@@ -60,6 +60,7 @@ SERVICES: Mapping[str, Mapping[str, Access]] = {
     },
     "tidemill.v1.InferenceService": {
         "Generate": _GENERATE,
+        "Complete": _GENERATE,
         "GenerateBatch": _INFERENCE,
         "CancelGeneration": _ALWAYS_INFERENCE,
     },

@@ -11,7 +11,8 @@ from tidemill_services.domain.generation import ChatInput, FinishReason, PromptI
 from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.faults import log_fault
 from tidemill_services.generation import Admission, Generations
-from tidemill_services.generation_run import SILENCE_SIGN_SECONDS, Delta, End, Event, Waiting
+from tidemill_services.generation_run import SILENCE_SIGN_SECONDS, End, Event, Waiting
+from tidemill_services.whole_answer import whole_answer
 
 MAX_CONCURRENT = 32  # inputs of one batch that wait or run; the others follow, so that a batch cannot fill the queue
 
@@ -130,19 +131,9 @@ async def _running(run: Callable[[int], Awaitable[None]], num_inputs: int) -> As
 async def _run_input(
     generations: Generations, index: int, batch_input: BatchInput, deadline: float | None
 ) -> BatchResult:
-    parts: list[str] = []
-    logprobs: Logprobs | None = None
-    end = End(FinishReason.CANCELLED, Usage())
     async with aclosing(_events(generations, batch_input, deadline)) as events:
-        async for event in events:
-            if isinstance(event, Delta):
-                parts.append(event.text)
-                if event.logprobs is not None:
-                    logprobs = logprobs or Logprobs()
-                    logprobs.extend(event.logprobs)
-            elif isinstance(event, End):
-                end = event
-    return BatchResult(index, "".join(parts), end, logprobs)
+        answer = await whole_answer(events)
+    return BatchResult(index, answer.text, answer.end, answer.logprobs)
 
 
 async def _events(generations: Generations, batch_input: BatchInput, deadline: float | None) -> AsyncGenerator[Event]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
 from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.generation_run import Delta, End, Event, Waiting
+from tidemill_services.whole_answer import WholeAnswer
 
 MAX_BYTES = 1 << 20  # of one generation's text
 _OWN_BYTES = 3_000  # of a generation that is kept, without its text; measured
@@ -41,6 +42,7 @@ class Recording:
         self._sign: Waiting | None = None
         self._num_signs = 0
         self._waiters: list[asyncio.Future[None]] = []
+        self._patient: list[asyncio.Future[None]] = []  # of readers who wait for the end
 
     @property
     def is_over(self) -> bool:
@@ -72,6 +74,8 @@ class Recording:
             self._logprobs.extend(logprobs)
         if self._waiters:
             self._wake()
+        if self._patient and self._num_text_bytes > self._max_bytes // 2:  # before there is no room
+            self._wake_patient()
         while self._num_text_bytes > self._max_bytes:
             if not self._piece_ends:
                 return False
@@ -88,11 +92,13 @@ class Recording:
         """Add the last event."""
         self._end = end
         self._wake()
+        self._wake_patient()
 
     def fail(self, error: TidemillError) -> None:
         """Have every reader raise this once it has read what is there."""
         self._failure = error
         self._wake()
+        self._wake_patient()
 
     async def read(self, after: int, *, joins_end: bool = False) -> AsyncGenerator[tuple[int, Event]]:
         """Yield the events above a number, each with its own; a sign of life has the number of the event before it.
@@ -121,7 +127,23 @@ class Recording:
                 num_signs = self._num_signs
                 yield number, self._sign
             else:
-                await self._change()
+                await _change(self._waiters)
+
+    async def whole(self) -> WholeAnswer:
+        """All of it, once it has ended; its reader is woken for no step before. Raises as `read` does."""
+        number, answer = 0, WholeAnswer()
+        while True:
+            event = self._take(number + 1)
+            if event is not None:
+                number += 1
+                self._note_taken(number, event)
+                answer.take(event)
+                if isinstance(event, End):
+                    return answer
+            elif self._failure is not None:
+                raise self._failure
+            else:
+                await _change(self._patient)
 
     def _note_taken(self, number: int, event: Event) -> None:
         self.last_taken = max(self.last_taken, number)
@@ -175,13 +197,22 @@ class Recording:
         self._num_dropped_bytes = end
         self._num_dropped += 1
 
-    async def _change(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
-
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():  # its reader went away
-                waiter.set_result(None)
+        _wake(waiters)
+
+    def _wake_patient(self) -> None:
+        waiters, self._patient = self._patient, []
+        _wake(waiters)
+
+
+async def _change(waiters: list[asyncio.Future[None]]) -> None:
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiters.append(waiter)
+    await waiter
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():  # its reader went away
+            waiter.set_result(None)

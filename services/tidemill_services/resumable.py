@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass
 
 from tidemill_services.domain.errors import (
@@ -136,15 +136,12 @@ class ResumableGenerations:
         self._metrics = metrics.generations
         self._metrics.watch_resumable(lambda: len(self._generations))
 
-    @asynccontextmanager
-    async def attach(
-        self, key: RequestKey, resume_after: int, start: Start, *, joins_end: bool = False
-    ) -> AsyncGenerator[AsyncGenerator[tuple[int, Event]]]:
-        """Have the numbered events of the key's generation above a number; begin it with `start` if it is new.
+    async def attach(self, key: RequestKey, resume_after: int, start: Start) -> AbstractContextManager[Recording]:
+        """Have what the key's generation says, for who went on from a number; begin it with `start` if it is new.
 
-        With `joins_end` the End may have the last text.
+        Whoever reads the recording reads it within the block: that is the time for which a call is attached.
 
-        Raises RequestIdReusedError, and FieldInvalidError for a number that was never sent. The events raise what
+        Raises RequestIdReusedError, and FieldInvalidError for a number that was never sent. The recording raises what
         `start` does before its first text, ReaderTooSlowError, and what `check_unknown` of the notes does.
         """
         generation = self._generations.get((key.account_id, key.request_id))
@@ -162,9 +159,7 @@ class ResumableGenerations:
             raise FieldInvalidError(
                 f"resume_after is {resume_after}; the last message that was sent is {last}.", field="resume_after"
             )
-        with self._attached(generation):
-            async with aclosing(generation.recording.read(resume_after, joins_end=joins_end)) as events:
-                yield events
+        return self._attached(generation)
 
     def is_here(self, account_id: str, request_id: str) -> bool:
         """Whether a call with this request id begins nothing: it attaches."""
@@ -255,14 +250,14 @@ class ResumableGenerations:
         del self._ended[generation.name], self._generations[generation.name]
 
     @contextmanager
-    def _attached(self, generation: _Generation) -> Iterator[None]:
+    def _attached(self, generation: _Generation) -> Iterator[Recording]:
         """Count a call that reads it; when the last one goes, it has a while until another one comes."""
         if not generation.recording.is_over:
             generation.clear_timer()
         generation.num_calls += 1
         try:
             with self._streams.reading():
-                yield
+                yield generation.recording
         finally:
             generation.num_calls -= 1
             generation.charge(is_final=False)

@@ -9,8 +9,11 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.fault.callers import Callers
+from tests.integration.api.conftest import MODEL
 from tests.scale import IS_FULL
 from tests.server_process import server_process
+from tidemill.v1 import inference_pb2
 
 pytestmark = pytest.mark.fault
 
@@ -37,3 +40,19 @@ async def test_a_silent_stream_lives_through_the_clients_pings(tmp_path: Path, n
             server.process.terminate()
             assert (await next_word).status == health_pb2.HealthCheckResponse.NOT_SERVING
     note(silence=f"{SILENCE_SECONDS} s with pings each {PING_SECONDS} s")
+
+
+async def test_a_whole_answer_that_takes_long_lives_through_them_too(tmp_path: Path, note: Callable[..., None]) -> None:
+    num_tokens = SILENCE_SECONDS
+    with server_process(tmp_path, "--replica-device", "fake", "--replica-fake-tick-ms", "1000") as server:
+        async with Callers(server.grpc, server.api_key, OPTIONS) as callers:
+            await callers.start(MODEL)
+            request = inference_pb2.GenerateRequest(
+                model=MODEL,
+                input=inference_pb2.Input(prompt="tell me of the tide"),
+                options=inference_pb2.GenerationOptions(max_tokens=num_tokens),
+                request_id="a long one",
+            )
+            answer = await callers.inference.Complete(request, metadata=callers.metadata, timeout=SILENCE_SECONDS + 300)
+            assert answer.end.usage.completion_tokens == num_tokens
+    note(silence=f"{num_tokens} s until a whole answer with pings each {PING_SECONDS} s")

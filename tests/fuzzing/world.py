@@ -193,6 +193,7 @@ class World:
     def _of_inference(self) -> dict[str, Message]:
         return {
             "Generate": inference_pb2.GenerateRequest(model=MODEL, input=PROMPT, options=FEW),
+            "Complete": inference_pb2.GenerateRequest(model=MODEL, input=PROMPT, options=FEW),
             "GenerateBatch": inference_pb2.GenerateBatchRequest(model=MODEL, inputs=[PROMPT], options=FEW),
             "CancelGeneration": inference_pb2.CancelGenerationRequest(request_id="first"),
         }

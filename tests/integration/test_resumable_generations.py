@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,12 @@ async def read(
 ) -> list[tuple[int, Event]]:
     """Attach, and read to the end or so many events."""
     found: list[tuple[int, Event]] = []
-    async with resumable.attach(of, after, script) as events:
-        async for event in events:
-            found.append(event)
-            if len(found) == most:
-                break
+    with await resumable.attach(of, after, script) as recording:
+        async with aclosing(recording.read(after)) as events:
+            async for event in events:
+                found.append(event)
+                if len(found) == most:
+                    break
     return found
 
 
@@ -214,9 +216,8 @@ async def test_a_repeat_is_told_so_before_it_waits_and_whatever_else_is_wrong_wi
         yield END
 
     for start in (waiting, refusing):
-        with pytest.raises(GenerationEndedError):
-            async with restarted.attach(KEY, 0, start) as events:
-                await anext(events)
+        with pytest.raises(GenerationEndedError), await restarted.attach(KEY, 0, start) as recording:
+            await anext(recording.read(0))
 
 
 async def test_notes_that_come_while_others_are_written_are_one_unit_of_work(
@@ -317,8 +318,8 @@ async def test_a_stop_of_all_cuts_a_drain_short_though_a_reader_takes_nothing(
 ) -> None:
     monkeypatch.setattr(session_streams, "LAST_WORDS_SECONDS", 0.1)
     script = Script("a", "b")
-    async with resumable.attach(KEY, 0, script) as events:
-        await anext(events)
+    with await resumable.attach(KEY, 0, script) as recording:
+        await anext(recording.read(0))
         if is_early:
             streams.stop_all(StopReason.DRAINING)
         drained = asyncio.create_task(streams.drain(3_600))

@@ -1,7 +1,9 @@
 """One generation read to its end, over as many calls as its connections make of it."""
 
 import time
+from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 from tidemill import methods
 from tidemill.errors import (
@@ -14,6 +16,7 @@ from tidemill.errors import (
     TidemillError,
     UnreachableError,
 )
+from tidemill.methods import Method
 from tidemill.plans.answers import Answer
 from tidemill.plans.models import OnProgress
 from tidemill.results import finish_reason_of, logprobs_of, progress_of, usage_of
@@ -64,10 +67,37 @@ class Absence:
 def follow(
     request: inference_pb2.GenerateRequest, answer: Answer, on_progress: OnProgress | None, deadline: Deadline
 ) -> Plan[None]:
-    """Read the answer to its end; a call that was cut is followed by another one that goes on where it was.
+    """Read the answer to its end as it is made; a call that was cut is followed by another one that goes on there.
 
     A generation that was lost before it showed any text begins anew, under another request id.
     """
+
+    def read(call: OpenCall, absence: Absence) -> Plan[None]:
+        yield from _read_stream(call, answer, on_progress, absence)
+
+    yield from _follow(methods.GENERATE, request, answer, deadline, read)
+
+
+def fetch(request: inference_pb2.GenerateRequest, answer: Answer, deadline: Deadline) -> Plan[None]:
+    """Have the whole answer at its end; a call that was cut is followed by another one."""
+
+    def read(call: OpenCall, absence: Absence) -> Plan[None]:
+        whole = yield Read(call)
+        absence.hear()
+        answer.add(whole.text, whole.end.usage.completion_tokens)
+        answer.logprobs += logprobs_of(whole.logprobs)
+        _finish(answer, whole.end)
+
+    yield from _follow(methods.COMPLETE, request, answer, deadline, read)
+
+
+def _follow(
+    method: Method[Any, Any],
+    request: inference_pb2.GenerateRequest,
+    answer: Answer,
+    deadline: Deadline,
+    read: Callable[[OpenCall, Absence], Plan[None]],
+) -> Plan[None]:
     absence = Absence()
     while True:
         farewell = Unary(
@@ -75,10 +105,10 @@ def follow(
             inference_pb2.CancelGenerationRequest(request_id=request.request_id),
             FAREWELL_TIMEOUT,
         )
-        call = yield Open(methods.GENERATE, request, deadline.remaining(), farewell)
+        call = yield Open(method, request, deadline.remaining(), farewell)
         answer.line.attach(call)
         try:
-            yield from _read_answer(call, answer, on_progress, absence)
+            yield from read(call, absence)
         except GenerationLostError:
             if not absence.was_lost or answer.sequence_number:
                 raise
@@ -100,7 +130,7 @@ def _is_lost(error: TidemillError, absence: Absence) -> bool:
     return isinstance(error, RETRIED if absence.was_lost else UnreachableError)
 
 
-def _read_answer(call: OpenCall, answer: Answer, on_progress: OnProgress | None, absence: Absence) -> Plan[None]:
+def _read_stream(call: OpenCall, answer: Answer, on_progress: OnProgress | None, absence: Absence) -> Plan[None]:
     while (message := (yield Read(call))) is not None:
         absence.hear()
         event = message.WhichOneof("event")

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tidemill.errors import CallCancelledError, TidemillError
 from tidemill.plans.answers import Answer
-from tidemill.plans.following import MAY_RUN_ON, follow
+from tidemill.plans.following import MAY_RUN_ON, fetch, follow
 from tidemill.plans.models import OnProgress
 from tidemill.results import Completion
 from tidemill.steps import Deadline, Plan, build, request_id
@@ -72,18 +72,38 @@ def generate(source: inference_pb2.Input, settings: Settings, answer: Answer) ->
 
     What breaks it is raised after the text that came before.
     """
-    request = build(
+    request = _request(source, settings)
+    request.joins_end = True
+    yield from _named(request, answer, follow(request, answer, settings.on_progress, Deadline(settings.timeout)))
+
+
+def complete(source: inference_pb2.Input, settings: Settings) -> Plan[Completion]:
+    """The whole answer to one input; read as it is made only where somebody wants to hear how it goes."""
+    answer = Answer()
+    if settings.on_progress is not None:
+        yield from generate(source, settings, answer)
+    else:
+        request = _request(source, settings)
+        yield from _named(request, answer, fetch(request, answer, Deadline(settings.timeout)))
+    return answer.completion()
+
+
+def _request(source: inference_pb2.Input, settings: Settings) -> inference_pb2.GenerateRequest:
+    return build(
         inference_pb2.GenerateRequest,
         model=settings.model,
         session=settings.session,
         input=source,
         options=settings.message(),
         request_id=request_id(),
-        joins_end=True,
     )
+
+
+def _named(request: inference_pb2.GenerateRequest, answer: Answer, plan: Plan[None]) -> Plan[None]:
+    """Carry the plan out; what breaks it has the text until there and the request's name. What may run on is ended."""
     is_over = False
     try:
-        yield from follow(request, answer, settings.on_progress, Deadline(settings.timeout))
+        yield from plan
         is_over = True
     except TidemillError as error:
         if isinstance(error, CallCancelledError) and answer.line.is_closed:
@@ -99,13 +119,6 @@ def generate(source: inference_pb2.Input, settings: Settings, answer: Answer) ->
             answer.line.release()
         else:
             answer.line.leave()
-
-
-def complete(source: inference_pb2.Input, settings: Settings) -> Plan[Completion]:
-    """The whole answer to one input."""
-    answer = Answer()
-    yield from generate(source, settings, answer)
-    return answer.completion()
 
 
 def complete_text(source: inference_pb2.Input, settings: Settings) -> Plan[str]:

@@ -11,6 +11,7 @@ from tidemill_services.batch import BatchResult
 from tidemill_services.domain.generation import FinishReason
 from tidemill_services.domain.logprobs import Candidate, Logprobs
 from tidemill_services.generation_run import Delta, End, Event, Waiting
+from tidemill_services.whole_answer import WholeAnswer
 
 FINISH_REASONS = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
@@ -35,6 +36,14 @@ def generate_response(sequence_number: int, event: Event) -> inference_pb2.Gener
                 _fill(response.last_delta, event.last)
         case _:
             assert_never(event)
+    return response
+
+
+def complete_response(answer: WholeAnswer) -> inference_pb2.CompleteResponse:
+    """Complete's answer."""
+    response = inference_pb2.CompleteResponse(text=answer.text, end=_end(answer.end))
+    if answer.logprobs is not None:
+        response.logprobs.extend(_logprobs(answer.logprobs))
     return response
 
 

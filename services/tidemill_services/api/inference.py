@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,11 +19,23 @@ from tidemill_services.domain.generation import MAX_BATCH_INPUTS
 from tidemill_services.generation import Admission, Generations
 from tidemill_services.generation_run import Event, Waiting
 from tidemill_services.identity import Caller
-from tidemill_services.resumable import ResumableGenerations
+from tidemill_services.resumable import ResumableGenerations, Start
 from tidemill_services.session_streams import RunningStream
+from tidemill_services.store.requests import RequestKey
 from tidemill_services.usage_limits import UsageGuard
+from tidemill_services.whole_answer import whole_answer
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a call asks for that may run already."""
+
+    key: RequestKey | None  # None: it ends with its call
+    run: Start
+    resume_after: int
+    joins_end: bool
 
 
 class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
@@ -37,23 +50,31 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GenerateRequest, context: Context
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         """Run one generation, or attach to it."""
-        caller = current_caller()
-        if not self._resumable.is_here(caller.account_id, request.request_id):
-            await self._guard.count_request(caller)
-        convert.check_request_id(request.request_id)
-        resume_after, joins_end = _take_resume_after(request), _take_joins_end(request)
-        key = request_key(caller, "Generate", request, request.request_id)
-        run = partial(self._run, caller, request, _deadline(context))
-        if key is not None:
-            async with self._resumable.attach(key, resume_after, run, joins_end=joins_end) as numbered:
-                async for number, event in numbered:
-                    yield generation_messages.generate_response(number, event)
+        asked = await self._take(request, context, is_whole=False)
+        if asked.key is not None:
+            with await self._resumable.attach(asked.key, asked.resume_after, asked.run) as recording:
+                async with aclosing(recording.read(asked.resume_after, joins_end=asked.joins_end)) as numbered:
+                    async for number, event in numbered:
+                        yield generation_messages.generate_response(number, event)
             return
         number = 0
-        async with aclosing(run(RunningStream())) as events:
+        async with aclosing(asked.run(RunningStream())) as events:
             async for event in events:
                 number += not isinstance(event, Waiting)  # a sign of life has the number of the event before it
                 yield generation_messages.generate_response(number, event)
+
+    async def Complete(  # noqa: N802 -- the contract's name
+        self, request: inference_pb2.GenerateRequest, context: Context
+    ) -> inference_pb2.CompleteResponse:
+        """Run one generation, or attach to it, and answer with all that it says."""
+        asked = await self._take(request, context, is_whole=True)
+        if asked.resume_after:
+            raise FieldInvalidError("resume_after must be 0: a whole answer begins at its start.", field="resume_after")
+        if asked.key is not None:
+            with await self._resumable.attach(asked.key, 0, asked.run) as recording:
+                return generation_messages.complete_response(await recording.whole())
+        async with aclosing(asked.run(RunningStream())) as events:
+            return generation_messages.complete_response(await whole_answer(events))
 
     async def CancelGeneration(  # noqa: N802 -- the contract's name
         self, request: inference_pb2.CancelGenerationRequest, _context: Context
@@ -85,12 +106,29 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
                     sequence_number += 1
                     yield generation_messages.generate_batch_response(sequence_number, event)
 
+    async def _take(self, request: inference_pb2.GenerateRequest, context: Context, *, is_whole: bool) -> _Asked:
+        """Count the request, and read what does not belong to the generation itself."""
+        caller = current_caller()
+        if not self._resumable.is_here(caller.account_id, request.request_id):
+            await self._guard.count_request(caller)
+        convert.check_request_id(request.request_id)
+        resume_after, joins_end = _take_resume_after(request), _take_joins_end(request)
+        key = request_key(caller, "Generate", request, request.request_id)  # whichever method asks
+        return _Asked(key, partial(self._run, caller, request, _deadline(context), is_whole), resume_after, joins_end)
+
     async def _run(
-        self, caller: Caller, request: inference_pb2.GenerateRequest, deadline: float | None, running: RunningStream
+        self,
+        caller: Caller,
+        request: inference_pb2.GenerateRequest,
+        deadline: float | None,
+        is_whole: bool,
+        running: RunningStream,
     ) -> AsyncGenerator[Event]:
         prompt = convert.prompt(request.input)
         try:
             async with self._admit(caller, request) as admission:
+                if is_whole:
+                    admission.check_whole()
                 admitted = await admission.take(prompt, field="input")
                 stream = self._generations.stream(admitted, deadline=deadline, running=running)
                 async with aclosing(stream) as events:

@@ -15,7 +15,14 @@ from tidemill_services.engine_client.channel import lost_sentence, open_channel
 from tidemill_services.engine_client.life import LOOK_SECONDS, Patience, SignsOfLife
 from tidemill_services.engine_client.stream import Backlog, EngineStream
 from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStats, ReplicaStatus
-from tidemill_services.engine_client.wire import read_load, read_stats, read_status, write_abort, write_submit
+from tidemill_services.engine_client.wire import (
+    read_load,
+    read_stats,
+    read_status,
+    take_next,
+    write_abort,
+    write_submit,
+)
 from tidemill_services.tls.replica_tls import ReplicaTls
 
 _DRAIN_CALL_SECONDS = 5.0
@@ -142,7 +149,7 @@ class ReplicaClient:
         """What gRPC sends for us, in order."""
         while not self._is_lost:
             while self._outgoing:
-                yield self._outgoing.popleft()
+                yield take_next(self._outgoing)
             self._outgoing_came.clear()
             await self._outgoing_came.wait()
 

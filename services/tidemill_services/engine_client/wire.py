@@ -1,5 +1,6 @@
 """Between the private contract's messages and our own types."""
 
+from collections import deque
 from dataclasses import fields
 
 from tidemill.engine.v1 import engine_pb2 as pb
@@ -39,6 +40,9 @@ _PHASES = {
     pb.PHASE_FAILED: ReplicaPhase.FAILED,
 }
 
+_MAX_JOINED_SUBMITS = 32  # a message of them, and of so many prompt tokens, is far below what a replica takes
+_MAX_JOINED_TOKENS = 8_192
+
 _STATS = tuple(field.name for field in fields(ReplicaStats))
 
 
@@ -69,6 +73,18 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
     )
     if request.time_left_seconds is not None:
         message.submit.time_left.FromMilliseconds(round(max(0.0, request.time_left_seconds) * 1000))
+    return message
+
+
+def take_next(outgoing: deque[pb.ConnectRequest]) -> pb.ConnectRequest:
+    """The next message to send, with the generations of those behind it as long as it stays small."""
+    message = outgoing.popleft()
+    num_tokens = len(message.submit.prompt_tokens)
+    while outgoing and outgoing[0].HasField("submit") and len(message.more_submits) < _MAX_JOINED_SUBMITS:
+        num_tokens += len(outgoing[0].submit.prompt_tokens)
+        if num_tokens > _MAX_JOINED_TOKENS:
+            break
+        message.more_submits.append(outgoing.popleft().submit)
     return message
 
 

@@ -60,6 +60,8 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
                 self._switchboard.submit(caller, request.submit)
             elif request.HasField("abort"):
                 self._switchboard.abort(caller, request.abort.sequence_id)
+            for submit in request.more_submits:
+                self._switchboard.submit(caller, submit)
         # The caller has nothing more to say that we could read, so nobody would abort what still runs.
         self._switchboard.disconnect(caller)
         caller.close()

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import grpc
 import uvloop
@@ -21,6 +22,19 @@ from tidemill import AsyncClient
 from tidemill.v1 import inference_pb2, inference_pb2_grpc
 
 Generate = Callable[[str, int, Trace], Awaitable[None]]  # a prompt, max_tokens, where to note what came
+
+
+class Kind(Protocol):
+    """A client."""
+
+    async def generate(self, prompt: str, max_tokens: int, trace: Trace) -> None:
+        """One streamed answer."""
+
+    async def complete(self, prompt: str, max_tokens: int, trace: Trace) -> None:
+        """One whole answer."""
+
+    async def close(self) -> None:
+        """Close the connection."""
 
 
 class Library:
@@ -36,6 +50,12 @@ class Library:
             trace.saw(1, time.perf_counter())
         assert stream.usage is not None
         trace.num_tokens = stream.usage.completion_tokens
+
+    async def complete(self, prompt: str, max_tokens: int, trace: Trace) -> None:
+        """One whole answer."""
+        answer = await self._client.complete(prompt, max_tokens, temperature=0.0)
+        assert answer.usage is not None
+        trace.saw(answer.usage.completion_tokens, time.perf_counter())
 
     async def close(self) -> None:
         """Close the connection."""
@@ -53,25 +73,33 @@ class Stubs:
 
     async def generate(self, prompt: str, max_tokens: int, trace: Trace) -> None:
         """One streamed answer."""
-        request = inference_pb2.GenerateRequest(
+        async for response in self._stub.Generate(self._request(prompt, max_tokens), metadata=self._metadata):
+            if response.HasField("delta"):
+                trace.saw(response.delta.num_tokens, time.perf_counter())
+
+    async def complete(self, prompt: str, max_tokens: int, trace: Trace) -> None:
+        """One whole answer."""
+        response = await self._stub.Complete(self._request(prompt, max_tokens), metadata=self._metadata)
+        trace.saw(response.end.usage.completion_tokens, time.perf_counter())
+
+    def _request(self, prompt: str, max_tokens: int) -> inference_pb2.GenerateRequest:
+        return inference_pb2.GenerateRequest(
             model=self._model,
             input=inference_pb2.Input(prompt=prompt),
             options=inference_pb2.GenerationOptions(
                 max_tokens=max_tokens, sampling=inference_pb2.Sampling(temperature=0.0)
             ),
         )
-        async for response in self._stub.Generate(request, metadata=self._metadata):
-            if response.HasField("delta"):
-                trace.saw(response.delta.num_tokens, time.perf_counter())
 
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
 
 
-async def run(load: Load, generate: Generate) -> dict[str, float]:
+async def run(load: Load, client: Kind) -> dict[str, float]:
     """One turn."""
     traces: list[Trace] = []
+    generate: Generate = client.complete if load.whole else client.generate
 
     async def stream(prompt: str, pauses: list[float]) -> None:
         for pause in pauses:
@@ -96,16 +124,16 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--kind", choices=("library", "stubs"), default="library")
     given = parser.parse_args()
-    kind = {"library": Library, "stubs": Stubs}[given.kind]
+    kind: type[Library | Stubs] = {"library": Library, "stubs": Stubs}[given.kind]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
-        async def make() -> Library | Stubs:
+        async def make() -> Kind:
             return kind(given.target, os.environ["TIDEMILL_BENCH_KEY"], given.model)
 
         client = runner.run(make())
         print(json.dumps({"ready": True}), flush=True)
         for load in requests(sys.stdin):
-            print(json.dumps(runner.run(run(load, client.generate))), flush=True)
+            print(json.dumps(runner.run(run(load, client))), flush=True)
         runner.run(client.close())
 
 

@@ -42,9 +42,18 @@ class Floor(inference_pb2_grpc.InferenceServiceServicer):
             yield inference_pb2.GenerateResponse(
                 sequence_number=number, delta=inference_pb2.Delta(text=" word", num_tokens=1)
             )
-        usage = usage_pb2.Usage(prompt_tokens=len(request.input.prompt), completion_tokens=num_tokens)
-        end = inference_pb2.GenerationEnd(finish_reason=inference_pb2.FINISH_REASON_LENGTH, usage=usage)
-        yield inference_pb2.GenerateResponse(sequence_number=num_tokens + 1, end=end)
+        yield inference_pb2.GenerateResponse(sequence_number=num_tokens + 1, end=_end(request))
+
+    async def Complete(  # noqa: N802 -- the contract's name
+        self, request: inference_pb2.GenerateRequest, _context: Any
+    ) -> inference_pb2.CompleteResponse:
+        """One whole answer, at once."""
+        return inference_pb2.CompleteResponse(text=" word" * request.options.max_tokens, end=_end(request))
+
+
+def _end(request: inference_pb2.GenerateRequest) -> inference_pb2.GenerationEnd:
+    usage = usage_pb2.Usage(prompt_tokens=len(request.input.prompt), completion_tokens=request.options.max_tokens)
+    return inference_pb2.GenerationEnd(finish_reason=inference_pb2.FINISH_REASON_LENGTH, usage=usage)
 
 
 async def serve(tick_ms: int) -> None:

@@ -22,6 +22,7 @@ class Load:
     prompt_letters: int = 64
     seed: int = 0
     mean_pause_s: float = 0.0  # of a stream before each of its generations
+    whole: bool = False  # each answer is asked for in one message
 
     def prompts(self) -> list[str]:
         """One for each stream, all different, the same in every turn of a seed."""

@@ -96,7 +96,7 @@ def _by_client(ours: Sequence[Platform], load: Load) -> dict[str, Callable[[], S
 
 def _unary(plan: Plan, package: Path, ours: Sequence[Platform], tell: Tell) -> list[Figure]:
     tell(f"wire: unary calls, {NUM_CALLERS} callers")
-    load = Load(NUM_CALLERS, 1, plan.unary_rounds, prompt_letters=16)
+    load = Load(NUM_CALLERS, 1, plan.unary_rounds, prompt_letters=16, whole=True)
     with ExitStack() as parts:
         subjects = _by_client(ours, load) | {_FLOOR: partial(parts.enter_context(bare_grpc()).measure, load)}
         if plan.with_peers and has_litserve():

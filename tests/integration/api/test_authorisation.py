@@ -110,6 +110,7 @@ def of_account(session: str) -> dict[str, Message]:
         f"{SESSIONS}HeartbeatSession": session_pb2.HeartbeatSessionRequest(name=session),
         f"{ACCOUNTS}GetReceipt": billing_pb2.GetReceiptRequest(session=session),
         f"{INFERENCE}Generate": inference_pb2.GenerateRequest(model=MODEL, session=session, input=some),
+        f"{INFERENCE}Complete": inference_pb2.GenerateRequest(model=MODEL, session=session, input=some),
         f"{INFERENCE}GenerateBatch": inference_pb2.GenerateBatchRequest(model=MODEL, session=session, inputs=[some]),
     }
 

@@ -117,6 +117,28 @@ def test_input_that_is_no_text_is_a_sentence(mill: Mill, start, arguments: list[
     assert mill.requests["Generate"] == []
 
 
+def test_a_whole_answer_that_is_waited_for_is_cancelled_by_ctrl_c(mill: Mill) -> None:
+    mill.needs_session = False
+    hold = Hold()
+    mill.script("long", "some", hold, " more")
+    script = (
+        "import sys, tidemill\n"
+        f"client = tidemill.Client({KEY!r}, target={mill.target!r})\n"
+        "try:\n"
+        "    client.complete_prompt('long', stream=False)\n"
+        "except KeyboardInterrupt:\n"
+        "    client.close()\n"
+        "    print('interrupted')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert hold.reached.wait(20)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert (out, process.returncode) == ("interrupted\n", 0)
+    assert hold.abandoned.wait(10)
+    assert [one.request_id for one in mill.requests["CancelGeneration"]] == [mill.requests["Complete"][0].request_id]
+
+
 def test_a_blocking_stream_is_cancelled_by_ctrl_c(mill: Mill) -> None:
     mill.needs_session = False
     hold = Hold()

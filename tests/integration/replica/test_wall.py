@@ -101,6 +101,17 @@ async def test_all_sequences_of_a_caller_share_one_message_a_step() -> None:
         call.cancel()
 
 
+async def test_generations_that_are_sent_in_one_message_run_in_its_order() -> None:
+    async with served_engine() as served, served.stub() as stub:
+        call = stub.Connect(metadata=served.metadata())
+        one, two, three = (pb.Submit(sequence_id=n, prompt_tokens=[n], max_tokens=5, top_p=1) for n in (1, 2, 3))
+        await call.write(pb.ConnectRequest(submit=one, more_submits=[two, three]))
+        await call.write(pb.ConnectRequest(abort=pb.Abort(sequence_id=2)))
+        await until(lambda: served.engine.aborted == [2])
+        assert [request.prompt_tokens for request in served.engine.requests.values()] == [(1,), (2,), (3,)]
+        call.cancel()
+
+
 async def test_a_caller_that_ends_its_side_has_its_sequences_aborted_and_the_stream_ended() -> None:
     async with served_engine() as served, served.stub() as stub:
         call = stub.Connect(metadata=served.metadata())

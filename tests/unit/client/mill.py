@@ -311,6 +311,18 @@ class Mill(
 
     def Generate(self, request, context):  # noqa: N802
         self._enter("Generate", request, context)
+        yield from self._answer(request, context)
+
+    def Complete(self, request, context):  # noqa: N802
+        self._enter("Complete", request, context)
+        whole = inference_pb2.CompleteResponse()
+        for response in self._answer(request, context):
+            whole.text += response.delta.text + response.last_delta.text
+            if response.HasField("end"):
+                whole.end.CopyFrom(response.end)
+        return whole
+
+    def _answer(self, request, context):
         self._check_model(request.model, context)
         if self.needs_session and self.open_session() is None:
             context.abort_with_status(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_SESSION").status())

@@ -34,7 +34,7 @@ def test_a_prompt_streams_its_text_and_ends_with_usage(client: tidemill.Client) 
 
 def test_the_defaults_are_those_of_the_old_service(client: tidemill.Client, mill: Mill) -> None:
     client.complete_prompt("hello", stream=False)
-    options = mill.requests["Generate"][-1].options
+    options = mill.requests["Complete"][-1].options
     assert options.max_tokens == 300
     assert options.sampling.temperature == pytest.approx(0.5)
     assert options.sampling.top_p == pytest.approx(0.9)
@@ -47,7 +47,7 @@ def test_every_option_reaches_the_server(client: tidemill.Client, mill: Mill) ->
         "hello", 7, 0.25, 0.75, stream=False, model="tide-nano", session="sessions/1", stop="END", seed=0, top_k=3,
         fail_fast=True, max_wait=timedelta(seconds=2),
     )  # fmt: skip
-    request = mill.requests["Generate"][-1]
+    request = mill.requests["Complete"][-1]
     assert (request.model, request.session) == ("tide-nano", "sessions/1")
     assert (request.options.max_tokens, list(request.options.stop)) == (7, ["END"])
     assert (request.options.sampling.temperature, request.options.sampling.top_p) == (0.25, 0.75)
@@ -59,7 +59,7 @@ def test_every_option_reaches_the_server(client: tidemill.Client, mill: Mill) ->
 
 def test_none_leaves_the_choice_to_the_model(client: tidemill.Client, mill: Mill) -> None:
     client.complete_prompt("hello", None, None, None, stream=False)
-    options = mill.requests["Generate"][-1].options
+    options = mill.requests["Complete"][-1].options
     assert not options.HasField("max_tokens")
     assert not options.sampling.HasField("temperature")
 
@@ -79,13 +79,13 @@ def test_a_chat_is_sent_as_messages_with_the_named_template(client: tidemill.Cli
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
     text = client.complete_chat(messages, False, "plain", stream=False)
     assert text == "You said: system:Be brief.|user:hi"
-    chat = mill.requests["Generate"][-1].input.chat
+    chat = mill.requests["Complete"][-1].input.chat
     assert (chat.template, chat.add_generation_prompt) == ("plain", False)
 
 
 def test_a_generation_prompt_is_added_by_default(client: tidemill.Client, mill: Mill) -> None:
     client.complete_chat([{"role": "user", "content": "hi"}], stream=False)
-    assert mill.requests["Generate"][-1].input.chat.add_generation_prompt is True
+    assert mill.requests["Complete"][-1].input.chat.add_generation_prompt is True
 
 
 def test_a_list_of_prompts_gives_texts_in_its_order(client: tidemill.Client) -> None:
@@ -332,7 +332,7 @@ def test_an_input_over_a_mebibyte_is_refused_before_the_call_with_both_numbers(
     with pytest.raises(tidemill.FieldInvalidError, match=r"1048577 bytes.*1048576") as caught:
         client.complete_chat([{"role": "user", "content": fits}, {"role": "user", "content": "a"}])
     assert caught.value.field == "input.chat.messages"
-    assert len(mill.requests["Generate"]) == 1
+    assert len(mill.requests["Complete"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,11 @@ async def test_who_leaves_with_asyncio_ends_its_generation(mill: Mill) -> None:
 def test_an_answer_that_was_read_to_its_end_or_refused_says_no_farewell(client: Client, mill: Mill) -> None:
     with client.complete_prompt("hello") as stream:
         assert list(stream)
-    mill.fail_next("Generate", Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"))
-    with pytest.raises(tidemill.QueueFullError):
-        client.complete_prompt("hello", stream=False)
+    for method in ("Generate", "Complete"):
+        mill.fail_next(method, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"))
+        with pytest.raises(tidemill.QueueFullError):
+            list(client.complete_prompt("hello", stream=method == "Generate"))
+    assert client.complete_prompt("hello", stream=False)
     client.close()
     assert mill.requests["CancelGeneration"] == []
 

@@ -87,7 +87,7 @@ def test_the_clients_model_is_the_default_of_every_call(mill: Mill) -> None:
         client.complete_prompt("hello", stream=False, model="models/tide-nano")
     assert mill.requests["StartSession"][0].model == "tide-nano"
     assert mill.requests["GetModel"][0].name == "tide-nano"
-    assert [one.model for one in mill.requests["Generate"]] == ["tide-nano", "models/tide-nano"]
+    assert [one.model for one in mill.requests["Complete"]] == ["tide-nano", "models/tide-nano"]
 
 
 def test_models_are_read_with_their_prices(client: tidemill.Client) -> None:

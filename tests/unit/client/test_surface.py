@@ -79,6 +79,6 @@ def test_every_method_is_in_the_contract_with_its_messages() -> None:
         for method in service.methods
     }
     called = [found for found in vars(methods).values() if isinstance(found, Method)]
-    assert len(called) == 35
+    assert len(called) == 36
     for found in called:
         assert served[found.path] == (found.request.DESCRIPTOR, found.reply.DESCRIPTOR, found.streams)

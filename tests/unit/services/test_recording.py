@@ -88,6 +88,45 @@ async def test_an_end_has_no_text_that_was_there_before_it() -> None:
         assert await anext(events) == (2, END)
 
 
+async def test_who_wants_the_whole_is_woken_by_its_end_alone() -> None:
+    recording = Recording()
+    reading = asyncio.create_task(recording.whole())
+    await asyncio.sleep(0)
+    for word in ("some ", "more ", "text"):
+        recording.add(word, 1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert recording.last_taken == 0
+    recording.finish(END)
+    answer = await reading
+    assert (answer.text, answer.end) == ("some more text", END)
+    assert await rest(recording) == [(1, Delta("some more text", 3)), (2, END)]
+    assert (await recording.whole()).text == answer.text
+    assert recording.is_read
+
+
+async def test_who_wants_the_whole_has_it_whatever_its_length() -> None:
+    recording = Recording(max_bytes=1_000)
+    reading = asyncio.create_task(recording.whole())
+    await asyncio.sleep(0)
+    for _ in range(100):
+        assert recording.add("x" * 100, 1)
+        await asyncio.sleep(0)
+    recording.finish(END)
+    assert (await reading).text == "x" * 10_000
+    with pytest.raises(ReaderTooSlowError):  # its beginning is gone
+        await recording.whole()
+
+
+async def test_a_failure_comes_to_who_wants_the_whole() -> None:
+    recording = Recording()
+    reading = asyncio.create_task(recording.whole())
+    await asyncio.sleep(0)
+    recording.fail(ReplicaLostError())
+    with pytest.raises(ReplicaLostError):
+        await reading
+
+
 async def test_what_waits_for_a_reader_is_one_piece() -> None:
     recording = Recording()
     for text in "abc":
