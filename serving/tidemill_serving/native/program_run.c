@@ -185,7 +185,7 @@ static Status *run_slab(const Kernel *kernel, const KernelContext *context, cons
   place_rows(program, run, memory, slab->first_sequence * run->num_tokens + slab->first_token, slab->num_rows);
   slab->turned = (float *)(void *)(memory + program->row_bytes * (size_t)slab->num_rows);
   memset(run->stages, 0, (size_t)most_stages(program) * sizeof *run->stages);
-  Stages stages = {run->stages, 0, 0};
+  Stages stages = {run->stages, 0, 0, 0};
   plan_stages(slab, &stages);
   return share(kernel->runtime, context, &stages, go_through_task, run->is_large ? MOST_THREADS : 1, run->is_large);
 }

@@ -11,20 +11,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { SHARDS = 8 };
+
 typedef struct Stage {
   void (*task)(const struct Stage *stage, int64_t index);
   const void *run, *step; /* what the task looks at */
   int64_t num_tasks;      /* may be none */
   int64_t task_panels;    /* of products */
   int is_beside;          /* it needs nothing of the stage before it: nobody waits between them */
-  _Alignas(64) _Atomic int64_t num_taken;
-  _Atomic int64_t num_done;
+  _Alignas(64) _Atomic int64_t num_taken[SHARDS]; /* of each part of the tasks */
+  _Alignas(64) _Atomic int64_t num_done;
 } Stage;
 
 typedef struct {
   Stage *stages;
   int64_t num_stages;
   _Atomic int64_t first_open; /* those before it are done */
+  _Atomic int64_t num_threads;
 } Stages;
 
 /* A thread comes. When it returns all is done. */

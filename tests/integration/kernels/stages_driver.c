@@ -31,7 +31,7 @@ static void draw_stages(unsigned int seed) {
     stages[each].num_tasks = rand() % 4 == 0 ? rand() % 2 : rand() % MOST_TASKS;
     stages[each].is_beside = each > 0 && rand() % 4 == 0;
   }
-  all = (Stages){stages, STAGES, 0};
+  all = (Stages){stages, STAGES, 0, 0};
 }
 
 static void *come(void *given) {
