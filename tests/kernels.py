@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.unit.models.onnx_bytes import field, value_info, varint
+from tidemill_models.protobuf_wire import WireMessage
 from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session
-from tidemill_serving.native.library import find_kernels
+from tidemill_serving.decoder.devices.own_kernels import RewrittenGraph, rewritten
+from tidemill_serving.native.library import Kernels, find_kernels
 
 needs_kernels = pytest.mark.skipif(
     find_kernels() is None, reason="our own kernels were not built here, or this processor has no AVX2 and FMA"
@@ -103,6 +105,12 @@ def write_graph(path: Path, matrix: Matrix, *, accuracy_level: int = 4, external
     if external:
         place.write_bytes(content)
     return path
+
+
+def rewritten_graph(graph: Path, kernels: Kernels) -> RewrittenGraph | None:
+    """The graph as our kernels have it; None where they know nothing of it."""
+    content = graph.read_bytes()
+    return rewritten(WireMessage(content, 0, len(content)), graph.parent, kernels)
 
 
 def product_of(graph: Path, kernels: str, *, num_threads: int = 1) -> Any:

@@ -14,11 +14,18 @@ class WireMessage:
 
     __slots__ = ("_budget", "_buffer", "_end", "_start")
 
-    def __init__(self, buffer: bytes | mmap.mmap, start: int, end: int, budget: list[int] | None = None) -> None:
+    def __init__(
+        self, buffer: bytes | mmap.mmap | memoryview, start: int, end: int, budget: list[int] | None = None
+    ) -> None:
         self._buffer = buffer
         self._start = start
         self._end = end
         self._budget = [_MAX_FIELDS] if budget is None else budget  # one count, shared by all parts of a file
+
+    @property
+    def start(self) -> int:
+        """Where in the buffer it begins."""
+        return self._start
 
     def fields(self) -> Iterator[tuple[int, "int | WireMessage"]]:
         """Each field's number with its integer (varints), or the stretch that it holds (all others).

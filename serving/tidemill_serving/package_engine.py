@@ -1,10 +1,13 @@
 """The engine of a model package: checks the package, then becomes the engine that its manifest names."""
 
+import importlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +48,11 @@ class PackageEngine:
         build: Callable[[ModelPackage], Engine],
         times: StartTimes | None = None,
         cache: StartCache | None = None,
+        imports: Callable[[], None] | None = None,
     ) -> None:
+        """`imports` are what `build` will need: they are done while the package is read."""
         self._folder = folder
+        self._imports = imports
         self._build = build
         self._times = times or StartTimes()
         self._cache = cache or StartCache(None)
@@ -94,6 +100,8 @@ class PackageEngine:
 
     def _open(self, listener: EngineListener) -> None:
         listener.on_phase(Phase.LOADING, 0.0, "The package is checked.")
+        if self._imports is not None:
+            threading.Thread(target=self._imports, name="tidemill-imports", daemon=True).start()
         try:
             self._times.enter(StartStep.PACKAGE)
             package = self._cache.check_package(self._folder)
@@ -119,7 +127,16 @@ class PackageEngine:
 def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
     """The engine that `settings` ask for, not started yet."""
     cache = StartCache(settings.start_cache, log_format=settings.log_format, kernels=settings.kernels)
-    return PackageEngine(settings.package, lambda package: _decoder_engine(package, settings, cache), times, cache)
+    imports = _import_decoder if settings.device == "cpu" else None
+    build = partial(_decoder_engine, settings=settings, cache=cache)
+    return PackageEngine(settings.package, build, times, cache, imports)
+
+
+def _import_decoder() -> None:
+    """What fails here fails again, and is told, where it is needed."""
+    with suppress(Exception):
+        importlib.import_module("tidemill_serving.decoder.engine")
+        importlib.import_module("tidemill_serving.decoder.devices.cpu")
 
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:

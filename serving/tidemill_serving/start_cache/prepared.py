@@ -24,7 +24,7 @@ from tidemill_serving.start_cache.file_identity import identity_of
 _log = logging.getLogger(__name__)
 GRAPH, WEIGHTS, MADE = "graph.onnx", "weights.bin", "made.json"
 _DRAFT = ".making-"
-_FORMAT = 1  # to be counted up when copies are made in another way
+_FORMAT = 2  # to be counted up when copies are made in another way
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.kernels.float_graphs import computed, product, turned, write, write_product
-from tests.kernels import needs_kernels
+from tests.kernels import needs_kernels, rewritten_graph
 from tests.unit.models.onnx_bytes import field, node
+from tidemill_serving.decoder.devices.graph_weights import weights_of
 from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, runtime_name, save_prepared
-from tidemill_serving.decoder.devices.own_kernels import packed_weights, with_own_kernels
 from tidemill_serving.native.library import choose_kernels, find_kernels
 from tidemill_serving.start_cache.prepared import PreparedGraph
 
@@ -77,7 +77,7 @@ def test_no_rows_are_no_trouble(tmp_path: Path) -> None:
 def test_ours_and_onnx_runtimes_differ_by_rounding_alone(tmp_path: Path) -> None:
     graph, rows = write_product(tmp_path / "product.onnx", numbers(6, 768, 300)), numbers(7, 40, 768)
     ours, theirs = computed(graph, "own")(rows), computed(graph, "stock")(rows)
-    assert with_own_kernels(graph, find_kernels()) is not None
+    assert rewritten_graph(graph, find_kernels()) is not None
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
@@ -86,7 +86,7 @@ def test_an_embedding_that_is_the_head_too_is_read_and_multiplied_with(tmp_path:
     gather = node("Gather", ("table", "ids")) + field(2, "rows")
     nodes = [gather, turned("table", "head"), product("rows", "head", "product")]
     graph = write(tmp_path / "tied.onnx", nodes, {"table": table}, 0, ["n", 50])
-    rewritten = with_own_kernels(graph, find_kernels())
+    rewritten = rewritten_graph(graph, find_kernels())
     assert b"Transpose" not in rewritten.model
     assert len(rewritten.weights) == 1
     np.testing.assert_array_equal(computed(graph, "own")(ids), summed_in_order(table[ids], table.T).astype(np.float32))
@@ -104,7 +104,7 @@ def test_a_turned_matrix_that_somebody_else_reads_stays(tmp_path: Path) -> None:
     ]
     nodes[4], nodes[5] = nodes[5], nodes[4]
     graph = write(tmp_path / "turned.onnx", nodes, {"weights": weights}, 33, ["n", 33])
-    assert sorted(with_own_kernels(graph, find_kernels()).weights) == [
+    assert sorted(rewritten_graph(graph, find_kernels()).weights) == [
         "packed weights 33x33",
         "packed weights 33x33 turned",
     ]
@@ -116,11 +116,11 @@ def test_products_that_are_part_of_written_out_attention_or_have_no_constant_mat
     weights = numbers(11, 16, 16)
     written_out = [product("rows", "weights", "scores"), node("Softmax", ("scores",)) + field(2, "product")]
     graph = write(tmp_path / "softmax.onnx", written_out, {"weights": weights}, 16, ["n", 16])
-    assert with_own_kernels(graph, find_kernels()) is None
+    assert rewritten_graph(graph, find_kernels()) is None
     stacked = write(
         tmp_path / "stacked.onnx", [product("rows", "weights", "product")], {"weights": weights[None]}, 16, [1, "n", 16]
     )
-    assert with_own_kernels(stacked, find_kernels()) is None
+    assert rewritten_graph(stacked, find_kernels()) is None
 
 
 def test_a_saved_graph_keeps_its_packed_floats_and_answers_to_the_bit_as_before(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_saved_graph_keeps_its_packed_floats_and_answers_to_the_bit_as_before(
     copy.graph.parent.mkdir()
     save_prepared(graph, copy.graph.parent, own)
     copy.seal()
-    (packed,) = packed_weights(copy.graph).values()
+    (packed,) = weights_of(copy.graph.read_bytes(), copy.graph.parent).arrays.values()
     assert packed.size == 256 * 304 * 4
     rows = numbers(13, 5, 256)
     again = open_session(graph, own, copy).run(["product"], {"rows": rows})[0]
@@ -143,6 +143,6 @@ def test_where_onnx_runtimes_float_products_are_faster_they_stay_unless_ours_are
     monkeypatch.setattr(kernels, "is_faster_here", True)
     monkeypatch.setattr(kernels, "floats_are_faster_here", False)
     graph = write_product(tmp_path / "product.onnx", numbers(14, 16, 16))
-    assert with_own_kernels(graph, choose_kernels("auto")) is None
-    assert with_own_kernels(graph, choose_kernels("own")) is not None
+    assert rewritten_graph(graph, choose_kernels("auto")) is None
+    assert rewritten_graph(graph, choose_kernels("own")) is not None
     assert runtime_name("auto") != runtime_name("own")

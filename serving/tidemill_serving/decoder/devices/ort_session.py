@@ -1,5 +1,6 @@
 """Makes sessions of ONNX Runtime on the processor, and the prepared copies that they start from faster."""
 
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 
 from tidemill_models.errors import GraphError
 from tidemill_models.graph import read_graph
+from tidemill_models.protobuf_wire import WireMessage
 from tidemill_serving.decoder.devices.device import ModelRefusedError
-from tidemill_serving.decoder.devices.own_kernels import RewrittenGraph, packed_weights, with_own_kernels
+from tidemill_serving.decoder.devices.graph_weights import light_graph, weights_of
+from tidemill_serving.decoder.devices.mapped_file import rewrite_for_mapping
+from tidemill_serving.decoder.devices.own_kernels import rewritten
 from tidemill_serving.native import KernelsChoice
 from tidemill_serving.native.library import Kernels, choose_kernels
 from tidemill_serving.start_cache.prepared import GRAPH, WEIGHTS, PreparedGraph
@@ -57,7 +61,10 @@ def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | N
 
 
 def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
-    """Write the optimised graph, and its weights as the kernels want them, into `folder`. Raises ModelRefusedError."""
+    """Write the optimised graph, and its weights as the kernels want them, into `folder`.
+
+    Raises ModelRefusedError, OSError.
+    """
     options = _options(settings)
     options.optimized_model_filepath = str(folder / GRAPH)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
@@ -66,15 +73,24 @@ def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
     )
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     _open_original(graph, settings, options)
+    if _kernels(settings.kernels):
+        rewrite_for_mapping(folder / WEIGHTS)
 
 
 def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions) -> Any:
     """A session of the graph as the package has it, with our kernels in it where they are used."""
-    rewritten = _with_kernels(graph, _kernels(settings.kernels))
-    if rewritten is None:
-        return _session(graph, options, graph)
+    try:
+        model, packed = _with_kernels(light_graph(graph), graph.parent, _kernels(settings.kernels))
+        weights = weights_of(model, graph.parent, handed=packed)
+    except (GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
+        return _session(graph, options, graph, {})
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-    return _session(rewritten.model, options, graph, rewritten.weights)
+    if packed and options.optimized_model_filepath:  # they are nowhere else; ONNX Runtime writes a copy that it makes
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.values()]
+        options.add_external_initializers(list(packed), values)
+    session = _session(model, options, graph, weights.arrays | packed)
+    weights.let_go()
+    return session
 
 
 def _open_prepared(graph: Path, settings: SessionSettings) -> Any:
@@ -82,10 +98,15 @@ def _open_prepared(graph: Path, settings: SessionSettings) -> Any:
     options = _options(settings)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimised
     try:
-        weights = packed_weights(graph) if _kernels(settings.kernels) else {}
-    except (GraphError, OSError, ValueError, KeyError) as error:
-        raise ModelRefusedError(f"the packed weights of {graph.name} cannot be read: {error}") from error
-    return _session(graph, options, graph, weights)
+        weights = weights_of(graph.read_bytes(), graph.parent)
+    except (GraphError, OSError, ValueError) as error:
+        raise ModelRefusedError(f"the weights of {graph.name} cannot be read: {error}") from error
+    fetching = threading.Thread(target=weights.fetch_packed, name="tidemill-fetch")
+    fetching.start()
+    try:
+        return _session(graph, options, graph, weights.arrays)
+    finally:
+        fetching.join()
 
 
 def _kernels(choice: KernelsChoice) -> Kernels | None:
@@ -95,12 +116,10 @@ def _kernels(choice: KernelsChoice) -> Kernels | None:
         raise ModelRefusedError(str(error)) from error
 
 
-def _with_kernels(graph: Path, kernels: Kernels | None) -> RewrittenGraph | None:
-    if kernels is None:
-        return None
-    with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
-        return with_own_kernels(graph, kernels)
-    return None
+def _with_kernels(model: bytes, folder: Path, kernels: Kernels | None) -> tuple[bytes, dict[str, NDArray[np.uint8]]]:
+    """The model with our kernels in it, if these are used and know something of it; and what they packed for it."""
+    found = rewritten(WireMessage(model, 0, len(model)), folder, kernels) if kernels else None
+    return (found.model, found.weights) if found else (model, {})
 
 
 def _options(settings: SessionSettings) -> ort.SessionOptions:
@@ -117,21 +136,19 @@ def _options(settings: SessionSettings) -> ort.SessionOptions:
 
 
 def _session(
-    graph: Path | bytes,
-    options: ort.SessionOptions,
-    source: Path,
-    weights: Mapping[str, NDArray[np.uint8]] | None = None,
+    graph: Path | bytes, options: ort.SessionOptions, source: Path, weights: Mapping[str, NDArray[Any]]
 ) -> Any:
+    """A session that computes with `weights` where they are."""
     try:
-        if weights:
-            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-            options.add_external_initializers(list(weights), values)
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+        for name, value in values.items():
+            options.add_initializer(name, value)
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelRefusedError(
             f"the graph {source.name} cannot be loaded: {sentence_of(error)}{_hint(source)}"
         ) from error
-    session.weights_in_use = weights  # the runtime reads the arrays where they are
+    session.weights_in_use = weights, values  # neither of which the runtime keeps
     return session
 
 

@@ -4,15 +4,13 @@ Products, attention to the cache, norms and gates that follow from each other be
 the products' weights packed ones. All else stays as it is, byte by byte.
 """
 
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill_models.errors import GraphError
 from tidemill_models.protobuf_wire import WireMessage, encoded_field
 from tidemill_serving.decoder.devices.graph_nodes import (
     EXTERNAL,
@@ -28,11 +26,10 @@ from tidemill_serving.decoder.devices.graph_nodes import (
     UINT8,
     Constants,
     Node,
-    external_entries,
     read_node,
     value_type,
 )
-from tidemill_serving.decoder.devices.program_steps import PACKED, Matrix, StepReader
+from tidemill_serving.decoder.devices.program_steps import Matrix, StepReader
 from tidemill_serving.decoder.devices.programs import DOMAIN, Program, cut
 from tidemill_serving.native.library import Kernels, QuantizedMatrix, room_for
 
@@ -47,15 +44,11 @@ class RewrittenGraph:
     weights: dict[str, NDArray[np.uint8]]
 
 
-def with_own_kernels(graph: Path, kernels: Kernels) -> RewrittenGraph | None:
-    """The graph with our programs in it; None where nothing is rewritten. Raises GraphError, OSError, ValueError."""
-    with graph.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when the last view of it is gone
-    return rewritten(WireMessage(content, 0, len(content)), graph.parent, kernels)
-
-
 def rewritten(model: WireMessage, folder: Path, kernels: Kernels) -> RewrittenGraph | None:
-    """The same of a model that was read; `folder` holds the files beside it."""
+    """The model with our programs in it; None where nothing is rewritten. `folder` holds the files beside it.
+
+    Raises GraphError, OSError, ValueError.
+    """
     graph = model.message(_MODEL_GRAPH)
     nodes = [read_node(node) for node in graph.messages(GRAPH_NODE)]
     inputs = {value.text_of(1): value_type(value) for value in graph.messages(GRAPH_INPUT)}
@@ -86,24 +79,6 @@ def rewritten(model: WireMessage, folder: Path, kernels: Kernels) -> RewrittenGr
     parts += _other_fields(graph, gone)
     opset = encoded_field(_MODEL_OPSET, encoded_field(1, DOMAIN) + encoded_field(2, 1))
     return RewrittenGraph(_model(model, parts, opset), weights)
-
-
-def packed_weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
-    """The packed weights of a saved graph, read into memory of large pages; mapped ones would lie in small ones.
-
-    Raises GraphError, OSError, ValueError.
-    """
-    content = graph.read_bytes()
-    tensors = WireMessage(content, 0, len(content)).message(_MODEL_GRAPH).messages(GRAPH_INITIALIZER)
-    packed = {name: tensor for tensor in tensors if (name := tensor.text_of(TENSOR_NAME)).startswith(PACKED)}
-    rooms = room_for([tensor.integer(TENSOR_DIMS) for tensor in packed.values()])
-    for tensor, room in zip(packed.values(), rooms, strict=True):
-        entries = external_entries(tensor)
-        with (graph.parent / PurePath(entries["location"]).name).open("rb", buffering=0) as file:
-            file.seek(int(entries["offset"]))
-            if file.readinto(room.data) != len(room):
-                raise GraphError("has packed weights that are cut off")
-    return dict(zip(packed, rooms, strict=True))
 
 
 def _packed(programs: Sequence[Program], kernels: Kernels) -> dict[str, NDArray[np.uint8]]:
@@ -144,7 +119,7 @@ def _model(model: WireMessage, graph_parts: list[bytes], opset: bytes) -> bytes:
 
 def _packed_tensor(name: str, num_bytes: int) -> bytes:
     """A weight whose bytes the session is handed; the place that it names is never read."""
-    place = encoded_field(1, "location") + encoded_field(2, "packed")
+    place = encoded_field(1, "location") + encoded_field(2, ".")
     return b"".join(
         [
             encoded_field(TENSOR_DIMS, num_bytes),
