@@ -95,4 +95,3 @@ def test_closing_the_client_ends_what_another_thread_waits_for(mill: Mill) -> No
         client.complete("long")
     closer.join()
     assert hold.abandoned.wait(10)
-    until(mill, "CancelGeneration", 1)
