@@ -50,8 +50,8 @@ def _installation(settings: Settings) -> Iterable[Finding]:
     runtime = ask_runtime()
     yield check_runtime(runtime, needed=settings.replica_device != "fake")
     yield check_gpu(runtime, driver=nvidia_driver(), needed=settings.replica_device == "cuda")
-    if settings.replica_kernels != "stock":
-        yield check_kernels(processor_flags(), is_built=library_is_built())
+    are_wanted = settings.replica_kernels != "stock"
+    yield check_kernels(processor_flags(), is_built=library_is_built(), are_wanted=are_wanted)
 
 
 def _machine(_settings: Settings) -> Iterable[Finding]:
