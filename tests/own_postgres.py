@@ -83,8 +83,7 @@ class OwnPostgres:
     def stop(self) -> None:
         """Have it end at once, and take what it shares with it, also when it was frozen."""
         if self.process is not None and self.process.poll() is None:
-            for pid in self._pids():
-                os.kill(pid, signal.SIGCONT)
+            self._signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(STOP_SECONDS)
 

@@ -3,6 +3,7 @@
 #include "rows.h"
 
 enum { TASK_ROWS = 4, TASK_BYTES = 1 << 16, FLOAT_ROWS = 96 };
+enum { LEAST_TASKS = 16 }; /* of a product, where it has so many panels: of a few large ones threads end apart */
 
 static const Slab *slab_of(const Stage *stage) { return stage->run; }
 static const Step *step_of(const Stage *stage) { return stage->step; }
@@ -113,7 +114,7 @@ Stage *add_stage(Stages *stages, const Slab *slab, const Step *step, void (*task
 static int64_t panels_of_task(const Slab *slab, const Step *step) {
   const Program *program = slab->program;
   const int64_t panel_bytes = (int64_t)packed_bytes(&step->matrix) / num_panels(&step->matrix);
-  const int64_t wanted = TASK_BYTES / panel_bytes;
+  const int64_t wanted = least(TASK_BYTES / panel_bytes, num_panels(&step->matrix) / LEAST_TASKS);
   int64_t panels = wanted < 1 ? 1 : wanted, unit = 1;
   if (step->inputs[3] == NONE) return panels;
   for (int64_t form = program->values[step->outputs[0]].first_form; form != NONE; form = program->forms[form].next) {

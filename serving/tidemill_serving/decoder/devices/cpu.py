@@ -5,6 +5,7 @@ in place; the mask only gives each row's count and the width; a batch may hold r
 one token; several tokens with a past need a batch of one.
 """
 
+import logging
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -30,10 +31,12 @@ from tidemill_serving.decoder.devices.export import (
     read_export,
 )
 from tidemill_serving.decoder.devices.guard import Room
-from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, sentence_of
+from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, runtime_name, sentence_of
 from tidemill_serving.decoder.kv_cache import KVCache
 from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.prepared import PreparedGraph
+
+_logger = logging.getLogger(__name__)
 
 _PROBE_LENGTH = 4  # tokens of cache in the probe; it runs one
 HEAD_SIZES = (64, 128, 80, 96, 256, 32, 16, 8, *range(24, 513, 8))  # the usual ones first
@@ -58,6 +61,7 @@ class CpuDevice:
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache."""
         self._session = open_session(graph, self._session_settings, self._copy)
+        _logger.info("it runs on %s", runtime_name(self._session_settings.kernels))
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))
         self._vocab_size, head_size = probe(self._session, self._export, context_length)
