@@ -83,6 +83,7 @@ class ReplicaClient:
         if self._reader is None:
             return
         self._lose("the connection was closed")
+        self._reader.cancel()  # gRPC may hear of the call's cancellation late
         await asyncio.wait({self._reader})
         await self._channel.close()
 
