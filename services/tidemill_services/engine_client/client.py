@@ -83,7 +83,6 @@ class ReplicaClient:
         if self._reader is None:
             return
         self._lose("the connection was closed")
-        self._reader.cancel()  # gRPC may hear of the call's cancellation late
         await asyncio.wait({self._reader})
         await self._channel.close()
 
@@ -169,6 +168,8 @@ class ReplicaClient:
         cause = "it ended the connection"
         try:
             async for response in self._call:
+                if self._is_lost:  # it came before gRPC heard that the call is cancelled
+                    break
                 self._life.heard(self._loop.time())
                 if response.HasField("step"):
                     self._take_step(response.step)

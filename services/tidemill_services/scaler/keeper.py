@@ -169,16 +169,11 @@ class ReplicaKeeper:
                             num_failed = 0
                             self._start.note("connect")
                             await self._note(status, process)
-                    if not self._is_responsive:  # at once: what follows may have to wait for it
-                        self._give_up(process)
                 finally:
                     await connection.close()
                 if self.was_ready:  # its sessions are not billed while nobody can reach it
                     await self._write_state(ReplicaState.WARMING, 0.0, "It is not connected.", process)
             await asyncio.sleep(RECONNECT_SECONDS)
-        self._give_up(process)
-
-    def _give_up(self, process: LaunchedReplica) -> None:
         self._failure = self._failure or "It does not answer."
         process.kill()
 
