@@ -57,6 +57,10 @@ class Attacker:
         """How many different attacks there are; they come in turn."""
         return len(self._attacks)
 
+    def right_connection(self) -> bytes:
+        """One call without anything odd, on a connection without anything odd: what every attack departs from."""
+        return PREFACE + SETTINGS + self._call(1)
+
     def next_connection(self) -> bytes:
         """All that the next connection sends."""
         attack = self._attacks[self._turn % len(self._attacks)]
@@ -96,7 +100,7 @@ class Attacker:
         yield PREFACE[: self._chance.randrange(len(PREFACE) + 1)]
 
     def attack_cut_or_flipped_call(self) -> Iterator[bytes]:
-        whole = bytearray(PREFACE + SETTINGS + self._call(1))
+        whole = bytearray(self.right_connection())
         for _ in range(self._chance.randrange(4)):
             place = self._chance.randrange(len(PREFACE), len(whole))
             whole[place] ^= 1 << self._chance.randrange(8)

@@ -17,8 +17,8 @@ from tidemill_services.domain.errors import (
 )
 from tidemill_services.domain.ledger import MAX_BALANCE_MICROCREDITS, Balance, EntryKind
 from tidemill_services.domain.session import EndReason, SessionState
-from tidemill_services.domain.session_billing import HOLD_AHEAD_MS
-from tidemill_services.domain.session_limits import GivenLimits
+from tidemill_services.domain.session_billing import DAY_MS, HOLD_AHEAD_MS
+from tidemill_services.domain.session_limits import MAX_MAX_DURATION_MS, GivenLimits
 from tidemill_services.store import (
     account_credits,
     accounts,
@@ -123,8 +123,8 @@ async def test_time_that_is_given_back_is_a_row_of_its_own(customer: Customer):
 
 
 async def test_a_charge_is_split_at_midnight(customer: Customer):
-    session, _ = await customer.start()
-    midnight_ms = (session.create_ms // 86_400_000 + 1) * 86_400_000
+    session, _ = await customer.start(limits=GivenLimits(max_duration_ms=MAX_MAX_DURATION_MS))
+    midnight_ms = (session.create_ms // DAY_MS + 2) * DAY_MS  # more than a day later, whatever the hour
     begin_ms = midnight_ms - 20_300
     await at(customer.database, begin_ms, sessions.model_became_ready, "small")
     await at(customer.database, begin_ms + 130_000, session_activity.look_at_sessions, holders_are_heard=True)
