@@ -95,15 +95,20 @@ class Graph:
     def run(
         self, rows: NDArray[np.float32], *, own: bool = True, num_threads: int = 2
     ) -> dict[str, NDArray[np.float32]]:
-        content = self.content()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.log_severity_level = 4
-        if own:
-            graph = rewritten(WireMessage(content, 0, len(content)), Path(), find_kernels())
-            options.register_custom_ops_library(str(find_kernels().path))
-            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in graph.weights.values()]
-            options.add_external_initializers(list(graph.weights), values)
-            content = graph.model
-        session = ort.InferenceSession(content, options)
+        session = session_of(self, own=own, num_threads=num_threads)
         return dict(zip(self.outputs, session.run(list(self.outputs), {"rows": rows}), strict=True))
+
+
+def session_of(graph: Graph, *, own: bool = True, num_threads: int = 2) -> ort.InferenceSession:
+    """A session of the graph as our kernels have it, or as it stands."""
+    content = graph.content()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 4
+    if own:
+        changed = rewritten(WireMessage(content, 0, len(content)), Path(), find_kernels())
+        options.register_custom_ops_library(str(find_kernels().path))
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in changed.weights.values()]
+        options.add_external_initializers(list(changed.weights), values)
+        content = changed.model
+    return ort.InferenceSession(content, options)

@@ -19,6 +19,23 @@ typedef struct {
   int is_large;
 } Run;
 
+/* Memory of the runtime's, given back however the run ends. The runtime throws where it has none: that goes through
+ * our functions to the runtime, which makes an error of it (so this is compiled with -fexceptions). */
+typedef struct {
+  Allocator *allocator;
+  char *start; /* NULL: there was none */
+} Memory;
+
+static void release_memory(const Memory *memory) {
+  if (memory->start != NULL) memory->allocator->release(memory->allocator, memory->start);
+}
+
+#define RELEASED __attribute__((cleanup(release_memory)))
+
+static Memory take_memory(const Kernel *kernel, size_t bytes) {
+  return (Memory){kernel->allocator, kernel->allocator->allocate(kernel->allocator, bytes)};
+}
+
 static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* The tables in one piece of memory; returns its size, without any memory too. */
@@ -195,11 +212,10 @@ static Status *run_slabs(const Kernel *kernel, const KernelContext *context, con
   const int64_t tokens = least(run->num_tokens, SLAB_ROWS);
   const int64_t sequences = least(run->num_sequences, SLAB_ROWS / tokens);
   const size_t row_bytes = program->row_bytes + run->turned_bytes;
-  char *memory = kernel->allocator->allocate(kernel->allocator, row_bytes * (size_t)(tokens * sequences) + 64);
-  if (memory == NULL) return fail(kernel->runtime, "there is no memory for the rows");
-  Status *status = NULL;
+  RELEASED const Memory memory = take_memory(kernel, row_bytes * (size_t)(tokens * sequences) + 64);
+  if (memory.start == NULL) return fail(kernel->runtime, "there is no memory for the rows");
   for (int64_t sequence = 0; sequence < run->num_sequences; sequence += sequences) {
-    for (int64_t token = 0; token < run->num_tokens && status == NULL; token += tokens) {
+    for (int64_t token = 0; token < run->num_tokens; token += tokens) {
       Slab slab = {.program = program, .inputs = run->inputs, .attentions = run->attentions};
       slab.values = run->values;
       slab.forms = run->forms;
@@ -208,11 +224,10 @@ static Status *run_slabs(const Kernel *kernel, const KernelContext *context, con
       slab.first_token = token;
       slab.num_tokens = least(tokens, run->num_tokens - token);
       slab.tokens_of_sequence = run->num_tokens;
-      status = run_slab(kernel, context, run, (char *)aligned((size_t)memory), &slab);
+      TRY(run_slab(kernel, context, run, (char *)aligned((size_t)memory.start), &slab));
     }
   }
-  kernel->allocator->release(kernel->allocator, memory);
-  return status;
+  return NULL;
 }
 
 static Status *run_all(const Kernel *kernel, KernelContext *context, Run *run) {
@@ -226,11 +241,9 @@ static Status *run_all(const Kernel *kernel, KernelContext *context, Run *run) {
 Status *run_program(const Kernel *kernel, KernelContext *context) {
   Run run = {0};
   const size_t bytes = lay_out(&kernel->program, NULL, &run);
-  char *tables = kernel->allocator->allocate(kernel->allocator, bytes);
-  if (tables == NULL) return fail(kernel->runtime, "there is no memory for the run");
-  memset(tables, 0, bytes);
-  lay_out(&kernel->program, tables, &run);
-  Status *status = run_all(kernel, context, &run);
-  kernel->allocator->release(kernel->allocator, tables);
-  return status;
+  RELEASED const Memory tables = take_memory(kernel, bytes);
+  if (tables.start == NULL) return fail(kernel->runtime, "there is no memory for the run");
+  memset(tables.start, 0, bytes);
+  lay_out(&kernel->program, tables.start, &run);
+  return run_all(kernel, context, &run);
 }

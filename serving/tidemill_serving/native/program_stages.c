@@ -51,18 +51,20 @@ static void quantize_task(const Stage *stage, int64_t index) {
                 slab->forms[step->form]);
 }
 
-static int64_t num_panel_tasks(const Stage *stage) {
-  return (num_panels(&step_of(stage)->matrix) + stage->task_panels - 1) / stage->task_panels;
+/* The rows and panels of one task of a product: blocks of rows are as even as can be, and so their tiles. */
+static Part part_of(const Stage *stage, int64_t index, int64_t panels, int64_t most_rows) {
+  const int64_t num_rows = slab_of(stage)->num_rows, blocks = (num_rows + most_rows - 1) / most_rows;
+  const int64_t tasks = (panels + stage->task_panels - 1) / stage->task_panels;
+  const int64_t block = index / tasks, panel = index % tasks * stage->task_panels;
+  return (Part){block * num_rows / blocks, (block + 1) * num_rows / blocks, panel,
+                least(panel + stage->task_panels, panels)};
 }
 
 static void product_task(const Stage *stage, int64_t index) {
   const Slab *slab = slab_of(stage);
   const Step *step = step_of(stage);
   const MatrixShape *matrix = &step->matrix;
-  const int64_t row = index / num_panel_tasks(stage) * MOST_PART_ROWS;
-  const int64_t panel = index % num_panel_tasks(stage) * stage->task_panels;
-  const Part part = {row, least(row + MOST_PART_ROWS, slab->num_rows), panel,
-                     least(panel + stage->task_panels, num_panels(matrix))};
+  const Part part = part_of(stage, index, num_panels(matrix), MOST_PART_ROWS);
   float *output = slab->values[step->outputs[0]];
   const uint8_t *packed = slab->inputs[step->inputs[1]].data;
   if (step->inputs[3] == NONE) {
@@ -70,32 +72,24 @@ static void product_task(const Stage *stage, int64_t index) {
     multiply_panels(matrix, packed, bias, slab->forms[step->form], part, output);
   } else {
     multiply_gated_panels(matrix, packed, slab->inputs[step->inputs[3]].data, slab->forms[step->form], part, output);
-    make_forms(slab, step->outputs[0], part.first_row, part.end_row, panel * PANEL_COLUMNS,
+    make_forms(slab, step->outputs[0], part.first_row, part.end_row, part.first_panel * PANEL_COLUMNS,
                least(part.end_panel * PANEL_COLUMNS, matrix->width));
   }
 }
 
-static int64_t num_float_panel_tasks(const Stage *stage) {
-  return (num_float_panels(&step_of(stage)->float_matrix) + stage->task_panels - 1) / stage->task_panels;
-}
-
-/* Blocks of rows are as even as can be: a tile has six. */
 static void float_product_task(const Stage *stage, int64_t index) {
   const Slab *slab = slab_of(stage);
   const Step *step = step_of(stage);
   const FloatMatrixShape *matrix = &step->float_matrix;
-  const int64_t blocks = (slab->num_rows + FLOAT_ROWS - 1) / FLOAT_ROWS, block = index / num_float_panel_tasks(stage);
-  const int64_t first = block * slab->num_rows / blocks, end = (block + 1) * slab->num_rows / blocks;
-  const int64_t panel = index % num_float_panel_tasks(stage) * stage->task_panels;
-  const int64_t end_panel = least(panel + stage->task_panels, num_float_panels(matrix));
+  const Part part = part_of(stage, index, num_float_panels(matrix), FLOAT_ROWS);
   float *output = slab->values[step->outputs[0]];
-  multiply_float_panels(matrix, slab->inputs[step->inputs[1]].data, slab->values[step->inputs[0]], first, end, panel,
-                        end_panel, output);
+  multiply_float_panels(matrix, slab->inputs[step->inputs[1]].data, slab->values[step->inputs[0]], part.first_row,
+                        part.end_row, part.first_panel, part.end_panel, output);
   if (step->inputs[2] == NONE) return;
   const float *bias = slab->inputs[step->inputs[2]].data;
-  for (int64_t row = first; row < end; row++) {
-    for (int64_t column = panel * FLOAT_PANEL_COLUMNS;
-         column < least(end_panel * FLOAT_PANEL_COLUMNS, matrix->width); column++)
+  for (int64_t row = part.first_row; row < part.end_row; row++) {
+    for (int64_t column = part.first_panel * FLOAT_PANEL_COLUMNS;
+         column < least(part.end_panel * FLOAT_PANEL_COLUMNS, matrix->width); column++)
       output[row * matrix->width + column] += bias[column];
   }
 }
@@ -126,24 +120,29 @@ static int64_t panels_of_task(const Slab *slab, const Step *step) {
   return (panels + 2 * unit - 1) / (2 * unit) * unit;
 }
 
+/* The stage of a product, cut as part_of has it. */
+static void add_product(Stages *stages, const Slab *slab, const Step *step,
+                        void (*task)(const Stage *stage, int64_t index), int64_t panels, int64_t task_panels,
+                        int64_t most_rows) {
+  const int64_t blocks = (slab->num_rows + most_rows - 1) / most_rows;
+  Stage *stage = add_stage(stages, slab, step, task, blocks * ((panels + task_panels - 1) / task_panels));
+  stage->is_beside = step->is_beside;
+  stage->task_panels = task_panels;
+}
+
 static void plan_product(const Slab *slab, const Step *step, Stages *stages) {
   const Form *form = &slab->program->forms[step->form];
   const int64_t row_tasks = (slab->num_rows + TASK_ROWS - 1) / TASK_ROWS;
   if (!form->is_made_with_value && &slab->program->steps[form->first_reader] == step)
     add_stage(stages, slab, step, quantize_task, row_tasks);
-  Stage *stage = add_stage(stages, slab, step, product_task, 0);
-  stage->is_beside = step->is_beside;
-  stage->task_panels = panels_of_task(slab, step);
-  stage->num_tasks = (slab->num_rows + MOST_PART_ROWS - 1) / MOST_PART_ROWS * num_panel_tasks(stage);
+  add_product(stages, slab, step, product_task, num_panels(&step->matrix), panels_of_task(slab, step), MOST_PART_ROWS);
 }
 
 static void plan_float_product(const Slab *slab, const Step *step, Stages *stages) {
   const FloatMatrixShape *matrix = &step->float_matrix;
-  const int64_t wanted = TASK_BYTES * num_float_panels(matrix) / (int64_t)packed_float_bytes(matrix);
-  Stage *stage = add_stage(stages, slab, step, float_product_task, 0);
-  stage->is_beside = step->is_beside;
-  stage->task_panels = wanted < 1 ? 1 : wanted;
-  stage->num_tasks = (slab->num_rows + FLOAT_ROWS - 1) / FLOAT_ROWS * num_float_panel_tasks(stage);
+  const int64_t panels = num_float_panels(matrix);
+  const int64_t wanted = TASK_BYTES * panels / (int64_t)packed_float_bytes(matrix);
+  add_product(stages, slab, step, float_product_task, panels, wanted < 1 ? 1 : wanted, FLOAT_ROWS);
 }
 
 int64_t most_stages(const Program *program) { return program->num_steps * 2 + program->num_attentions; }
