@@ -28,6 +28,7 @@ class StartCache:
         self._kernels = kernels
         self._log_format = log_format
         self._maker: list[str] = []  # its command line; empty where no copy is wanted
+        self._pieces: TokenPieces | None = None  # where the check of the package has read its tokenizer
 
     def check_package(self, folder: Path) -> ModelPackage:
         """Open a package that is right: byte by byte, or as it was when that was done. Raises ModelPackageError."""
@@ -38,9 +39,10 @@ class StartCache:
             name = checked.identify(package)
             if checked.has(name):
                 return package
-        from tidemill_models.check import check_package  # noqa: PLC0415 -- its imports take a while
+        from tidemill_models.check import read_whole_package  # noqa: PLC0415 -- its imports take a while
 
-        package = check_package(folder, templates=False)  # a replica renders none
+        package, tokenizer = read_whole_package(folder)
+        self._pieces = None if tokenizer is None else tokenizer.pieces
         if checked is not None and name:
             checked.note(name)
         return package
@@ -50,7 +52,7 @@ class StartCache:
         kept = None if self._settings is None else KeptPieces(self._settings.folder / "pieces")
         if kept is not None and (pieces := kept.read(package)) is not None:
             return pieces
-        pieces = read_pieces(package)
+        pieces = self._pieces or read_pieces(package)
         if kept is not None:
             kept.keep(package, pieces)
         return pieces
