@@ -33,17 +33,19 @@ def check_package(
     """
     if not deep:
         return _open(folder)
-    package, tokenizer = read_whole_package(folder)
-    if templates and tokenizer is not None and package.manifest.chat is not None:
-        # Not above: a replica renders none, and this import would take a good part of its start.
-        from tidemill_models.template_check import check_templates  # noqa: PLC0415
+    package, graph = check_files(folder)
+    if graph is not None:
+        tokenizer = read_checked_tokenizer(package, graph)
+        if templates and package.manifest.chat is not None:
+            # Not above: a replica renders none, and this import would take a good part of its start.
+            from tidemill_models.template_check import check_templates  # noqa: PLC0415
 
-        check_templates(package, package.manifest.chat, tokenizer, renderer)
+            check_templates(package, package.manifest.chat, tokenizer, renderer)
     return package
 
 
-def read_whole_package(folder: Path) -> tuple[ModelPackage, Tokenizer | None]:
-    """Check all of a package but its templates; also gives the decoder's tokenizer, which is read for that.
+def check_files(folder: Path) -> tuple[ModelPackage, GraphSignature | None]:
+    """Check every byte of a package, and its decoder's graph, which comes as well; the tokenizer is not looked into.
 
     Raises ModelPackageError.
     """
@@ -51,12 +53,19 @@ def read_whole_package(folder: Path) -> tuple[ModelPackage, Tokenizer | None]:
     with ThreadPoolExecutor(1, "tidemill-digests") as threads:  # beside the rest, which is Python
         digests = threads.submit(_check_digests, package)
         try:
-            tokenizer = None if package.manifest.decoder is None else _check_decoder(package, package.manifest.decoder)
+            graph = None if package.manifest.decoder is None else _check_graph(package, package.manifest.decoder)
         except ModelPackageError:
             digests.result()  # a file that was changed says more than what is wrong in it
             raise
         digests.result()
-    return package, tokenizer
+    return package, graph
+
+
+def read_checked_tokenizer(package: ModelPackage, graph: GraphSignature) -> Tokenizer:
+    """The tokenizer of a decoder, where it and the manifest's tokens go with the graph. Raises ModelPackageError."""
+    tokenizer = Tokenizer.from_file(package.tokenizer_path)
+    _check_tokens(package, package.decoder, tokenizer, graph)
+    return tokenizer
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
@@ -109,15 +118,13 @@ def _check_digest(path: Path, expected: FileDigest) -> None:
         raise ModelPackageError(f"was changed: its SHA-256 is {sha256}, not {expected.sha256}", path=str(path))
 
 
-def _check_decoder(package: ModelPackage, decoder: DecoderSpec) -> Tokenizer:
+def _check_graph(package: ModelPackage, decoder: DecoderSpec) -> GraphSignature:
     graph = read_graph(package.graph_path)
     beside = PurePosixPath(decoder.graph).parent
     files = [str(PurePosixPath(name).relative_to(beside)) for name in package.paths if _is_below(name, beside)]
     path = str(package.graph_path)
     check_decoder_graph(graph, files=files, context_length=decoder.context_length, cache=decoder.cache, path=path)
-    tokenizer = Tokenizer.from_file(package.tokenizer_path)
-    _check_tokens(package, decoder, tokenizer, graph)
-    return tokenizer
+    return graph
 
 
 def _is_below(name: str, folder: PurePosixPath) -> bool:
