@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_models.token_pieces import TokenPieces, read_pieces
+from tidemill_serving.freed_memory import give_back
 from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.checked import CheckedPackages
 from tidemill_serving.start_cache.kept_pieces import KeptPieces
@@ -74,6 +75,7 @@ class StartCache:
             return found
         else:
             pieces = read_pieces(package)
+        give_back()
         if kept is not None:
             kept.keep(package, pieces)
         return pieces
