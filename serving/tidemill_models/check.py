@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from tidemill_models.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tidemill_models.template_renderer import TemplateRenderer
 
+_PIECE_BYTES = 8 << 20  # that are hashed at once: between two pieces other threads may have the interpreter
+
 
 def check_package(
     folder: Path, *, deep: bool = True, templates: bool = True, renderer: "TemplateRenderer | None" = None
@@ -28,22 +31,41 @@ def check_package(
     `renderer` or one of its own, which costs 0.1 s to start; a replica renders none and leaves that out. Raises
     ModelPackageError.
     """
-    package = load_package(folder)
-    for name in _file_names(package.folder):
-        if name not in package.manifest.files:
-            raise ModelPackageError("is not named in [files]", path=str(package.folder / name))
     if not deep:
-        return package
-    for name, path in package.paths.items():
-        _check_digest(path, package.manifest.files[name])
-    if package.manifest.decoder is not None:
-        tokenizer = _check_decoder(package, package.manifest.decoder)
+        return _open(folder)
+    package, graph = check_files(folder)
+    if graph is not None:
+        tokenizer = read_checked_tokenizer(package, graph)
         if templates and package.manifest.chat is not None:
             # Not above: a replica renders none, and this import would take a good part of its start.
             from tidemill_models.template_check import check_templates  # noqa: PLC0415
 
             check_templates(package, package.manifest.chat, tokenizer, renderer)
     return package
+
+
+def check_files(folder: Path) -> tuple[ModelPackage, GraphSignature | None]:
+    """Check every byte of a package, and its decoder's graph, which comes as well; the tokenizer is not looked into.
+
+    Raises ModelPackageError.
+    """
+    package = _open(folder)
+    with ThreadPoolExecutor(1, "tidemill-digests") as threads:  # beside the rest, which is Python
+        digests = threads.submit(_check_digests, package)
+        try:
+            graph = None if package.manifest.decoder is None else _check_graph(package, package.manifest.decoder)
+        except ModelPackageError:
+            digests.result()  # a file that was changed says more than what is wrong in it
+            raise
+        digests.result()
+    return package, graph
+
+
+def read_checked_tokenizer(package: ModelPackage, graph: GraphSignature) -> Tokenizer:
+    """The tokenizer of a decoder, where it and the manifest's tokens go with the graph. Raises ModelPackageError."""
+    tokenizer = Tokenizer.from_file(package.tokenizer_path)
+    _check_tokens(package, package.decoder, tokenizer, graph)
+    return tokenizer
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
@@ -65,9 +87,26 @@ def _file_names(folder: Path) -> Iterator[str]:
                 yield relative
 
 
+def _open(folder: Path) -> ModelPackage:
+    package = load_package(folder)
+    for name in _file_names(package.folder):
+        if name not in package.manifest.files:
+            raise ModelPackageError("is not named in [files]", path=str(package.folder / name))
+    return package
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        room = memoryview(bytearray(min(_PIECE_BYTES, path.stat().st_size + 1)))
+        while size := file.readinto(room):
+            digest.update(room[:size])
+    return digest.hexdigest()
+
+
+def _check_digests(package: ModelPackage) -> None:
+    for name, path in package.paths.items():
+        _check_digest(path, package.manifest.files[name])
 
 
 def _check_digest(path: Path, expected: FileDigest) -> None:
@@ -79,15 +118,13 @@ def _check_digest(path: Path, expected: FileDigest) -> None:
         raise ModelPackageError(f"was changed: its SHA-256 is {sha256}, not {expected.sha256}", path=str(path))
 
 
-def _check_decoder(package: ModelPackage, decoder: DecoderSpec) -> Tokenizer:
+def _check_graph(package: ModelPackage, decoder: DecoderSpec) -> GraphSignature:
     graph = read_graph(package.graph_path)
     beside = PurePosixPath(decoder.graph).parent
     files = [str(PurePosixPath(name).relative_to(beside)) for name in package.paths if _is_below(name, beside)]
     path = str(package.graph_path)
     check_decoder_graph(graph, files=files, context_length=decoder.context_length, cache=decoder.cache, path=path)
-    tokenizer = Tokenizer.from_file(package.tokenizer_path)
-    _check_tokens(package, decoder, tokenizer, graph)
-    return tokenizer
+    return graph
 
 
 def _is_below(name: str, folder: PurePosixPath) -> bool:

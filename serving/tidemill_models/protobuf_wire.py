@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from tidemill_models.errors import GraphError
 
 _MAX_FIELDS = 5_000_000  # of one file; a decoder of 100 layers has about 100 thousand
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_KEPT_BYTES = 4096  # of a message whose fields are read once; what is larger is a graph, or holds weights
+_VARINT, _LENGTH = 0, 2
+_FIXED_BYTES = {1: 8, 5: 4}
 
 
 class WireMessage:
     """A stretch of a buffer that holds one message. Fields are read in the order in which they stand."""
 
-    __slots__ = ("_budget", "_buffer", "_end", "_start")
+    __slots__ = ("_budget", "_buffer", "_end", "_fields", "_start")
 
     def __init__(
         self, buffer: bytes | mmap.mmap | memoryview, start: int, end: int, budget: list[int] | None = None
@@ -21,6 +23,7 @@ class WireMessage:
         self._start = start
         self._end = end
         self._budget = [_MAX_FIELDS] if budget is None else budget  # one count, shared by all parts of a file
+        self._fields: list[tuple[int, int | WireMessage]] | None = None
 
     @property
     def start(self) -> int:
@@ -32,22 +35,11 @@ class WireMessage:
 
         Raises GraphError where the bytes are no message.
         """
-        position = self._start
-        while position < self._end:
-            self._count_one()
-            key, position = self._varint(position)
-            number, wire_type = key >> 3, key & 7
-            if wire_type == _VARINT:
-                value, position = self._varint(position)
-                yield number, value
-                continue
-            length = {_FIXED64: 8, _FIXED32: 4}.get(wire_type)
-            if wire_type == _LENGTH:
-                length, position = self._varint(position)
-            if length is None or number == 0 or position + length > self._end:
-                raise GraphError("is not an ONNX file, or is cut off")
-            yield number, WireMessage(self._buffer, position, position + length, self._budget)
-            position += length
+        if self._fields is None:
+            if self._end - self._start > _KEPT_BYTES:
+                return self._read()
+            self._fields = list(self._read())
+        return iter(self._fields)
 
     def messages(self, number: int) -> Iterator["WireMessage"]:
         """The stretches of every field `number`."""
@@ -106,12 +98,34 @@ class WireMessage:
         """This stretch as it stands in the buffer, which lives as long as the view does."""
         return memoryview(self._buffer)[self._start : self._end]
 
+    def _read(self) -> Iterator[tuple[int, "int | WireMessage"]]:
+        buffer, position, end, budget = self._buffer, self._start, self._end, self._budget
+        length: int | None
+        while position < end:
+            self._count_one()
+            key, position = self._varint(position)
+            number, wire_type = key >> 3, key & 7
+            if wire_type == _LENGTH:
+                length, position = self._varint(position)
+            elif wire_type == _VARINT:
+                value, position = self._varint(position)
+                yield number, value
+                continue
+            else:
+                length = _FIXED_BYTES.get(wire_type)
+            if length is None or number == 0 or position + length > end:
+                raise GraphError("is not an ONNX file, or is cut off")
+            yield number, WireMessage(buffer, position, position + length, budget)
+            position += length
+
     def _count_one(self) -> None:
         self._budget[0] -= 1
         if self._budget[0] < 0:
             raise GraphError(f"has more than {_MAX_FIELDS} fields")
 
     def _varint(self, position: int) -> tuple[int, int]:
+        if position < self._end and (byte := self._buffer[position]) < 0x80:  # as nearly all are
+            return byte, position + 1
         value = 0
         for shift in range(0, 70, 7):
             if position >= self._end:

@@ -111,16 +111,20 @@ def _piece(token: str, steps: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _byte_level(token: str) -> bytes:
     try:
-        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
-    except KeyError:  # a token that was added as plain text
+        return token.translate(_BYTE_OF_CHARACTER).encode("latin-1")
+    except UnicodeEncodeError:  # a token that was added as plain text
         return token.encode()
 
 
-def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte: itself where it is printable Latin-1, else U+0100 and up."""
+def _byte_level_alphabet() -> dict[int, int]:
+    """The byte of each character that GPT-2 writes for one: itself where it is printable Latin-1, else U+0100 and up.
+
+    The rest of Latin-1 stands for none: it becomes what Latin-1 does not have.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    bytes_of_others = {0x100 + i: byte for i, byte in enumerate(others)}
+    return dict.fromkeys(others, 0xFFFD) | {byte: byte for byte in printable} | bytes_of_others
 
 
 _BYTE_OF_CHARACTER = _byte_level_alphabet()

@@ -33,7 +33,7 @@ class Tokenizer:
         self._max_text_bytes = max_text_bytes
         try:
             spec = json.loads(json_text)
-            self._first = _inert(spec)
+            self._first = _inert(spec, json_text)
             self._following = _inert(_without_first_prefix(spec)) if _prefixes_first(spec) else self._first
             self._read_tokens(spec)
         except TokenizerError as error:
@@ -154,13 +154,18 @@ class Tokenizer:
         raise InvalidTextError("the text cannot be tokenized without forming a control token")
 
 
-def _inert(spec: dict[str, Any]) -> tokenizers.Tokenizer:
-    """The tokenizer that takes control tokens for text, cuts nothing off, fills nothing up and has no chance in it."""
+def _inert(spec: dict[str, Any], json_text: str | None = None) -> tokenizers.Tokenizer:
+    """The tokenizer that takes control tokens for text, cuts nothing off, fills nothing up and has no chance in it.
+
+    `json_text` is what `spec` was read from: it is taken as it stands where it is such a one, since writing it anew
+    takes as long as reading it.
+    """
     added_tokens = [added | {"special": is_control_token(added)} for added in spec["added_tokens"]]
-    model = {key: value for key, value in spec["model"].items() if key != "dropout"}
+    model = {key: value for key, value in spec["model"].items() if key != "dropout" or value is None}
     changed = spec | {"added_tokens": added_tokens, "model": model, "truncation": None, "padding": None}
+    text = json_text if changed == spec else None
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(changed, ensure_ascii=False))
+        tokenizer = tokenizers.Tokenizer.from_str(text or json.dumps(changed, ensure_ascii=False))
     except Exception as error:  # the library raises Exception itself
         raise TokenizerError(f"is not a tokenizer: {str(error)[:200]}") from error
     tokenizer.encode_special_tokens = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import ModelPackage
+from tidemill_ports.garbage import not_looked_for
 from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.engine import (
     Engine,
@@ -134,9 +135,10 @@ def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
 
 def _import_decoder() -> None:
     """What fails here fails again, and is told, where it is needed."""
-    with suppress(Exception):
+    with suppress(Exception), not_looked_for():
         importlib.import_module("tidemill_serving.decoder.engine")
         importlib.import_module("tidemill_serving.decoder.devices.cpu")
+        importlib.import_module("numpy.random")  # numpy does so at its first use, which is the first answer by chance
 
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
@@ -181,7 +183,10 @@ def cpu_device(
 ) -> "CpuDevice":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
-    from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415
 
-    kind = GrowingCacheDevice if package.decoder.cache == "grows" else CpuDevice
+    kind = CpuDevice
+    if package.decoder.cache == "grows":
+        from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415 -- few need it
+
+        kind = GrowingCacheDevice
     return kind(num_threads=decoder.threads(), spinning=decoder.spinning, copy=copy, kernels=kernels)

@@ -17,11 +17,12 @@ READY = b"r"  # what it says once its imports are done
 MAX_ORDER_BYTES = 65_536
 NICENESS = 10  # a tenth of what others get; the lowest would wait for ever on a busy machine
 _IMPORTS = (
-    "importlib.metadata",
     "tidemill_serving.replica_process",
     "tidemill_models.check",
     "tidemill_serving.decoder.engine",
     "tidemill_serving.decoder.devices.cpu",
+    "tidemill_serving.decoder.devices.original_graph",
+    "numpy.random",
 )
 
 

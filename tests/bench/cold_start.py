@@ -199,6 +199,7 @@ def main() -> None:
     given = parser.parse_args()
     packages = given.package or [*bundled_packages(), LARGE]
     packages = [package for package in packages if (package / "model.toml").is_file()]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the first turn compiles what an installation has compiled
     rows = asyncio.run(measure(packages, given.turns))
     show(rows)
     if given.json:

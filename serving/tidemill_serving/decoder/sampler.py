@@ -47,6 +47,6 @@ def is_greedy(sampling: Sampling) -> bool:
     return sampling.temperature < GREEDY_BELOW or sampling.top_k == 1
 
 
-def make_generator(seed: int | None) -> np.random.Generator:
+def make_generator(seed: int | None) -> "np.random.Generator":
     """A sequence's own source of chance; any integer is a seed."""
     return np.random.default_rng(None if seed is None else seed % 2**64)

@@ -5,15 +5,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_models.token_pieces import TokenPieces, read_pieces
+from tidemill_serving.freed_memory import give_back
 from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.checked import CheckedPackages
 from tidemill_serving.start_cache.kept_pieces import KeptPieces
 from tidemill_serving.start_cache.prepared import PreparedGraph, PreparedGraphs
 from tidemill_serving.start_cache.settings import StartCacheSettings
+
+if TYPE_CHECKING:
+    from tidemill_models.graph import GraphSignature
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +35,14 @@ class StartCache:
         self._kernels = kernels
         self._log_format = log_format
         self._maker: list[str] = []  # its command line; empty where no copy is wanted
+        self._is_right: Callable[[], None] = lambda: None  # to be called once nothing of the package is unchecked
+        self._unchecked: GraphSignature | None = None  # the graph that the tokenizer has yet to be checked with
 
     def check_package(self, folder: Path) -> ModelPackage:
-        """Open a package that is right: byte by byte, or as it was when that was done. Raises ModelPackageError."""
+        """Open a package whose bytes are right: each was read now, or is as it was when that was done.
+
+        What was not checked before is right only once `token_pieces` has read it. Raises ModelPackageError.
+        """
         checked = name = None
         if self._settings is not None:
             checked = CheckedPackages(self._settings.folder / "checked")
@@ -38,19 +50,32 @@ class StartCache:
             name = checked.identify(package)
             if checked.has(name):
                 return package
-        from tidemill_models.check import check_package  # noqa: PLC0415 -- its imports take a while
+        from tidemill_models.check import check_files  # noqa: PLC0415 -- its imports take a while
 
-        package = check_package(folder, templates=False)  # a replica renders none
+        package, self._unchecked = check_files(folder)
         if checked is not None and name:
-            checked.note(name)
+            self._is_right = partial(checked.note, name)
+        if self._unchecked is None:
+            self._is_right()
         return package
 
     def token_pieces(self, package: ModelPackage) -> TokenPieces:
-        """What the tokens of an opened package stand for. Raises ModelPackageError."""
+        """What the tokens of an opened package stand for. Raises ModelPackageError.
+
+        Of a package that was checked just now the tokenizer is checked here: meanwhile the graph can be loaded.
+        """
         kept = None if self._settings is None else KeptPieces(self._settings.folder / "pieces")
-        if kept is not None and (pieces := kept.read(package)) is not None:
-            return pieces
-        pieces = read_pieces(package)
+        if self._unchecked is not None:
+            from tidemill_models.check import read_checked_tokenizer  # noqa: PLC0415 -- see above
+
+            pieces = read_checked_tokenizer(package, self._unchecked).pieces
+            self._unchecked = None
+            self._is_right()
+        elif kept is not None and (found := kept.read(package)) is not None:
+            return found
+        else:
+            pieces = read_pieces(package)
+        give_back()
         if kept is not None:
             kept.keep(package, pieces)
         return pieces

@@ -12,6 +12,7 @@ from tidemill_serving.start_cache.file_identity import Identity, identity_of, is
 
 _log = logging.getLogger(__name__)
 _MAX_NOTES = 1_000
+_FORMAT = 1  # to be counted up when more of a package is checked: all are checked again then
 
 
 class CheckedPackages:
@@ -51,7 +52,5 @@ class CheckedPackages:
 
 
 def _name(package: ModelPackage, files: dict[str, Identity]) -> str:
-    from importlib.metadata import version  # noqa: PLC0415 -- a replica's port need not wait for this import
-
-    looked_at = [version("tidemill"), os.fspath(package.folder), package.digest, files]
+    looked_at = [_FORMAT, os.fspath(package.folder), package.digest, files]
     return hashlib.sha256(json.dumps(looked_at, sort_keys=True).encode()).hexdigest()

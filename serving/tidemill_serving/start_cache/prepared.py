@@ -11,12 +11,11 @@ import json
 import logging
 import os
 import platform
-import shutil
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from tidemill_serving.start_cache.file_identity import identity_of
@@ -46,12 +45,12 @@ class PreparedGraphs:
             kept += _num_bytes(copy)
             if kept > self.max_bytes:
                 _log.info("the prepared graph %s makes room", copy.name)
-                shutil.rmtree(copy, ignore_errors=True)
+                _remove_folder(copy)
 
     def clear_unfinished(self) -> None:
         """Remove what makers that ended too soon have left; only whoever is the one maker may."""
         for left in self.folder.glob(f"{_DRAFT}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove_folder(left)
             with suppress(OSError):  # a mark
                 left.unlink(missing_ok=True)
 
@@ -121,7 +120,7 @@ class PreparedGraph:
     def remove(self, reason: str) -> None:
         """It is not to be trusted."""
         _log.warning("the prepared graph %s is removed: %s", self.key, reason)
-        shutil.rmtree(self.folder / self.key, ignore_errors=True)
+        _remove_folder(self.folder / self.key)
         for mark in self.folder.glob(f"{self.key}.loading-*"):
             with suppress(OSError):
                 mark.unlink()
@@ -129,12 +128,13 @@ class PreparedGraph:
     @contextmanager
     def in_making(self) -> Iterator["PreparedGraph"]:
         """A draft to be written and sealed, which becomes this copy at the end, if that is reached. Raises OSError."""
-        draft = PreparedGraph(self.folder, Path(mkdtemp(prefix=_DRAFT, dir=self.folder)).name)
+        draft = PreparedGraph(self.folder, f"{_DRAFT}{secrets.token_hex(8)}")
+        draft.graph.parent.mkdir(mode=0o700)
         try:
             yield draft
             draft.graph.parent.rename(self.folder / self.key)
         finally:
-            shutil.rmtree(draft.graph.parent, ignore_errors=True)
+            _remove_folder(draft.graph.parent)
 
     def seal(self) -> None:
         """Its files are written: note what they are. Raises OSError."""
@@ -163,6 +163,15 @@ def _last_use(copy: Path) -> float:
         return (copy / MADE).stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _remove_folder(folder: Path) -> None:
+    """A copy's, which holds files alone; `shutil` would be imported at every start, for nothing in nearly all."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            with suppress(OSError):
+                file.unlink()
+        folder.rmdir()
 
 
 def _num_bytes(folder: Path) -> int:

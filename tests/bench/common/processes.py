@@ -50,9 +50,13 @@ def _read_line(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Ours, with the project on the path: the peers' environment does not have it installed."""
+    """Ours, with the project on the path: the peers' environment does not have it installed.
+
+    Modules may be kept compiled, as an installation has them.
+    """
     folders = [str(ROOT / name) for name in ("clients", "services", "serving", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 @contextmanager

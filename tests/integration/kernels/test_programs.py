@@ -9,7 +9,9 @@ import pytest
 from tests.kernels import needs_kernels
 from tests.program_graphs import PROGRAM, Graph
 from tests.unit.models.onnx_bytes import FLOAT, field, model
+from tidemill_models.protobuf_wire import WireMessage
 from tidemill_serving.decoder.devices.graph_nodes import written_node
+from tidemill_serving.decoder.devices.own_kernels import rewritten
 from tidemill_serving.native.library import find_kernels
 
 pytestmark = needs_kernels
@@ -51,6 +53,16 @@ def test_half_a_layer_is_one_program_and_says_what_onnx_runtime_says(
     ours, theirs = graph.run(rows_of(9)), graph.run(rows_of(9), own=False)
     for name, found in ours.items():
         assert np.abs(found - theirs[name]).max() < 0.03 * np.abs(theirs[name]).max()
+
+
+def test_weights_are_packed_the_same_by_any_number_of_threads() -> None:
+    content = feed_forward().content()
+    graph = WireMessage(content, 0, len(content))
+    alone, *others = (rewritten(graph, Path(), find_kernels(), num_threads) for num_threads in (1, 2, 5, 0))
+    for other in others:
+        assert other.model == alone.model
+        for name, packed in alone.weights.items():
+            np.testing.assert_array_equal(other.weights[name], packed)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])

@@ -1,11 +1,13 @@
 """The whole check of a package, its templates rendered in their own process."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.unit.models.packages import TEMPLATE, write_manifest
+from tidemill_models import check
 from tidemill_models.check import check_package, digest_files
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import bundled_packages
@@ -31,6 +33,24 @@ def test_every_bundled_package_is_right_and_the_demo_model_is_one(renderer):
     names = [check_package(folder, renderer=renderer).manifest.name for folder in bundled_packages()]
     assert names == [folder.name for folder in bundled_packages()]
     assert "tide-nano" in names
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_of_a_file_that_was_changed_that_is_told_and_not_what_is_wrong_in_it(tmp_path, name):
+    folder = tmp_path / "tiny-llama"
+    shutil.copytree(MODELS / "tiny-llama", folder)
+    file = folder / name
+    file.write_bytes(b"?" * file.stat().st_size)
+    with pytest.raises(ModelPackageError, match="was changed"):
+        check_package(folder)
+
+
+def test_a_file_of_several_pieces_has_the_digest_of_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "_PIECE_BYTES", 7)
+    for size in (0, 1, 6, 7, 8, 20):
+        content = bytes(range(size))
+        (tmp_path / "file").write_bytes(content)
+        assert digest_files(tmp_path)["file"].sha256 == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(

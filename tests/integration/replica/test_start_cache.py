@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.integration.replica.replica_process import replica_process, until_ready
+from tests.unit.models.packages import write_manifest
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import load_package
 from tidemill_serving.decoder.devices.cpu import CpuDevice
@@ -178,7 +179,9 @@ def test_a_package_is_checked_once_until_a_file_of_it_is_touched(tmp_path: Path)
     shutil.copytree(TINY_LLAMA, package)
     _make_older(package)
     cache = StartCache(StartCacheSettings(tmp_path / "cache", GIBIBYTE))
-    cache.check_package(package)
+    opened = cache.check_package(package)
+    assert not (tmp_path / "cache" / "checked").exists()  # its tokenizer is not checked yet
+    cache.token_pieces(opened)
     assert len(list((tmp_path / "cache" / "checked").iterdir())) == 1
     graph = load_package(package).graph_path
     content = bytearray(graph.read_bytes())
@@ -207,6 +210,21 @@ def test_a_tokenizer_is_read_once_and_again_when_what_was_kept_of_it_is_damaged(
     kept.write_bytes(content[:-1] + b"?")
     assert cache.token_pieces(package) == pieces
     assert kept.read_bytes() == content
+
+
+def test_a_package_whose_tokens_do_not_go_with_its_graph_is_never_noted_as_right(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    shutil.copytree(TINY_LLAMA, folder)
+    told, _, _ = (folder / "model.toml").read_text().partition("[files]")
+    write_manifest(folder, told.replace("bos_token_id = 1", "bos_token_id = 9000") + "[files]\n")
+    _make_older(folder)
+    for settings in (None, StartCacheSettings(tmp_path / "cache", GIBIBYTE)):
+        cache = StartCache(settings)
+        package = cache.check_package(folder)
+        for _ in range(2):
+            with pytest.raises(ModelPackageError, match="the tokenizer does not have"):
+                cache.token_pieces(package)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_where_nothing_can_be_kept_a_tokenizer_is_read_at_each_start(tmp_path: Path) -> None:

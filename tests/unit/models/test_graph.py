@@ -98,6 +98,16 @@ def test_numbers_packed_into_one_field_count_like_fields(monkeypatch):
         WireMessage(content, 0, len(content)).integers(1)
 
 
+def test_the_fields_of_a_small_message_are_read_once_and_those_of_a_large_one_each_time(monkeypatch):
+    monkeypatch.setattr(protobuf_wire, "_MAX_FIELDS", 100)
+    small, large = field(1, 7) + field(2, "name"), field(1, 7) + field(2, "n" * 5000)
+    message = WireMessage(small, 0, len(small))
+    assert [(message.integer(1), message.text_of(2)) for _ in range(100)] == [(7, "name")] * 100
+    message = WireMessage(large, 0, len(large))
+    with pytest.raises(GraphError, match="more than 100 fields"):
+        [message.integer(1) for _ in range(100)]
+
+
 @pytest.mark.parametrize("content", [b"", b"\0", b"PK\x03\x04", b"\xff" * 100, b"<html>", field(1, 9), field(7, b"")])
 def test_what_is_no_onnx_file_is_refused_with_its_path(read, tmp_path, content):
     with pytest.raises(GraphError) as caught:

@@ -98,6 +98,22 @@ def test_a_decoder_that_needs_to_see_the_neighbours_is_refused(byte_level, decod
         Tokenizer(other.to_str())
 
 
+def test_a_byte_level_token_is_the_bytes_that_it_is_written_for_or_plain_text():
+    vocabulary = {
+        "\u0120the": 0,
+        "\u00e9": 1,
+        "\u0100": 2,
+        "two words": 3,
+        "\u00ad": 4,
+        "\u65e5": 5,
+        "\ufffd": 6,
+        "": 7,
+    }
+    pieces, _ = piece_of_each_token(vocabulary, {"type": "ByteLevel"})
+    plain = [text.encode() for text in ("two words", "\u00ad", "\u65e5", "\ufffd")]
+    assert pieces == [b" the", b"\xe9", b"\0", *plain, b""]
+
+
 def test_a_missing_decoder_is_refused():
     with pytest.raises(TokenizerError, match="no decoder"):
         piece_of_each_token({"a": 0}, None)

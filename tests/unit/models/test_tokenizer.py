@@ -105,6 +105,13 @@ def test_bytes_survive_the_way_there_and_back(byte_level, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_chance_of_the_file_is_left_out(byte_level):
+    spec = json.loads(byte_level.to_str())
+    spec["model"]["dropout"] = 1.0
+    text = "the mill and the water"
+    assert Tokenizer(json.dumps(spec)).encode(text) == Tokenizer(byte_level.to_str()).encode(text)
+
+
 def test_truncation_and_padding_of_the_file_are_not_applied(byte_level):
     spec = json.loads(byte_level.to_str())
     spec["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}

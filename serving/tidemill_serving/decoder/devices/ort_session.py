@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tidemill_models.errors import GraphError
-from tidemill_models.graph import read_graph
-from tidemill_models.protobuf_wire import WireMessage
 from tidemill_serving.decoder.devices.device import ModelRefusedError
-from tidemill_serving.decoder.devices.graph_weights import light_graph, weights_of
+from tidemill_serving.decoder.devices.graph_weights import weights_of
 from tidemill_serving.decoder.devices.mapped_file import rewrite_for_mapping
-from tidemill_serving.decoder.devices.own_kernels import rewritten
 from tidemill_serving.native import KernelsChoice
 from tidemill_serving.native.library import Kernels, choose_kernels
 from tidemill_serving.start_cache.prepared import GRAPH, WEIGHTS, PreparedGraph
@@ -79,17 +75,26 @@ def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
 
 def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions) -> Any:
     """A session of the graph as the package has it, with our kernels in it where they are used."""
+    # Not above: a start from a prepared copy needs none of it.
+    from tidemill_serving.decoder.devices.original_graph import hint_about, read_original  # noqa: PLC0415
+
+    model: Path | bytes = graph
+    weights: dict[str, NDArray[Any]] = {}
+    original = None
+    with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
+        original = read_original(graph, _kernels(settings.kernels), settings.num_threads)
+    if original is not None:
+        model, weights = original.model, original.weights.arrays | original.packed
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+        if original.packed and options.optimized_model_filepath:  # only there; ONNX Runtime writes a copy that it makes
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in original.packed.values()]
+            options.add_external_initializers(list(original.packed), values)
     try:
-        model, packed = _with_kernels(light_graph(graph), graph.parent, _kernels(settings.kernels))
-        weights = weights_of(model, graph.parent, handed=packed)
-    except (GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
-        return _session(graph, options, graph, {})
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-    if packed and options.optimized_model_filepath:  # they are nowhere else; ONNX Runtime writes a copy that it makes
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.values()]
-        options.add_external_initializers(list(packed), values)
-    session = _session(model, options, graph, weights.arrays | packed)
-    weights.let_go()
+        session = _session(model, options, graph, weights)
+    except ModelRefusedError as error:
+        raise ModelRefusedError(f"{error}{hint_about(graph)}") from error
+    if original is not None:
+        original.weights.let_go()
     return session
 
 
@@ -116,12 +121,6 @@ def _kernels(choice: KernelsChoice) -> Kernels | None:
         raise ModelRefusedError(str(error)) from error
 
 
-def _with_kernels(model: bytes, folder: Path, kernels: Kernels | None) -> tuple[bytes, dict[str, NDArray[np.uint8]]]:
-    """The model with our kernels in it, if these are used and know something of it; and what they packed for it."""
-    found = rewritten(WireMessage(model, 0, len(model)), folder, kernels) if kernels else None
-    return (found.model, found.weights) if found else (model, {})
-
-
 def _options(settings: SessionSettings) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.num_threads
@@ -145,20 +144,9 @@ def _session(
             options.add_initializer(name, value)
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelRefusedError(
-            f"the graph {source.name} cannot be loaded: {sentence_of(error)}{_hint(source)}"
-        ) from error
+        raise ModelRefusedError(f"the graph {source.name} cannot be loaded: {sentence_of(error)}") from error
     session.weights_in_use = weights, values  # neither of which the runtime keeps
     return session
-
-
-def _hint(graph: Path) -> str:
-    """What of a graph explains why it cannot be loaded; empty where nothing is known."""
-    with suppress(GraphError):
-        keys = read_graph(graph).inputs.get("past_key_values.0.key")
-        if keys is not None and keys.dtype == "bfloat16":
-            return "; bfloat16 runs on a GPU (`--device cuda`)"
-    return ""
 
 
 def sentence_of(error: Exception) -> str:

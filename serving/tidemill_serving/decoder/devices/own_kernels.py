@@ -5,6 +5,7 @@ the products' weights packed ones. All else stays as it is, byte by byte.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,10 @@ class RewrittenGraph:
     weights: dict[str, NDArray[np.uint8]]
 
 
-def rewritten(model: WireMessage, folder: Path, kernels: Kernels) -> RewrittenGraph | None:
+def rewritten(model: WireMessage, folder: Path, kernels: Kernels, num_threads: int = 1) -> RewrittenGraph | None:
     """The model with our programs in it; None where nothing is rewritten. `folder` holds the files beside it.
+
+    Its weights are packed by `num_threads`.
 
     Raises GraphError, OSError, ValueError.
     """
@@ -58,7 +61,7 @@ def rewritten(model: WireMessage, folder: Path, kernels: Kernels) -> RewrittenGr
     programs = [piece for piece in pieces if isinstance(piece, Program) and piece.is_worth_it()]
     if not programs:
         return None
-    weights = _packed(programs, kernels)
+    weights = _packed(programs, kernels, num_threads)
     parts = [encoded_field(GRAPH_INITIALIZER, _packed_tensor(name, array.size)) for name, array in weights.items()]
     pieces = [
         left
@@ -81,7 +84,7 @@ def rewritten(model: WireMessage, folder: Path, kernels: Kernels) -> RewrittenGr
     return RewrittenGraph(_model(model, parts, opset), weights)
 
 
-def _packed(programs: Sequence[Program], kernels: Kernels) -> dict[str, NDArray[np.uint8]]:
+def _packed(programs: Sequence[Program], kernels: Kernels, num_threads: int) -> dict[str, NDArray[np.uint8]]:
     matrices: dict[str, Matrix] = {}
     for program in programs:
         for step in program.steps:
@@ -91,11 +94,15 @@ def _packed(programs: Sequence[Program], kernels: Kernels) -> dict[str, NDArray[
         for matrix in matrices.values()
     ]
     rooms = room_for(sizes)
-    for matrix, room in zip(matrices.values(), rooms, strict=True):
+
+    def pack(matrix: Matrix, room: NDArray[np.uint8]) -> None:
         if isinstance(matrix, QuantizedMatrix):
             kernels.pack(matrix, room)
         else:
             kernels.pack_float(matrix, room)
+
+    with ThreadPoolExecutor(max(1, num_threads), "tidemill-pack") as threads:  # the library lets go of the interpreter
+        list(threads.map(pack, matrices.values(), rooms))
     return dict(zip(matrices, rooms, strict=True))
 
 
