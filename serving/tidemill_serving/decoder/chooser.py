@@ -7,7 +7,7 @@ is running.
 from typing import Protocol
 
 from tidemill_serving.decoder.devices.device import FloatArray
-from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser, TokenPick
+from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser, Picks
 from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import TokenLogprobs
 from tidemill_serving.native.choosing import ChoosingLibrary, RowChoices, find_choosing
@@ -16,10 +16,10 @@ from tidemill_serving.native.choosing import ChoosingLibrary, RowChoices, find_c
 class Chooser(Protocol):
     """Chooses from rows of one length."""
 
-    def choose(self, logits: FloatArray, wishes: list[Wish]) -> list[TokenPick]:
-        """A token of each row of `logits` [n, V], by its wish; -1 where the row's highest logit is no finite number.
+    def choose(self, logits: FloatArray, wishes: list[Wish]) -> Picks:
+        """A token of each row of `logits` [n, V], by its wish.
 
-        The logits are as they were afterwards.
+        The logits are as they were afterwards. Nobody may change the list of wishes: it may come again.
         """
 
 
@@ -38,19 +38,16 @@ class NativeChooser:
         self._drawing: list[int] = []  # rows
         self._telling: list[int] = []
 
-    def choose(self, logits: FloatArray, wishes: list[Wish]) -> list[TokenPick]:
+    def choose(self, logits: FloatArray, wishes: list[Wish]) -> Picks:
         """One call for all rows."""
         choices = self._choices
-        if wishes != self._wishes:
+        if wishes is not self._wishes:
             self._seat(wishes)
         for row in self._drawing:
             choices.chances[row] = wishes[row].chance()
-        choices.choose(logits if logits.flags.carray else logits.copy())
-        picks: list[TokenPick] = [(token, None) for token in choices.tokens[: len(wishes)].tolist()]
-        for row in self._telling:
-            if (token := picks[row][0]) >= 0:
-                picks[row] = token, self._told(row, wishes[row])
-        return picks
+        tokens = choices.choose(logits)
+        told = {row: self._told(row, wishes[row]) for row in self._telling if tokens[row] >= 0} if self._telling else {}
+        return Picks(tokens, told)
 
     def _seat(self, wishes: list[Wish]) -> None:
         self._wishes = wishes

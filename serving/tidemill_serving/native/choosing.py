@@ -82,6 +82,7 @@ class RowChoices:
         self._library = library
         self._room = np.empty(library.room_bytes(vocab_size), np.uint8)
         self._wishes: Sequence[RowWish] = ()
+        self._logits: NDArray[np.float32] | None = None  # those of the last call, alive while their address is here
         self._take_room(1)
 
     def seat(self, wishes: Sequence[RowWish]) -> None:
@@ -91,11 +92,25 @@ class RowChoices:
         self._wishes = wishes  # alive while their addresses are here
         self._addresses[: len(wishes)] = [ctypes.addressof(wish) for wish in wishes]
         self._task.num_rows = len(wishes)
+        self._tokens = self.tokens[: len(wishes)]
 
-    def choose(self, logits: NDArray[np.float32]) -> None:
-        """Fill `tokens` and what is told, by rows [n, V], which must be contiguous and are put back as they were."""
-        self._task.logits = logits.ctypes.data
+    def choose(self, logits: NDArray[np.float32]) -> list[int]:
+        """A token of each row [n, V], -1 where its highest logit is not a finite number; fills what is told.
+
+        Rows that may be written are changed meanwhile, and put back.
+        """
+        if logits is not self._logits:
+            self._take_logits(logits)
         self._library.choose(self._task_address)
+        tokens: list[int] = self._tokens.tolist()
+        return tokens
+
+    def _take_logits(self, logits: NDArray[np.float32]) -> None:
+        """A copy of rows that may not be written is good for one call."""
+        is_ours = logits.flags.carray
+        self._logits = logits if is_ours else None
+        self._copy = None if is_ours else logits.copy()
+        self._task.logits = (logits if self._copy is None else self._copy).ctypes.data
 
     def _take_room(self, num_rows: int) -> None:
         self._addresses = np.zeros(num_rows, np.uintp)
