@@ -23,17 +23,17 @@ class Chooser(Protocol):
         """
 
 
-def open_chooser(vocab_size: int) -> Chooser:
-    """For rows of so many logits."""
+def open_chooser(vocab_size: int, num_threads: int = 1) -> Chooser:
+    """For rows of so many logits; what threads there are beside the caller's serve where there is much to do."""
     library = find_choosing()
-    return NumpyChooser() if library is None else NativeChooser(library, vocab_size)
+    return NumpyChooser() if library is None else NativeChooser(library, vocab_size, num_threads)
 
 
 class NativeChooser:
     """See `Chooser`. What is the same from step to step, while the same wishes come, is kept."""
 
-    def __init__(self, library: ChoosingLibrary, vocab_size: int) -> None:
-        self._choices = RowChoices(library, vocab_size)
+    def __init__(self, library: ChoosingLibrary, vocab_size: int, num_threads: int = 1) -> None:
+        self._choices = RowChoices(library, vocab_size, num_threads)
         self._wishes: list[Wish] = []
         self._drawing: list[int] = []  # rows
         self._telling: list[int] = []

@@ -90,7 +90,7 @@ class DecoderEngine:
             max_chunk_length=settings.max_chunk_length,
         )
         self._on_idle = on_idle
-        self._loop = DecoderLoop(device, self._scheduler, self._chunks)
+        self._loop = DecoderLoop(device, self._scheduler, self._chunks, num_threads=settings.threads())
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
         self._num_steps = 0

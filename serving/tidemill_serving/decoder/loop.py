@@ -30,14 +30,16 @@ class DecoderLoop:
         scheduler: Scheduler,
         chunks: ChunkPolicy,
         *,
+        num_threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`num_threads` may choose tokens at the same time."""
         self.scheduler = scheduler
         self.counters = Counters()
         self._device = device
         self._chunks = chunks
         self._clock = clock
-        self._picker = Picker()
+        self._picker = Picker(num_threads)
         self._batch = DecodeBatch([], NO_VERSION)
         self._shared_prompts = SharedPrompts(scheduler)
         self.failure = ""

@@ -12,7 +12,9 @@ from tidemill_serving.decoder.wish import Wish
 class Picker:
     """Chooses where the logits are, and notes what was chosen."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_threads: int = 1) -> None:
+        """`num_threads` may choose at the same time."""
+        self._num_threads = num_threads
         self._choosers: dict[int, Chooser] = {}
         self._wishes: list[Wish] = []
         self._counting: list[tuple[int, Wish]] = []  # of the wishes, with their rows
@@ -38,5 +40,5 @@ class Picker:
     def _chooser_for(self, vocab_size: int) -> Chooser:
         """Few lengths ever come: the vocabulary's, and a device's shortlist's."""
         if vocab_size not in self._choosers:
-            self._choosers[vocab_size] = open_chooser(vocab_size)
+            self._choosers[vocab_size] = open_chooser(vocab_size, self._num_threads)
         return self._choosers[vocab_size]

@@ -1,7 +1,7 @@
 """The choice of tokens in our library, as Python calls it. It runs on any processor of x86-64; see choose.h."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -42,6 +42,7 @@ class _Task(ctypes.Structure):
         ("wishes", ctypes.c_void_p),
         ("chances", ctypes.c_void_p),
         ("room", ctypes.c_void_p),
+        ("num_threads", ctypes.c_int64),
         ("most_told", ctypes.c_int64),
         ("tokens", ctypes.c_void_p),
         ("logprobs", ctypes.c_void_p),
@@ -59,10 +60,28 @@ class ChoosingLibrary:
         Raises OSError where it cannot be loaded, AttributeError where it is an older one.
         """
         library = ctypes.CDLL(path)  # its calls let go of the interpreter
+        _check_layout(library)
         self.room_bytes = library.tidemill_choose_room
         self.room_bytes.restype, self.room_bytes.argtypes = ctypes.c_int64, (ctypes.c_int64,)
         self.choose = library.tidemill_choose_plainly if plainly else library.tidemill_choose
         self.choose.restype, self.choose.argtypes = None, (ctypes.c_void_p,)
+
+
+def _check_layout(library: ctypes.CDLL) -> None:
+    """What we write must be what it reads: the same fields at the same places. Raises AttributeError where not."""
+    tell = library.tidemill_choose_layout
+    tell.restype, tell.argtypes = ctypes.c_char_p, (ctypes.c_int64, ctypes.POINTER(ctypes.c_int64))
+    place = ctypes.c_int64()
+    for number, (name, offset) in enumerate(_layout()):
+        if tell(number, ctypes.byref(place)) != name.encode() or place.value != offset:
+            raise AttributeError(f"the library reads another record: {name!r} is not at {offset}")
+
+
+def _layout() -> Iterator[tuple[str, int]]:
+    for record in (RowWish, _Task):
+        for name, _ in record._fields_:
+            yield name, getattr(record, name).offset
+        yield "", ctypes.sizeof(record)
 
 
 @cache
@@ -77,10 +96,10 @@ def find_choosing() -> ChoosingLibrary | None:
 class RowChoices:
     """Chooses for rows of one length, in room that is kept. What it leaves in its arrays stays until its next call."""
 
-    def __init__(self, library: ChoosingLibrary, vocab_size: int) -> None:
+    def __init__(self, library: ChoosingLibrary, vocab_size: int, num_threads: int = 1) -> None:
         self.vocab_size = vocab_size
-        self._library = library
-        self._room = np.empty(library.room_bytes(vocab_size), np.uint8)
+        self._library, self._num_threads = library, num_threads
+        self._room = np.zeros(library.room_bytes(vocab_size), np.uint8)
         self._wishes: Sequence[RowWish] = ()
         self._logits: NDArray[np.float32] | None = None  # those of the last call, alive while their address is here
         self._take_room(1)
@@ -124,6 +143,7 @@ class RowChoices:
             wishes=self._addresses.ctypes.data,
             chances=self.chances.ctypes.data,
             room=self._room.ctypes.data,
+            num_threads=self._num_threads,
             most_told=MAX_TOLD,
             tokens=self.tokens.ctypes.data,
             logprobs=self.logprobs.ctypes.data,

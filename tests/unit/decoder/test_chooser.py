@@ -1,5 +1,7 @@
 """Tokens against a plain statement of the law in float64, by every way of choosing that there is."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from tidemill_serving.decoder.chooser import NativeChooser, open_chooser
 from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser
 from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import Sampling
+from tidemill_serving.native import choosing
 from tidemill_serving.native.choosing import ChoosingLibrary, find_choosing
 from tidemill_serving.native.library import LIBRARY
 
@@ -237,6 +240,21 @@ def test_without_the_library_numpy_chooses(monkeypatch):
     monkeypatch.setattr(chooser_module, "find_choosing", lambda: None)
     logits = some_logits(1, 300)
     assert pairs(open_chooser(300).choose(logits, [wish_of({"temperature": 0.0})])) == [(int(logits.argmax()), None)]
+
+
+@needs_library
+@pytest.mark.parametrize("kind", ["swapped", "shorter", "longer"])
+def test_a_library_that_reads_other_records_than_ours_is_not_used(monkeypatch, kind):
+    fields = list(choosing.RowWish._fields_)
+    others = {
+        "swapped": [fields[1], fields[0], *fields[2:]],
+        "shorter": fields[:-1],
+        "longer": [*fields, ("extra", ctypes.c_double)],
+    }
+    other = type("RowWish", (ctypes.Structure,), {"_fields_": others[kind]})
+    monkeypatch.setattr(choosing, "RowWish", other)
+    with pytest.raises(AttributeError, match="another record"):
+        ChoosingLibrary(str(LIBRARY))
 
 
 @pytest.mark.parametrize("way", WAYS)
