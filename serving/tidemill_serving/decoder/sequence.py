@@ -1,6 +1,5 @@
 """One generation inside the engine."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -17,8 +16,8 @@ from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOut
 class TokenText(Protocol):
     """Turns tokens into text as they come, complete characters only."""
 
-    def push(self, token_ids: Iterable[int]) -> str:
-        """The text that these tokens complete."""
+    def push_one(self, token_id: int) -> str:
+        """The text that this token completes."""
 
     def finish(self) -> str:
         """What is left."""
@@ -128,7 +127,7 @@ class Sequence:
         token_ids, told = (token,), () if logprobs is None else (logprobs,)
         if token in self._ends:
             return self.end(FinishReason.STOP, token_ids=token_ids, logprobs=told)
-        text = self.text.push(token_ids)
+        text = self.text.push_one(token)
         if self._stops is not None:
             text, hit = self._stops.push(text)
             if hit:

@@ -38,7 +38,7 @@ def driver(folder: Path, *flags: str) -> Path | None:
     """The driver built with these flags; None where the compiler does not know them."""
     program = folder / "driver"
     sources = [str(DRIVER), str(LIBRARY.with_name("choose_share.c"))]
-    command = [str(COMPILER), "-std=c11", "-D_GNU_SOURCE", *flags, f"-I{LIBRARY.parent}", *sources]
+    command = [str(COMPILER), "-std=c11", *flags, f"-I{LIBRARY.parent}", *sources]
     done = subprocess.run([*command, "-o", str(program), "-lpthread"], capture_output=True, check=False)
     return program if done.returncode == 0 else None
 
