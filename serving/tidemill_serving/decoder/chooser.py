@@ -35,23 +35,23 @@ class NativeChooser:
     def __init__(self, library: ChoosingLibrary, vocab_size: int, num_threads: int = 1) -> None:
         self._choices = RowChoices(library, vocab_size, num_threads)
         self._wishes: list[Wish] = []
-        self._drawing: list[int] = []  # rows
-        self._telling: list[int] = []
+        self._drawing: list[tuple[int, Wish]] = []  # with their rows
+        self._telling: list[int] = []  # rows
 
     def choose(self, logits: FloatArray, wishes: list[Wish]) -> Picks:
         """One call for all rows."""
         choices = self._choices
         if wishes is not self._wishes:
             self._seat(wishes)
-        for row in self._drawing:
-            choices.chances[row] = wishes[row].chance()
+        for row, wish in self._drawing:
+            choices.chances[row] = wish.chance()
         tokens = choices.choose(logits)
         told = {row: self._told(row, wishes[row]) for row in self._telling if tokens[row] >= 0} if self._telling else {}
         return Picks(tokens, told)
 
     def _seat(self, wishes: list[Wish]) -> None:
         self._wishes = wishes
-        self._drawing = [row for row, wish in enumerate(wishes) if not wish.is_greedy]
+        self._drawing = [(row, wish) for row, wish in enumerate(wishes) if not wish.is_greedy]
         self._telling = [row for row, wish in enumerate(wishes) if wish.num_logprobs is not None]
         self._choices.seat([wish.record for wish in wishes])
 

@@ -1,6 +1,7 @@
 """The choice of tokens in our library, as Python calls it. It runs on any processor of x86-64; see choose.h."""
 
 import ctypes
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -133,7 +134,7 @@ class RowChoices:
 
     def _take_room(self, num_rows: int) -> None:
         self._addresses = np.zeros(num_rows, np.uintp)
-        self.chances = np.zeros(num_rows)  # from 0 to below 1, to be set before
+        self.chances = array("d", [0.0]) * num_rows  # from 0 to below 1, to be set before
         self.tokens = np.zeros(num_rows, np.int64)  # -1: the row's highest logit is not a finite number
         self.logprobs = np.zeros(num_rows)  # of these tokens, where a row wished for it
         self.told_tokens = np.zeros((num_rows, MAX_TOLD), np.int64)
@@ -141,7 +142,7 @@ class RowChoices:
         self._task = _Task(
             vocab=self.vocab_size,
             wishes=self._addresses.ctypes.data,
-            chances=self.chances.ctypes.data,
+            chances=self.chances.buffer_info()[0],
             room=self._room.ctypes.data,
             num_threads=self._num_threads,
             most_told=MAX_TOLD,

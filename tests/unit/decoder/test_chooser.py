@@ -67,7 +67,7 @@ class Fixed:
     def __init__(self, chance: float) -> None:
         self._chance = chance
 
-    def random(self) -> float:
+    def next(self) -> float:
         return self._chance
 
 
@@ -75,7 +75,7 @@ def drawn_at(chooser: NativeChooser | NumpyChooser, logits: np.ndarray, options:
     """The tokens of one row for some chances."""
     wishes = [wish_of(options) for _ in chances]
     for wish, chance in zip(wishes, chances, strict=True):
-        wish._generator = Fixed(chance)
+        wish._chances = Fixed(chance)
     return chooser.choose(np.repeat(logits[None], len(chances), axis=0), wishes).tokens
 
 
