@@ -27,6 +27,8 @@ WISHES = [
     {"temperature": 2.0},
     {"top_k": 5},
     {"top_k": 300, "temperature": 1.7},
+    {"top_k": 2_000, "temperature": 1.5},
+    {"top_k": 1_500, "top_p": 0.9, "min_p": 1e-3},
     {"top_k": 9_000, "temperature": 2.0},
     {"top_k": 2**40},
     {"top_p": 0.3},
@@ -100,6 +102,14 @@ def test_chances_lead_to_the_tokens_of_the_law_in_the_order_of_their_numbers(way
         assert drawn_at(chooser, logits, options, middles) == likely.tolist(), options
         ends = drawn_at(chooser, logits, options, [0.0, 1e-300, float(np.nextafter(1.0, 0.0))])
         assert (expected[ends] > 0).all(), options
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [40, 600, 2_000, 3_000, 20_000])
+def test_the_likeliest_tokens_may_lie_side_by_side(way, count):
+    logits, chooser = np.sort(some_logits(1, 31_999)[0]), chooser_of(way, 31_999)
+    ends = drawn_at(chooser, logits, {"top_k": count, "temperature": 2.0}, [0.0, float(np.nextafter(1.0, 0.0))])
+    assert ends == [31_999 - count, 31_998]
 
 
 @pytest.mark.parametrize("way", WAYS)
