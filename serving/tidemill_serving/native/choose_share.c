@@ -3,6 +3,7 @@
 #include "choose_share.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 
@@ -18,6 +19,8 @@ typedef struct {
   void (*work)(void *what, int number);
   void *what;
   int has_thread, knows_forks;
+  pthread_t thread;
+  int away_from; /* the processor that it may not use, + 1 */
 } Second;
 
 static Second second = {
@@ -53,7 +56,6 @@ static void begin_anew(void) {
 /* Signals are for the threads of Python. */
 static int start_thread(void) {
   pthread_attr_t attributes;
-  pthread_t thread;
   sigset_t all, before;
   if (!second.knows_forks && pthread_atfork(NULL, NULL, begin_anew) != 0) return 0;
   second.knows_forks = 1;
@@ -62,11 +64,24 @@ static int start_thread(void) {
   pthread_attr_setstacksize(&attributes, STACK_BYTES);
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int failure = pthread_create(&thread, &attributes, help, NULL);
-  if (failure == 0) pthread_setname_np(thread, "tidemill-choose");
+  const int failure = pthread_create(&second.thread, &attributes, help, NULL);
+  if (failure == 0) pthread_setname_np(second.thread, "tidemill-choose");
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   return failure == 0;
+}
+
+/* Some systems wake a thread where the one that wakes it runs, so that one waits for the other. 0: there is no other
+ * processor for us. */
+static int keep_away(void) {
+  cpu_set_t others;
+  const int here = sched_getcpu();
+  if (here + 1 == second.away_from) return 1;
+  if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others) != 0) return 0;
+  CPU_CLR(here, &others);
+  if (CPU_COUNT(&others) == 0 || pthread_setaffinity_np(second.thread, sizeof others, &others) != 0) return 0;
+  second.away_from = here + 1;
+  return 1;
 }
 
 void do_together(void (*work)(void *what, int number), void *what) {
@@ -75,6 +90,11 @@ void do_together(void (*work)(void *what, int number), void *what) {
     return;
   }
   if (!second.has_thread) second.has_thread = start_thread();
+  if (!second.has_thread || !keep_away()) {
+    pthread_mutex_unlock(&second.turn);
+    work(what, 0);
+    return;
+  }
   pthread_mutex_lock(&second.lock);
   second.work = work;
   second.what = what;
