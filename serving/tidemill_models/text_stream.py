@@ -19,13 +19,28 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class TextStream:
     """The text of one answer, token by token. Belongs to one sequence; not for several threads at once."""
 
-    __slots__ = ("_decoder", "_is_between_characters", "_pieces", "_strips_space")
+    __slots__ = ("_decoder", "_is_between_characters", "_pieces", "_strips_space", "_texts")
 
-    def __init__(self, pieces: Sequence[bytes], *, strips_leading_space: bool) -> None:
+    def __init__(
+        self, pieces: Sequence[bytes], *, strips_leading_space: bool, texts: dict[int, str] | None = None
+    ) -> None:
+        """`texts` may be shared by all streams of these pieces: the text of tokens that are whole characters."""
         self._pieces = pieces
         self._strips_space = strips_leading_space
+        self._texts = {} if texts is None else texts
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._is_between_characters = True
+
+    def push_one(self, token_id: int) -> str:
+        """The text that a token completes. What it was once is looked up."""
+        if not self._is_between_characters or self._strips_space:
+            return self.push((token_id,))
+        text = self._texts.get(token_id)
+        if text is None:
+            text = self.push((token_id,))
+            if self._is_between_characters:
+                self._texts[token_id] = text
+        return text
 
     def push(self, token_ids: Iterable[int]) -> str:
         """The text that `token_ids` complete. Ids outside the vocabulary stand for nothing.

@@ -7,7 +7,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from tidemill_models.package import ModelPackage
@@ -19,11 +19,12 @@ _LENGTH = "I"
 
 @dataclass(frozen=True, slots=True)
 class TokenPieces:
-    """What each token stands for in an answer. Never changes, so several threads may use it at once."""
+    """What each token stands for in an answer. Says always the same, so several threads may use it at once."""
 
     pieces: list[bytes]  # by token id
     strips_leading_space: bool
     control_token_ids: frozenset[int]
+    _texts: dict[int, str] = field(default_factory=dict, init=False, compare=False)  # what streams have looked up
 
     def text_stream(self, prompt_tokens: Sequence[int] = ()) -> TextStream:
         """A stream for the answer to a prompt.
@@ -32,7 +33,8 @@ class TokenPieces:
         begins anew, at an empty prompt or after a control token; the text that goes on from a prompt keeps it.
         """
         starts_anew = not prompt_tokens or prompt_tokens[-1] in self.control_token_ids
-        return TextStream(self.pieces, strips_leading_space=self.strips_leading_space and starts_anew)
+        strips = self.strips_leading_space and starts_anew
+        return TextStream(self.pieces, strips_leading_space=strips, texts=self._texts)
 
     def to_bytes(self) -> bytes:
         """For `from_bytes` on this machine: a digest, a line that says what follows, all lengths, all pieces."""

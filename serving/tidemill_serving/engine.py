@@ -91,9 +91,9 @@ class SequenceOutput:
     logprobs: tuple[TokenLogprobs, ...] = ()  # of each of `token_ids`, if they were asked for
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
-    """How busy an engine is, told with each step so that callers route on truth."""
+    """How busy an engine is, told with each step so that callers route on truth. Nobody changes it, as above."""
 
     num_running: int
     num_waiting: int
@@ -117,9 +117,9 @@ class EngineStats:
     prefill_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
-    """All that one step of the engine made, for every sequence that got something."""
+    """All that one step of the engine made, for every sequence that got something. Nobody changes it, as above."""
 
     number: int
     outputs: tuple[SequenceOutput, ...]

@@ -1,6 +1,6 @@
 """Times the choice of tokens: milliseconds a step, for the mixes of options that callers send.
 
-    python -m tests.bench.sampling [--json FILE]
+    python -m tests.bench.sampling [--threads N] [--json FILE]
 
 Each row of logits is a sequence of its own with a prompt of 512 tokens and 200 tokens made. The reference does the
 same with numpy the plain way: penalties over the whole vocabulary, and one full sort of it.
@@ -8,6 +8,7 @@ same with numpy the plain way: penalties over the whole vocabulary, and one full
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,12 @@ MIXES: dict[str, tuple[dict[str, float], int | None]] = {  # sampling, and the l
 }
 
 
-def step_of_ours(logits: np.ndarray, options: dict[str, float], num_logprobs: int | None) -> Callable[[], object]:
+def step_of_ours(
+    logits: np.ndarray, options: dict[str, float], num_logprobs: int | None, num_threads: int
+) -> Callable[[], object]:
     """What the engine does with a step's logits."""
     chance = np.random.default_rng(0)
-    wishes, picker = [], Picker()
+    wishes, picker = [], Picker(num_threads)
     for row in range(len(logits)):
         prompt = chance.integers(0, VOCAB_SIZE, PROMPT_LENGTH)
         sampling = Sampling(seed=row, **options)  # type: ignore[arg-type]
@@ -100,7 +103,8 @@ def main() -> None:
     """Print a row a mix, and write them to --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    target = parser.parse_args().json
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
     chance = np.random.default_rng(1)
     rows = []
     print(f"milliseconds a step, vocabulary {VOCAB_SIZE}; in brackets with a full sort")
@@ -109,7 +113,7 @@ def main() -> None:
         cells = []
         for size in BATCHES:
             logits = chance.normal(0.0, SPREAD, (size, VOCAB_SIZE)).astype(np.float32)
-            ours = milliseconds(step_of_ours(logits, wish, num_logprobs))
+            ours = milliseconds(step_of_ours(logits, wish, num_logprobs, given.threads))
             reference = milliseconds(step_of_reference(logits, wish, num_logprobs), 3)
             for engine, value in (("tidemill", ours), ("full sort", reference)):
                 rows.append(
@@ -117,8 +121,8 @@ def main() -> None:
                 )
             cells.append(f"{ours:9.3f} ({reference:6.1f})")
         print(f"{name:28}" + "".join(f"{cell:>18}" for cell in cells))
-    if target is not None:
-        target.write_text(json.dumps(rows, indent=1))
+    if given.json is not None:
+        given.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ is running.
 from typing import Protocol
 
 from tidemill_serving.decoder.devices.device import FloatArray
-from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser, TokenPick
+from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser, Picks
 from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import TokenLogprobs
 from tidemill_serving.native.choosing import ChoosingLibrary, RowChoices, find_choosing
@@ -16,45 +16,42 @@ from tidemill_serving.native.choosing import ChoosingLibrary, RowChoices, find_c
 class Chooser(Protocol):
     """Chooses from rows of one length."""
 
-    def choose(self, logits: FloatArray, wishes: list[Wish]) -> list[TokenPick]:
-        """A token of each row of `logits` [n, V], by its wish; -1 where the row's highest logit is no finite number.
+    def choose(self, logits: FloatArray, wishes: list[Wish]) -> Picks:
+        """A token of each row of `logits` [n, V], by its wish.
 
-        The logits are as they were afterwards.
+        The logits are as they were afterwards. Nobody may change the list of wishes: it may come again.
         """
 
 
-def open_chooser(vocab_size: int) -> Chooser:
-    """For rows of so many logits."""
+def open_chooser(vocab_size: int, num_threads: int = 1) -> Chooser:
+    """For rows of so many logits; what threads there are beside the caller's serve where there is much to do."""
     library = find_choosing()
-    return NumpyChooser() if library is None else NativeChooser(library, vocab_size)
+    return NumpyChooser() if library is None else NativeChooser(library, vocab_size, num_threads)
 
 
 class NativeChooser:
     """See `Chooser`. What is the same from step to step, while the same wishes come, is kept."""
 
-    def __init__(self, library: ChoosingLibrary, vocab_size: int) -> None:
-        self._choices = RowChoices(library, vocab_size)
+    def __init__(self, library: ChoosingLibrary, vocab_size: int, num_threads: int = 1) -> None:
+        self._choices = RowChoices(library, vocab_size, num_threads)
         self._wishes: list[Wish] = []
-        self._drawing: list[int] = []  # rows
-        self._telling: list[int] = []
+        self._drawing: list[tuple[int, Wish]] = []  # with their rows
+        self._telling: list[int] = []  # rows
 
-    def choose(self, logits: FloatArray, wishes: list[Wish]) -> list[TokenPick]:
+    def choose(self, logits: FloatArray, wishes: list[Wish]) -> Picks:
         """One call for all rows."""
         choices = self._choices
-        if wishes != self._wishes:
+        if wishes is not self._wishes:
             self._seat(wishes)
-        for row in self._drawing:
-            choices.chances[row] = wishes[row].chance()
-        choices.choose(logits if logits.flags.carray else logits.copy())
-        picks: list[TokenPick] = [(token, None) for token in choices.tokens[: len(wishes)].tolist()]
-        for row in self._telling:
-            if (token := picks[row][0]) >= 0:
-                picks[row] = token, self._told(row, wishes[row])
-        return picks
+        for row, wish in self._drawing:
+            choices.chances[row] = wish.chance()
+        tokens = choices.choose(logits)
+        told = {row: self._told(row, wishes[row]) for row in self._telling if tokens[row] >= 0} if self._telling else {}
+        return Picks(tokens, told)
 
     def _seat(self, wishes: list[Wish]) -> None:
         self._wishes = wishes
-        self._drawing = [row for row, wish in enumerate(wishes) if not wish.is_greedy]
+        self._drawing = [(row, wish) for row, wish in enumerate(wishes) if not wish.is_greedy]
         self._telling = [row for row, wish in enumerate(wishes) if wish.num_logprobs is not None]
         self._choices.seat([wish.record for wish in wishes])
 

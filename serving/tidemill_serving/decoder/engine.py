@@ -40,6 +40,7 @@ CLOSE_PATIENCE_S = 10.0
 LOADED_PROGRESS = 0.8  # share of a start that loading takes; warming is the rest
 WARM_LENGTH = SHORTEST_CHUNK  # tokens of the prompt that is run before the first caller's
 WARM_ROWS = 2  # one more would show no more
+NOTHING_NEW: "tuple[list[GenerationRequest], set[int], bool]" = ([], set(), False)  # nobody changes it
 
 _logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class DecoderEngine:
             max_chunk_length=settings.max_chunk_length,
         )
         self._on_idle = on_idle
-        self._loop = DecoderLoop(device, self._scheduler, self._chunks)
+        self._loop = DecoderLoop(device, self._scheduler, self._chunks, num_threads=settings.threads())
         self._heartbeat = Heartbeat()
         self._thread = threading.Thread(target=self._live, name="tidemill-engine", daemon=True)
         self._num_steps = 0
@@ -234,6 +235,9 @@ class DecoderEngine:
 
     def _take_inbox(self) -> tuple[list[GenerationRequest], set[int], bool]:
         """Everything that came in; waits while there is nothing to do at all."""
+        is_news = self._inbox or self._cancelled or self._is_closing  # what comes right after it is seen a step later
+        if not is_news and self._scheduler.has_work:
+            return NOTHING_NEW
         with self._changed:
             while not (self._inbox or self._cancelled or self._is_closing or self._scheduler.has_work):
                 self._heartbeat.begin("idle")
@@ -259,14 +263,16 @@ class DecoderEngine:
 
     def _publish(self, outputs: list[SequenceOutput]) -> None:
         """Hand out a step's outputs and the load after it, if there is news."""
-        load = self._scheduler.load()
-        ended = [output.sequence_id for output in outputs if output.finish_reason is not None]
+        load, before = self._scheduler.load(), self._load
         self._count()
-        with self._changed:
-            is_news = bool(outputs) or load != self._load
-            self._load = load
-            self._unfinished.difference_update(ended)
-        if not is_news:
+        ended = [output.sequence_id for output in outputs if output.finish_reason is not None]
+        if ended or load.num_running != before.num_running:
+            with self._changed:
+                self._load = load
+                self._unfinished.difference_update(ended)
+        else:
+            self._load = load  # of itself it goes with who is unfinished
+        if not outputs and load == before:
             return
         self._num_steps += 1
         try:

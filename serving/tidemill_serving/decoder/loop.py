@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tidemill_serving.decoder.batch import NO_VERSION, DecodeBatch
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.counters import Counters
 from tidemill_serving.decoder.devices.device import Device, DeviceError, FloatArray, RemoteLogits
-from tidemill_serving.decoder.numpy_chooser import TokenPick
 from tidemill_serving.decoder.picker import Picker
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Sequence
 from tidemill_serving.decoder.shared_prompts import SharedPrompts
 from tidemill_serving.decoder.slots import CopyIn, CopyOut, Move, Order
-from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput
+from tidemill_serving.engine import EngineStats, FinishReason, SequenceOutput, TokenLogprobs
 from tidemill_telemetry.logs import about_origin
 
 _logger = logging.getLogger(__name__)
@@ -30,14 +30,17 @@ class DecoderLoop:
         scheduler: Scheduler,
         chunks: ChunkPolicy,
         *,
+        num_threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`num_threads` may choose tokens at the same time."""
         self.scheduler = scheduler
         self.counters = Counters()
         self._device = device
         self._chunks = chunks
         self._clock = clock
-        self._picker = Picker()
+        self._picker = Picker(num_threads)
+        self._batch = DecodeBatch([], NO_VERSION)
         self._shared_prompts = SharedPrompts(scheduler)
         self.failure = ""
 
@@ -50,8 +53,9 @@ class DecoderLoop:
         self._carry_out(self.scheduler.make_room())
         self._carry_out(self.scheduler.admit())
         outputs += self._decode()
-        outputs += self._prefill_shared()
-        outputs += self._prefill()
+        if self.scheduler.prefilling:
+            outputs += self._prefill_shared()
+            outputs += self._prefill()
         return outputs
 
     def stats(self) -> EngineStats:
@@ -82,6 +86,8 @@ class DecoderLoop:
 
     def _end_unwanted(self, cancelled: frozenset[int]) -> list[SequenceOutput]:
         now = self._clock()
+        if not cancelled and now < self.scheduler.earliest_deadline:
+            return []  # nearly always
         outputs = []
         for sequence in list(self.scheduler):
             deadline = sequence.request.deadline
@@ -89,28 +95,29 @@ class DecoderLoop:
                 outputs.append(self._end(sequence, FinishReason.CANCELLED))
             elif deadline is not None and deadline <= now:
                 outputs.append(self._end(sequence, FinishReason.DEADLINE))
+        self.scheduler.look_for_deadlines()
         return outputs
 
     def _decode(self) -> list[SequenceOutput]:
-        running = list(self.scheduler.decoding)
-        if not running:
+        if not self.scheduler.decoding:
             return []
-        token_ids = np.array([sequence.completion[-1] for sequence in running], np.int64)
-        num_past = np.array([sequence.num_cached for sequence in running], np.int64)
+        batch = self._batch
+        if batch.version != self.scheduler.num_joins_and_leaves:
+            batch = self._batch = DecodeBatch(list(self.scheduler.decoding), self.scheduler.num_joins_and_leaves)
         start = self._clock()
         try:
-            logits = self._device.decode(token_ids, num_past)
+            logits = self._device.decode(batch.token_ids, batch.num_past)
         except DeviceError:
-            return self._decode_alone(running)
+            return self._decode_alone(batch.sequences)
         seconds = self._clock() - start
         self._chunks.saw_decode(seconds)
-        self.counters.saw_decode(seconds, len(running))
-        for sequence in running:
-            sequence.num_cached += 1
-        return self._take(running, logits)
+        self.counters.saw_decode(seconds, len(batch.sequences))
+        self.scheduler.grow(batch.sequences)
+        return self._take(batch, logits)
 
     def _decode_alone(self, running: list[Sequence]) -> list[SequenceOutput]:
         """A batch failed: run its rows one by one, so that only those which fail by themselves end."""
+        self._batch = DecodeBatch([], NO_VERSION)
         outputs: list[SequenceOutput] = []
         for sequence in running:
             token = np.array([sequence.last_token], np.int64)
@@ -119,8 +126,8 @@ class DecoderLoop:
             except DeviceError as error:
                 outputs.append(self._fail(sequence, f"the model's run failed: {error}"))
             else:
-                sequence.num_cached += 1
-                outputs += self._take([sequence], logits[None])
+                self.scheduler.grow([sequence])
+                outputs += self._take_one(sequence, logits)
         self._check_device()
         return outputs
 
@@ -165,20 +172,26 @@ class DecoderLoop:
     def _begin_answer(self, sequence: Sequence, logits: FloatArray) -> list[SequenceOutput]:
         self.counters.saw_prompt(len(sequence.prompt), sequence.num_reused)
         self._carry_out(self.scheduler.promote(sequence))
-        return self._take([sequence], logits[None])
+        return self._take_one(sequence, logits)
 
-    def _take(self, sequences: list[Sequence], logits: FloatArray | RemoteLogits) -> list[SequenceOutput]:
+    def _take_one(self, sequence: Sequence, logits: FloatArray) -> list[SequenceOutput]:
+        """Sample the next token of one sequence from `logits` [V]."""
+        picks = self._picker.pick([sequence.wish], logits[None])
+        return [self._advance(sequence, picks.tokens[0], picks.told.get(0))]
+
+    def _take(self, batch: DecodeBatch, logits: FloatArray | RemoteLogits) -> list[SequenceOutput]:
         """Sample a token for each sequence from its row of `logits` [n, V]."""
         try:
-            picks = self._picker.pick([sequence.wish for sequence in sequences], logits)
+            tokens, told = self._picker.pick(batch.wishes, logits)
         except DeviceError as error:
-            failed = [self._fail(sequence, f"the model's run failed: {error}") for sequence in sequences]
+            failed = [self._fail(sequence, f"the model's run failed: {error}") for sequence in batch.sequences]
             self._check_device()
             return failed
-        return [self._advance(sequence, pick) for sequence, pick in zip(sequences, picks, strict=True)]
+        batch.move_on(tokens)
+        rows = enumerate(zip(batch.sequences, tokens, strict=True))
+        return [self._advance(sequence, token, told.get(row)) for row, (sequence, token) in rows]
 
-    def _advance(self, sequence: Sequence, pick: TokenPick) -> SequenceOutput:
-        token, logprobs = pick
+    def _advance(self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
         if token < 0:
             return self._fail(sequence, "the model's logits are not finite")
         try:

@@ -4,6 +4,7 @@ Tokens with a weight have keys, whole numbers that are in order where logits fal
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +15,41 @@ from tidemill_serving.engine import Sampling, TokenLogprobs
 
 LOWEST_LOGPROB = -9999.0  # of a token that the model rules out: JSON has no minus infinity
 FEW = 64  # are sorted
-
-TokenPick = tuple[int, TokenLogprobs | None]
 WeightArray = NDArray[np.float64]
+
+
+class Picks(NamedTuple):
+    """A token of each row, and of the rows that asked for it what is told of it."""
+
+    tokens: list[int]  # -1 where a row's highest logit is no finite number
+    told: dict[int, TokenLogprobs]  # by row
 
 
 class NumpyChooser:
     """See `Chooser`."""
 
-    def choose(self, logits: FloatArray, wishes: list[Wish]) -> list[TokenPick]:
+    def choose(self, logits: FloatArray, wishes: list[Wish]) -> Picks:
         """One row after the other."""
-        return [_choose(row, wish) for row, wish in zip(logits, wishes, strict=True)]
+        tokens = [_choose(row, wish) for row, wish in zip(logits, wishes, strict=True)]
+        told = {
+            row: logprobs_of(logits[row], token, wish.num_logprobs)
+            for row, (token, wish) in enumerate(zip(tokens, wishes, strict=True))
+            if token >= 0 and wish.num_logprobs is not None
+        }
+        return Picks(tokens, told)
 
 
-def _choose(logits: FloatArray, wish: Wish) -> TokenPick:
+def _choose(logits: FloatArray, wish: Wish) -> int:
     chance = wish.chance()
     if not np.isfinite(logits.max()):
-        return -1, None
+        return -1
     changed = logits
     if wish.changes is not None:
         changed = logits.copy()
         wish.changes.apply(changed)
         if not np.isfinite(changed.max()):
-            return -1, None
-    token = int(changed.argmax()) if wish.is_greedy else _draw(changed, wish.sampling, wish.others, chance)
-    return token, None if wish.num_logprobs is None else logprobs_of(logits, token, wish.num_logprobs)
+            return -1
+    return int(changed.argmax()) if wish.is_greedy else _draw(changed, wish.sampling, wish.others, chance)
 
 
 def logprobs_of(logits: FloatArray, token: int, num_top: int) -> TokenLogprobs:

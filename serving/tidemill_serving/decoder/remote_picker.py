@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tidemill_serving.decoder.chooser import Chooser
 from tidemill_serving.decoder.devices.device import FloatArray, RemoteLogits
-from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, TokenPick
+from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, Picks
 from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import TokenLogprobs
 
@@ -26,15 +26,22 @@ class RemotePicker:
         self._found = logits.shortlist(np.array(temperatures, np.float32), num_top)
         self._are_finite: list[bool] = np.isfinite(self._found.totals).tolist()
 
-    def pick_all(self) -> list[TokenPick]:
+    def pick_all(self) -> Picks:
         """The next token of each row; -1 where its logits are not finite. Raises DeviceError."""
-        return [self._pick(row, wish) for row, wish in enumerate(self._wishes)]
+        picks = Picks([], {})
+        for row, wish in enumerate(self._wishes):
+            token, told = self._pick(row, wish)
+            picks.tokens.append(token)
+            if told is not None:
+                picks.told[row] = told
+        return picks
 
-    def _pick(self, row: int, wish: Wish) -> TokenPick:
+    def _pick(self, row: int, wish: Wish) -> tuple[int, TokenLogprobs | None]:
         if not self._are_finite[row]:
             return -1, None
         if wish.changes is not None or not (wish.is_greedy or self._is_enough(row, wish)):
-            return self._chooser_for(self._logits.vocab_size).choose(self._logits.row(row)[None], [wish])[0]
+            chosen = self._chooser_for(self._logits.vocab_size).choose(self._logits.row(row)[None], [wish])
+            return chosen.tokens[0], chosen.told.get(0)
         token = int(self._found.tokens[row, 0]) if wish.is_greedy else self._draw(row, wish)
         return token, None if wish.num_logprobs is None else self._logprobs(row, token, wish.num_logprobs)
 
@@ -58,7 +65,7 @@ class RemotePicker:
         others = max(0.0, self._total(row) - float(self._known_weights(row, wish).sum()))
         is_limited = 0 < wish.sampling.top_k < self._logits.vocab_size
         narrow = wish.of_some(0.0 if is_limited else others)
-        place, _ = self._chooser_for(len(logits)).choose(logits[None], [narrow])[0]
+        place = self._chooser_for(len(logits)).choose(logits[None], [narrow]).tokens[0]
         return int(tokens[place])
 
     def _total(self, row: int) -> float:

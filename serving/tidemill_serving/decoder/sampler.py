@@ -9,6 +9,7 @@ REPETITION_PENALTIES = (0.1, 10.0)  # the lowest and the highest
 MAX_PENALTY = 2.0  # of presence and of frequency, either way
 MAX_BIAS = 100.0  # either way
 MAX_BIASED_TOKENS = 300
+NUM_AT_A_TIME = 32  # numbers of chance
 GREEDY_BELOW = 1e-3  # a lower temperature leaves the best token alone anyway
 
 
@@ -47,6 +48,15 @@ def is_greedy(sampling: Sampling) -> bool:
     return sampling.temperature < GREEDY_BELOW or sampling.top_k == 1
 
 
-def make_generator(seed: int | None) -> "np.random.Generator":
-    """A sequence's own source of chance; any integer is a seed."""
-    return np.random.default_rng(None if seed is None else seed % 2**64)
+class Chances:
+    """A sequence's own source of chance; any integer is a seed. Numbers are made some at a time: one costs as much."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._generator = np.random.default_rng(None if seed is None else seed % 2**64)
+        self._coming: list[float] = []  # the next one last
+
+    def next(self) -> float:
+        """From 0 to below 1."""
+        if not self._coming:
+            self._coming = self._generator.random(NUM_AT_A_TIME).tolist()[::-1]
+        return self._coming.pop()

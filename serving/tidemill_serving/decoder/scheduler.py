@@ -1,8 +1,9 @@
 """The engine's policy: who is admitted, whose slot is which, who gives way. Pure; no tensors."""
 
+import math
 from bisect import insort
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tidemill_serving.decoder.devices.device import SavedCache
 from tidemill_serving.decoder.sequence import Sequence, State
@@ -31,6 +32,9 @@ class Scheduler:
         self.prefilling: deque[Sequence] = deque()
         self.decoding: list[Sequence] = []
         self.num_preemptions = 0
+        self.num_joins_and_leaves = 0  # of `decoding`
+        self.earliest_deadline = math.inf  # of all that are here, or were
+        self._num_decoding_tokens = 0  # that those who decode have in the cache
         self.num_slots = num_slots
         self.token_budget = token_budget
         self._headroom = headroom
@@ -50,7 +54,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether any sequence is here."""
-        return bool(self.waiting or self.preempted or self.prefilling or self.decoding)
+        return bool(self.decoding or self.prefilling or self.waiting or self.preempted)
 
     @property
     def will_prefill(self) -> bool:
@@ -61,10 +65,9 @@ class Scheduler:
     def num_held_tokens(self) -> int:
         """Tokens in the cache that running sequences hold, or will when their prompt is computed."""
         # Of one that decodes the prompt is in the cache.
-        num_held = sum([sequence.num_cached for sequence in self.decoding])
-        if self.prefilling:
-            num_held += sum([sequence.num_held for sequence in self.prefilling])
-        return num_held
+        if not self.prefilling:
+            return self._num_decoding_tokens
+        return self._num_decoding_tokens + sum([sequence.num_held for sequence in self.prefilling])
 
     @property
     def num_kept_tokens(self) -> int:
@@ -87,9 +90,18 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Put a sequence among the waiting ones."""
         self.waiting.push(sequence)
+        if sequence.request.deadline is not None:
+            self.earliest_deadline = min(self.earliest_deadline, sequence.request.deadline)
+
+    def look_for_deadlines(self) -> None:
+        """After some have passed: see which is the next."""
+        deadlines = [sequence.request.deadline for sequence in self]
+        self.earliest_deadline = min([each for each in deadlines if each is not None], default=math.inf)
 
     def admit(self) -> list[Order]:
         """Let those in who wait while slots and tokens last: first those that gave way, then by fair turns."""
+        if not (self.waiting or self.preempted):
+            return self._take_orders()  # nearly always
         while (sequence := self._next_to_admit()) is not None and self._has_place_for(sequence):
             if self.preempted:
                 self.preempted.pop(0)
@@ -122,6 +134,12 @@ class Scheduler:
         self.prefilling.remove(sequence)
         self._let_decode(sequence)
         return self._take_orders()
+
+    def grow(self, sequences: Iterable[Sequence]) -> None:
+        """A run put one more token of each of these, which decode, into the cache."""
+        for sequence in sequences:
+            sequence.num_cached += 1
+            self._num_decoding_tokens += 1
 
     def make_room(self) -> list[Order]:
         """Before a decode run: see that each next token has its place. What is kept gives way, then the youngest do.
@@ -197,6 +215,8 @@ class Scheduler:
         if sequence.saved is not None:
             self._bring_back(sequence, sequence.saved)
         self.decoding.append(sequence)
+        self.num_joins_and_leaves += 1
+        self._num_decoding_tokens += sequence.num_cached
         sequence.state = State.DECODE
         self._make_kept_fit(len(self.decoding))
 
@@ -221,6 +241,8 @@ class Scheduler:
         if sequence.state is State.PREFILL:
             self.prefilling.remove(sequence)
             return
+        self.num_joins_and_leaves += 1
+        self._num_decoding_tokens -= sequence.num_cached
         last = self.decoding.pop()
         if last is not sequence:
             self.decoding[slot] = last

@@ -1,6 +1,5 @@
 """One generation inside the engine."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -17,8 +16,8 @@ from tidemill_serving.engine import FinishReason, GenerationRequest, SequenceOut
 class TokenText(Protocol):
     """Turns tokens into text as they come, complete characters only."""
 
-    def push(self, token_ids: Iterable[int]) -> str:
-        """The text that these tokens complete."""
+    def push_one(self, token_id: int) -> str:
+        """The text that this token completes."""
 
     def finish(self) -> str:
         """What is left."""
@@ -59,14 +58,16 @@ class Sequence:
     first_inexact: int = field(init=False)  # from here on the cache is not what a prefill would have made, bit by bit
     completion: list[int] = field(default_factory=list)  # all tokens made; the last one is not in the cache yet
     wish: Wish = field(init=False)  # of each next token
-    _stops: StopMatcher = field(init=False)
+    _sequence_id: int = field(init=False)
+    _stops: StopMatcher | None = field(init=False)
     _longest_answer: int = field(init=False)  # tokens
     _ends: frozenset[int] = field(init=False)  # tokens that end the answer
 
     def __post_init__(self) -> None:
         self.first_inexact = len(self.prompt)
         self.wish = Wish(self.request.sampling, prompt=self.prompt, num_logprobs=self.request.num_logprobs)
-        self._stops = StopMatcher(self.request.stop)
+        self._sequence_id = self.request.sequence_id
+        self._stops = StopMatcher(self.request.stop) if self.request.stop else None
         self._longest_answer = min(self.request.max_tokens, self.limits.context_length - len(self.prompt))
         self._ends = frozenset() if self.request.ignore_eos else self.limits.eos_token_ids
         if self.cache_salt is not None:
@@ -123,17 +124,17 @@ class Sequence:
     def take(self, token: int, logprobs: TokenLogprobs | None = None) -> SequenceOutput:
         """Take the next token; the output says whether it was the last."""
         self.completion.append(token)
-        told = () if logprobs is None else (logprobs,)
+        token_ids, told = (token,), () if logprobs is None else (logprobs,)
         if token in self._ends:
-            return self.end(FinishReason.STOP, token_ids=(token,), logprobs=told)
-        text = self.text.push((token,))
-        if self.request.stop:
+            return self.end(FinishReason.STOP, token_ids=token_ids, logprobs=told)
+        text = self.text.push_one(token)
+        if self._stops is not None:
             text, hit = self._stops.push(text)
             if hit:
-                return self._output(text, (token,), FinishReason.STOP, logprobs=told)
+                return self._output(text, token_ids, FinishReason.STOP, logprobs=told)
         if len(self.completion) >= self._longest_answer:
-            return self.end(FinishReason.LENGTH, before=text, token_ids=(token,), logprobs=told)
-        return SequenceOutput(self.request.sequence_id, text, (token,), logprobs=told)
+            return self.end(FinishReason.LENGTH, before=text, token_ids=token_ids, logprobs=told)
+        return SequenceOutput(self._sequence_id, text, token_ids, logprobs=told)
 
     def end(
         self,
@@ -144,11 +145,13 @@ class Sequence:
         logprobs: tuple[TokenLogprobs, ...] = (),
     ) -> SequenceOutput:
         """End with all text that was held back, up to a stop string that the last of it completes."""
-        text, hit = self._stops.push(self.text.finish())
-        if not hit:
-            text += self._stops.finish()
-        elif reason is FinishReason.LENGTH:
-            reason = FinishReason.STOP
+        text = self.text.finish()
+        if self._stops is not None:
+            text, hit = self._stops.push(text)
+            if not hit:
+                text += self._stops.finish()
+            elif reason is FinishReason.LENGTH:
+                reason = FinishReason.STOP
         return self._output(before + text, token_ids, reason, logprobs=logprobs)
 
     def fail(self, error: str) -> SequenceOutput:
@@ -164,7 +167,7 @@ class Sequence:
         logprobs: tuple[TokenLogprobs, ...] = (),
     ) -> SequenceOutput:
         return SequenceOutput(
-            sequence_id=self.request.sequence_id,
+            sequence_id=self._sequence_id,
             text=text,
             token_ids=token_ids,
             finish_reason=reason,

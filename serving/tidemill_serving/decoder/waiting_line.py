@@ -15,9 +15,10 @@ class WaitingLine:
 
     def __init__(self) -> None:
         self._lines: OrderedDict[bytes, deque[Sequence]] = OrderedDict()  # the one whose turn is longest ago first
+        self._num_waiting = 0
 
     def __len__(self) -> int:
-        return sum(len(line) for line in self._lines.values())
+        return self._num_waiting
 
     def __iter__(self) -> Iterator[Sequence]:
         for line in self._lines.values():
@@ -26,6 +27,7 @@ class WaitingLine:
     def push(self, sequence: Sequence) -> None:
         """Put a sequence at the end of its account's line."""
         self._lines.setdefault(sequence.request.account_salt, deque()).append(sequence)
+        self._num_waiting += 1
 
     def first(self, num_running: Mapping[bytes, int]) -> Sequence:
         """Whose turn it is; `num_running` counts by account salt. Raises ValueError when nobody waits."""
@@ -41,5 +43,6 @@ class WaitingLine:
         """Take one out, wherever it stands. Raises ValueError when it is not here."""
         line = self._lines[sequence.request.account_salt]
         line.remove(sequence)
+        self._num_waiting -= 1
         if not line:
             del self._lines[sequence.request.account_salt]

@@ -2,7 +2,7 @@
 
 from tidemill_serving.decoder.devices.device import IntArray
 from tidemill_serving.decoder.logit_changes import LogitChanges
-from tidemill_serving.decoder.sampler import is_greedy, make_generator
+from tidemill_serving.decoder.sampler import Chances, is_greedy
 from tidemill_serving.engine import Sampling
 from tidemill_serving.native.choosing import RowWish
 
@@ -31,7 +31,7 @@ class Wish:
             temperature=0.0 if self.is_greedy else sampling.temperature,
             min_p=sampling.min_p,
         )
-        self._generator = None if self.is_greedy else make_generator(sampling.seed)
+        self._chances = None if self.is_greedy else Chances(sampling.seed)
         if self.changes is not None:
             self.changes.write_into(self.record)
 
@@ -42,12 +42,12 @@ class Wish:
 
     def chance(self) -> float:
         """The next number from 0 to below 1; the same numbers for the same seed. 0 where nothing is drawn."""
-        return 0.0 if self._generator is None else self._generator.random()
+        return 0.0 if self._chances is None else self._chances.next()
 
     def of_some(self, others: float) -> "Wish":
         """The same of a row of some tokens only, with the same source of chance. Neither changes nor logarithms."""
         wish = Wish(self.sampling, others=others)
-        wish._generator = self._generator
+        wish._chances = self._chances
         return wish
 
     def count(self, token: int) -> None:

@@ -135,6 +135,13 @@ static float cut_of(const Row *row, float temperature) {
   return row->top - temperature * (logf((float)row->vocab) + 16.64F);
 }
 
+/* How many of the groups' highest reach what `count` tokens and some more reach, if these lie anywhere; 0 for too many.
+ * Where they do not, too few tokens are found, which is seen. */
+static int64_t maxima_of(const Row *row, int64_t count) {
+  const double above = 1.15 * (double)count / (double)row->vocab, share = 1 - pow(1 - above, GROUP / LANES);
+  return above < 0.13 ? (int64_t)(share * (double)(row->num_groups * LANES)) : 0;
+}
+
 /* A token by chance: temperature, then top-k, top-p and min-p, each of what the one before it left. */
 static int64_t draw(Row *row, const RowWish *wish, double chance) {
   const float temperature = wish->temperature, cut = cut_of(row, temperature);
@@ -143,15 +150,17 @@ static int64_t draw(Row *row, const RowWish *wish, double chance) {
   const int has_limit = 0 < wish->top_k && wish->top_k < row->vocab;
   const int has_nucleus = wish->top_p < 1, has_floor = wish->min_p > 0;
   if (!has_limit && !has_nucleus && !has_floor) return draw_from_all(row, &scale, chance);
-  if (has_limit && wish->top_k > many) return draw_from_many(row, wish, &scale, chance);
+  const int64_t wanted = !has_limit || wish->top_k <= many ? wish->top_k : maxima_of(row, wish->top_k);
+  if (has_limit && wanted == 0) return draw_from_many(row, wish, &scale, chance);
   float lowest = cut;
   if (has_floor && !(has_limit && has_nucleus)) { /* lower than it must be by more than rounding */
     const float least = row->top + temperature * (logf(wish->min_p) - 1e-3F) - 1e-6F * fabsf(row->top);
     lowest = least > cut ? least : cut;
   }
-  const float floor = has_limit || has_nucleus ? floor_of(row, has_limit ? wish->top_k : many, lowest) : lowest;
+  const float floor = has_limit || has_nucleus ? floor_of(row, has_limit ? wanted : many, lowest) : lowest;
   Candidates *found = &row->found;
   collect(row, floor);
+  if (has_limit && found->num < wish->top_k && floor > lowest) return draw_from_many(row, wish, &scale, chance);
   weigh_found(row, &scale);
   if (has_limit) keep_first(found, find_edge(found, &row->spare, floor, row->top, wish->top_k, INFINITY));
   if (has_nucleus) {

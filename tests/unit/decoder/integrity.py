@@ -13,7 +13,10 @@ def check_integrity(scheduler: Scheduler, device: FakeDevice) -> None:
     running, kept = scheduler.running, scheduler.slots.kept
     seated = [sequence for sequence in running if sequence.slot >= 0]
     check_slots(scheduler)
-    assert sum(sequence.num_held for sequence in running) <= scheduler.token_budget
+    assert sum(sequence.num_held for sequence in running) == scheduler.num_held_tokens <= scheduler.token_budget
+    deadlines = [each.request.deadline for each in scheduler if each.request.deadline is not None]
+    assert scheduler.earliest_deadline <= min(deadlines, default=scheduler.earliest_deadline)
+    assert len(scheduler.waiting) == len(list(scheduler.waiting))
     held = sum(sequence.num_held for sequence in seated)
     assert held + sum(one.num_cached for one in kept) <= scheduler.token_budget
     for sequence in seated:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill_serving.engine import Sampling
+from tidemill_serving.decoder.numpy_chooser import Picks
+from tidemill_serving.engine import Sampling, TokenLogprobs
 
 Probabilities = NDArray[np.float64]
 
@@ -45,3 +46,8 @@ def probabilities(logits: NDArray[np.floating], sampling: Sampling) -> Probabili
 def log_softmax(logits: NDArray[np.float32]) -> Probabilities:
     wide = logits.astype(np.float64)
     return wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+
+
+def pairs(picks: Picks) -> list[tuple[int, TokenLogprobs | None]]:
+    """Row by row, with what is told of it."""
+    return [(token, picks.told.get(row)) for row, token in enumerate(picks.tokens)]

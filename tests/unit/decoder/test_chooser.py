@@ -1,16 +1,19 @@
 """Tokens against a plain statement of the law in float64, by every way of choosing that there is."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.decoder.sampling_reference import changed_logits, log_softmax, probabilities
+from tests.unit.decoder.sampling_reference import changed_logits, log_softmax, pairs, probabilities
 from tidemill_serving.decoder import chooser as chooser_module
 from tidemill_serving.decoder.chooser import NativeChooser, open_chooser
 from tidemill_serving.decoder.numpy_chooser import LOWEST_LOGPROB, NumpyChooser
 from tidemill_serving.decoder.wish import Wish
 from tidemill_serving.engine import Sampling
+from tidemill_serving.native import choosing
 from tidemill_serving.native.choosing import ChoosingLibrary, find_choosing
 from tidemill_serving.native.library import LIBRARY
 
@@ -24,6 +27,8 @@ WISHES = [
     {"temperature": 2.0},
     {"top_k": 5},
     {"top_k": 300, "temperature": 1.7},
+    {"top_k": 2_000, "temperature": 1.5},
+    {"top_k": 1_500, "top_p": 0.9, "min_p": 1e-3},
     {"top_k": 9_000, "temperature": 2.0},
     {"top_k": 2**40},
     {"top_p": 0.3},
@@ -64,7 +69,7 @@ class Fixed:
     def __init__(self, chance: float) -> None:
         self._chance = chance
 
-    def random(self) -> float:
+    def next(self) -> float:
         return self._chance
 
 
@@ -72,8 +77,8 @@ def drawn_at(chooser: NativeChooser | NumpyChooser, logits: np.ndarray, options:
     """The tokens of one row for some chances."""
     wishes = [wish_of(options) for _ in chances]
     for wish, chance in zip(wishes, chances, strict=True):
-        wish._generator = Fixed(chance)
-    return [token for token, _ in chooser.choose(np.repeat(logits[None], len(chances), axis=0), wishes)]
+        wish._chances = Fixed(chance)
+    return chooser.choose(np.repeat(logits[None], len(chances), axis=0), wishes).tokens
 
 
 def law(logits: np.ndarray, options: dict) -> np.ndarray:
@@ -97,6 +102,14 @@ def test_chances_lead_to_the_tokens_of_the_law_in_the_order_of_their_numbers(way
         assert drawn_at(chooser, logits, options, middles) == likely.tolist(), options
         ends = drawn_at(chooser, logits, options, [0.0, 1e-300, float(np.nextafter(1.0, 0.0))])
         assert (expected[ends] > 0).all(), options
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [40, 600, 2_000, 3_000, 20_000])
+def test_the_likeliest_tokens_may_lie_side_by_side(way, count):
+    logits, chooser = np.sort(some_logits(1, 31_999)[0]), chooser_of(way, 31_999)
+    ends = drawn_at(chooser, logits, {"top_k": count, "temperature": 2.0}, [0.0, float(np.nextafter(1.0, 0.0))])
+    assert ends == [31_999 - count, 31_998]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -152,9 +165,9 @@ def test_a_row_gives_the_same_alone_and_in_any_company(way, vocab_size):
     ones, together, backwards = ([wish_of(*row) for row in rows] for _ in range(3))
     for turn in range(2):
         shifted = logits + np.float32(turn)
-        expected = [chooser.choose(shifted[row : row + 1], [one])[0] for row, one in enumerate(ones)]
-        assert chooser.choose(shifted, together) == expected
-        assert chooser.choose(shifted[::-1], backwards[::-1])[::-1] == expected
+        expected = [pairs(chooser.choose(shifted[row : row + 1], [one]))[0] for row, one in enumerate(ones)]
+        assert pairs(chooser.choose(shifted, together)) == expected
+        assert pairs(chooser.choose(shifted[::-1], backwards[::-1]))[::-1] == expected
 
 
 @needs_library
@@ -162,7 +175,11 @@ def test_a_row_gives_the_same_alone_and_in_any_company(way, vocab_size):
 def test_with_and_without_avx2_the_same_comes_out_to_the_bit(vocab_size):
     logits = some_logits(len(WISHES), vocab_size)
     picks = [
-        chooser_of(way, vocab_size).choose(logits, [wish_of(options, seed, 5) for seed, options in enumerate(WISHES)])
+        pairs(
+            chooser_of(way, vocab_size).choose(
+                logits, [wish_of(options, seed, 5) for seed, options in enumerate(WISHES)]
+            )
+        )
         for way in ("avx2", "plain")
     ]
     assert picks[0] == picks[1]
@@ -174,7 +191,7 @@ def test_with_and_without_avx2_the_same_comes_out_to_the_bit(vocab_size):
 def test_log_probabilities_are_those_of_the_raw_logits(way, vocab_size, spread):
     logits = some_logits(6, vocab_size, spread)
     wishes = [wish_of({"top_p": 0.9, **PENALTIES}, row, num_logprobs=4 * row) for row in range(6)]
-    for row, (token, found) in enumerate(chooser_of(way, vocab_size).choose(logits, wishes)):
+    for row, (token, found) in enumerate(pairs(chooser_of(way, vocab_size).choose(logits, wishes))):
         expected, order = log_softmax(logits[row]), np.argsort(-logits[row], kind="stable")[: 4 * row].tolist()
         assert found.chosen == pytest.approx(expected[token], abs=1e-5)
         assert [each for each, _ in found.top] == order
@@ -187,7 +204,7 @@ def test_what_the_model_rules_out_never_comes_and_has_a_finite_log_probability(w
     lone[0, [7, 70]] = 1.0
     chooser = chooser_of(way, 8192)
     for seed, options in enumerate(WISHES):
-        ((token, found),) = chooser.choose(lone, [wish_of(options, seed, 3)])
+        ((token, found),) = pairs(chooser.choose(lone, [wish_of(options, seed, 3)]))
         assert token in {7, 70}
         assert [each for each, _ in found.top] == [7, 70, 0]
         assert found.top[2][1] == LOWEST_LOGPROB
@@ -199,9 +216,9 @@ def test_a_row_that_is_not_finite_is_told_and_does_no_harm(way, wrong):
     logits, chooser = some_logits(4, 2050), chooser_of(way, 2050)
     logits[1, 2049], logits[2] = wrong, -np.inf
     for options in WISHES:
-        picks = chooser.choose(logits, [wish_of(options, row) for row in range(4)])
+        picks = pairs(chooser.choose(logits, [wish_of(options, row) for row in range(4)]))
         assert [token < 0 for token, _ in picks] == [False, True, True, False]
-        assert chooser.choose(logits[3:], [wish_of(options, 3)]) == picks[3:]
+        assert pairs(chooser.choose(logits[3:], [wish_of(options, 3)])) == picks[3:]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -215,7 +232,7 @@ def test_the_logits_stay_as_they_are(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_that_may_not_be_written_are_chosen_from_too(way):
     logits = np.broadcast_to(some_logits(1, 300), (2, 300))
-    picks = chooser_of(way, 300).choose(logits, [wish_of(PENALTIES, 4), wish_of(PENALTIES, 4)])
+    picks = pairs(chooser_of(way, 300).choose(logits, [wish_of(PENALTIES, 4), wish_of(PENALTIES, 4)]))
     assert picks[0] == picks[1]
 
 
@@ -225,20 +242,37 @@ def test_tokens_that_are_not_in_the_row_weigh_in_its_nucleus(way):
     found = set()
     for seed in range(60):
         wish = Wish(Sampling(temperature=1.0, top_p=0.5, seed=seed), others=1.0)  # a third of all
-        found.add(chooser_of(way, 3).choose(row, [wish])[0][0])
+        found.add(chooser_of(way, 3).choose(row, [wish]).tokens[0])
     assert found == {0, 1}
 
 
 def test_without_the_library_numpy_chooses(monkeypatch):
     monkeypatch.setattr(chooser_module, "find_choosing", lambda: None)
     logits = some_logits(1, 300)
-    assert open_chooser(300).choose(logits, [wish_of({"temperature": 0.0})]) == [(int(logits.argmax()), None)]
+    assert pairs(open_chooser(300).choose(logits, [wish_of({"temperature": 0.0})])) == [(int(logits.argmax()), None)]
+
+
+@needs_library
+@pytest.mark.parametrize("kind", ["swapped", "shorter", "longer"])
+def test_a_library_that_reads_other_records_than_ours_is_not_used(monkeypatch, kind):
+    fields = list(choosing.RowWish._fields_)
+    others = {
+        "swapped": [fields[1], fields[0], *fields[2:]],
+        "shorter": fields[:-1],
+        "longer": [*fields, ("extra", ctypes.c_double)],
+    }
+    other = type("RowWish", (ctypes.Structure,), {"_fields_": others[kind]})
+    monkeypatch.setattr(choosing, "RowWish", other)
+    with pytest.raises(AttributeError, match="another record"):
+        ChoosingLibrary(str(LIBRARY))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_rows_come_and_go_from_step_to_step(way):
     logits, chooser = some_logits(5, 700), chooser_of(way, 700)
     for rows in ([0, 1], [0, 1], [1], [4, 3, 2, 1, 0], [2, 0]):
-        picks = chooser.choose(logits[rows], [wish_of({"top_p": 0.7}, row, num_logprobs=row) for row in rows])
-        alone = [chooser.choose(logits[[row]], [wish_of({"top_p": 0.7}, row, num_logprobs=row)])[0] for row in rows]
+        picks = pairs(chooser.choose(logits[rows], [wish_of({"top_p": 0.7}, row, num_logprobs=row) for row in rows]))
+        alone = [
+            pairs(chooser.choose(logits[[row]], [wish_of({"top_p": 0.7}, row, num_logprobs=row)]))[0] for row in rows
+        ]
         assert picks == alone

@@ -38,8 +38,8 @@ class NotANumberDevice(FakeDevice):
 class BrokenText:
     """A text stream with a fault."""
 
-    def push(self, token_ids):
-        raise KeyError(token_ids)
+    def push_one(self, token_id):
+        raise KeyError(token_id)
 
     def finish(self):
         raise KeyError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.unit.decoder.recorder import hot
-from tests.unit.decoder.sampling_reference import probabilities
+from tests.unit.decoder.sampling_reference import pairs, probabilities
 from tidemill_serving.decoder.devices.accelerator import processor
 from tidemill_serving.decoder.devices.element_types import BFLOAT16_BITS, to_float32
 from tidemill_serving.decoder.devices.memory import Block
@@ -72,7 +72,7 @@ def test_tokens_are_as_likely_as_by_all_logits_and_no_more_is_copied_than_needed
     expected = probabilities(changed, sampling)
     picker, counts = Picker(), np.zeros(VOCAB_SIZE)
     for _ in range(NUM_DRAWS):
-        counts[picker.pick([wish], rows)[0][0]] += 1
+        counts[picker.pick([wish], rows).tokens[0]] += 1
     assert set(rows.copied) <= set(copied)
     assert not counts[expected == 0].any()
     likely = expected > 3 / NUM_DRAWS
@@ -84,7 +84,7 @@ def test_the_best_of_each_row_is_taken_without_a_copy_beside_the_shortlist():
     logits = some_logits(5, 1.0)
     rows = rows_of(logits)
     picks = Picker().pick([wish_of(Sampling(temperature=0.0))] * 5, rows)
-    assert [token for token, _ in picks] == logits.argmax(axis=1).tolist()
+    assert picks.tokens == logits.argmax(axis=1).tolist()
     assert not rows.copied
 
 
@@ -93,7 +93,7 @@ def test_log_probabilities_are_those_of_the_raw_logits():
     rows = rows_of(logits)
     wishes = [hot(4, temperature=1.7), Sampling(temperature=0.0)]
     picks = Picker().pick([wish_of(wish, num_logprobs=5) for wish in wishes], rows)
-    for row, (token, found) in enumerate(picks):
+    for row, (token, found) in enumerate(pairs(picks)):
         expected = logprobs_of(logits[row], token, 5)
         assert found.chosen == pytest.approx(expected.chosen, abs=1e-4)
         assert [each for each, _ in found.top] == [each for each, _ in expected.top]
@@ -102,8 +102,8 @@ def test_log_probabilities_are_those_of_the_raw_logits():
 
 def test_a_seed_gives_the_same_tokens_alone_and_among_others():
     logits = some_logits(3, 1.0)
-    alone = Picker().pick([wish_of(hot(9))], rows_of(logits[1:2]))[0]
-    among = Picker().pick([wish_of(hot(2)), wish_of(hot(9)), wish_of(hot(3))], rows_of(logits))[1]
+    alone = Picker().pick([wish_of(hot(9))], rows_of(logits[1:2])).tokens[0]
+    among = Picker().pick([wish_of(hot(2)), wish_of(hot(9)), wish_of(hot(3))], rows_of(logits)).tokens[1]
     assert alone == among
 
 
@@ -112,13 +112,13 @@ def test_rows_that_are_not_finite_are_known_by_their_totals(wrong):
     logits = some_logits(3, 1.0)
     logits[1, 400] = wrong
     picks = Picker().pick([wish_of(hot(9)) for _ in range(3)], rows_of(logits))
-    assert [token >= 0 for token, _ in picks] == [True, False, True]
+    assert [token >= 0 for token in picks.tokens] == [True, False, True]
 
 
 def test_tokens_that_the_model_rules_out_make_a_row_no_less_finite():
     logits = some_logits(1, 1.0)
     logits[0, 10:] = -np.inf
-    assert 0 <= Picker().pick([wish_of(hot(9))], rows_of(logits))[0][0] < 10
+    assert 0 <= Picker().pick([wish_of(hot(9))], rows_of(logits)).tokens[0] < 10
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(np.float16, 2e-3), (BFLOAT16_BITS, 2e-2)], ids=["float16", "bfloat16"])
@@ -134,6 +134,6 @@ def test_halves_are_looked_at_as_they_are(dtype, close):
 def test_a_vocabulary_smaller_than_the_shortlist_is_all_of_it():
     logits = some_logits(1, 0.1, vocab_size=20)
     rows = rows_of(logits)
-    assert 0 <= Picker().pick([wish_of(hot(9, top_p=0.9))], rows)[0][0] < 20
+    assert 0 <= Picker().pick([wish_of(hot(9, top_p=0.9))], rows).tokens[0] < 20
     assert not rows.copied
     assert to_float32(logits) is logits

@@ -1,19 +1,25 @@
 """Which wishes may be had, and where chance comes from."""
 
+import numpy as np
 import pytest
 
-from tidemill_serving.decoder.sampler import check_sampling, is_greedy, make_generator
+from tidemill_serving.decoder.sampler import NUM_AT_A_TIME, Chances, check_sampling, is_greedy
 from tidemill_serving.engine import Sampling
 
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**64 - 1, 2**80])
 def test_any_whole_number_is_a_seed(seed):
-    first, second = make_generator(seed), make_generator(seed)
-    assert [first.random() for _ in range(20)] == [second.random() for _ in range(20)]
+    first, second = Chances(seed), Chances(seed)
+    assert [first.next() for _ in range(100)] == [second.next() for _ in range(100)]
 
 
-def test_without_a_seed_two_generators_differ():
-    assert make_generator(None).random() != make_generator(None).random()
+def test_without_a_seed_two_sources_differ():
+    assert Chances(None).next() != Chances(None).next()
+
+
+def test_numbers_that_are_made_together_are_those_that_come_one_by_one():
+    source, numbers = Chances(7), np.random.default_rng(7)
+    assert [source.next() for _ in range(3 * NUM_AT_A_TIME)] == [numbers.random() for _ in range(3 * NUM_AT_A_TIME)]
 
 
 @pytest.mark.parametrize(

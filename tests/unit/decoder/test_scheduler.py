@@ -75,8 +75,9 @@ def test_a_sequence_that_prefills_in_the_way_gives_its_slot_to_one_that_decodes(
     scheduler = Scheduler(num_slots=3, token_budget=200, headroom=1)
     oldest, preempted, slow = sequence(0, 3, 100), sequence(1, 3, 100), sequence(2, 90, 1)
     decoding(scheduler, oldest, preempted)
-    oldest.completion, oldest.num_cached = [5] * 98, 100
-    preempted.completion, preempted.num_cached = [5] * 98, 100
+    oldest.completion, preempted.completion = [5] * 98, [5] * 98
+    for _ in range(97):
+        scheduler.grow([oldest, preempted])
     scheduler.make_room()
     preempted.saved = []
     assert scheduler.preempted == [preempted]

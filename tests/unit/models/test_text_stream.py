@@ -64,8 +64,15 @@ pieces_of_bytes = st.lists(st.one_of(st.binary(max_size=5), st.text(max_size=3).
 def test_any_bytes_come_out_as_an_incremental_decoder_gives_them(pieces):
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     stream = TextStream(pieces, strips_leading_space=False)
-    assert [stream.push([token_id]) for token_id in range(len(pieces))] == [decoder.decode(piece) for piece in pieces]
-    assert stream.finish() == decoder.decode(b"", final=True)
+    expected = [decoder.decode(piece) for piece in pieces]
+    assert [stream.push([token_id]) for token_id in range(len(pieces))] == expected
+    end = decoder.decode(b"", final=True)
+    assert stream.finish() == end
+    texts: dict[int, str] = {}
+    for _ in range(2):  # the second finds what the first has looked up
+        stream = TextStream(pieces, strips_leading_space=False, texts=texts)
+        assert [stream.push_one(token_id) for token_id in range(len(pieces))] == expected
+        assert stream.finish() == end
 
 
 def test_special_tokens_and_unknown_ids_have_no_text(byte_level):
@@ -85,6 +92,9 @@ def test_the_first_space_is_kept_where_an_answer_goes_on_from_a_prompt(sentencep
     after_marker = [*prompt, sentencepiece_bpe.token_to_id("<|assistant|>")]
     stream = tokenizer.text_stream(after_marker)
     assert stream.push(mill) + stream.push(mill) == "mill mill"
+    for _ in range(2):
+        stream = tokenizer.text_stream()
+        assert "".join(stream.push_one(token_id) for token_id in mill * 2) == "mill mill"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ one token; several tokens with a past need a batch of one.
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class CpuDevice:
         """`copy` is the graph's prepared copy, made or not; `kernels` says whose products and attention compute."""
         self._session_settings = SessionSettings(num_threads, spinning, kernels)
         self._copy = copy
-        self._bindings: dict[tuple[int, int], Any] = {}
+        self._bindings: dict[tuple[int, int], _Bound] = {}
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache."""
@@ -84,18 +85,22 @@ class CpuDevice:
     def decode(self, token_ids: IntArray, num_past: IntArray) -> FloatArray:
         """Append one token to each of the first slots."""
         self._room.check_decode(token_ids, num_past)
-        n, width = len(token_ids), int(num_past.max()) + 1
-        mask = (self._positions[:width] <= num_past[:, None]).astype(np.int64)
-        logits: FloatArray = self._run((0, n), token_ids[:, None], mask, num_past[:, None])[:, -1]
-        return logits
+        n, width = len(token_ids), max(num_past.tolist()) + 1
+        mask = self._ones[:, :width] if n == 1 else (self._positions[:width] <= num_past[:, None]).astype(np.int64)
+        bound = self._bound_to((0, n))
+        if bound.token_ids is not token_ids or bound.num_past is not num_past:
+            bound.token_ids, bound.num_past = token_ids, num_past
+            self._bind_numbers(bound.binding, token_ids[:, None], num_past[:, None])
+        if bound.logits is None or bound.logits.base is not self._logits:
+            bound.logits = self._bind_logits(bound.binding, n, 1)[:, -1]
+        self._run(bound.binding, mask)
+        return bound.logits.astype(np.float32, copy=False)
 
     def extend(self, slot: int, token_ids: IntArray, num_past: int) -> FloatArray:
         """Append tokens to one slot."""
         self._room.check_extend(slot, token_ids, num_past)
         total = num_past + len(token_ids)
-        positions = self._positions[None, num_past:total]
-        logits: FloatArray = self._run((slot, slot + 1), token_ids[None], self._ones[:, :total], positions)[0, -1]
-        return logits
+        return self._extend(slot, token_ids, self._ones[:, :total], self._positions[num_past:total])
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the start of a slot."""
@@ -123,30 +128,30 @@ class CpuDevice:
         mask = np.zeros((1, self._room.num_tokens), np.int64)
         mask[0, 0] = 1
         try:
-            self._run((0, 1), np.zeros((1, 1), np.int64), mask, self._positions[None, -1:])
+            self._extend(0, np.zeros(1, np.int64), mask, self._positions[-1:])
         except DeviceError as error:
             raise ModelRefusedError(
                 f"the graph does not reach a context of {self._room.num_tokens} tokens: {error}"
             ) from error
 
-    def _run(self, slots: tuple[int, int], token_ids: IntArray, mask: IntArray, positions: IntArray) -> FloatArray:
-        """One run over the slots; returns logits [B, S or 1, V]."""
-        logits = self._logits_buffer(len(token_ids), 1 if self._export.has_pruned_logits else token_ids.shape[1])
-        binding = self._binding(slots)
-        binding.bind_ortvalue_input("input_ids", _bound(token_ids))
+    def _extend(self, slot: int, token_ids: IntArray, mask: IntArray, positions: IntArray) -> FloatArray:
+        bound = self._bound_to((slot, slot + 1))
+        bound.forget()
+        self._bind_numbers(bound.binding, token_ids[None], positions[None])
+        logits = self._bind_logits(bound.binding, 1, 1 if self._export.has_pruned_logits else len(token_ids))
+        self._run(bound.binding, mask)
+        last: FloatArray = logits[0, -1].astype(np.float32, copy=False)
+        return last
+
+    def _run(self, binding: Any, mask: IntArray) -> None:
+        """One run with all else bound."""
         binding.bind_ortvalue_input("attention_mask", _bound(mask))
-        if self._export.has_position_ids:
-            binding.bind_ortvalue_input("position_ids", _bound(positions))
-        for name, value in self._export.constant_inputs.items():
-            binding.bind_ortvalue_input(name, _bound(value))
-        binding.bind_ortvalue_output("logits", _bound(logits))
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise DeviceError(sentence_of(error)) from error
-        return logits.astype(np.float32, copy=False)
 
-    def _binding(self, slots: tuple[int, int]) -> Any:
+    def _bound_to(self, slots: tuple[int, int]) -> "_Bound":
         """A binding with the cache of these slots as past and as present; made once for each range."""
         if slots not in self._bindings:
             binding = self._session.io_binding()
@@ -155,15 +160,38 @@ class CpuDevice:
                 view = _bound(array[slots[0] : slots[1]])
                 binding.bind_ortvalue_input(name, view)
                 binding.bind_ortvalue_output(present_name(name), view)
-            self._bindings[slots] = binding
+            for name, value in self._export.constant_inputs.items():
+                binding.bind_ortvalue_input(name, _bound(value))
+            self._bindings[slots] = _Bound(binding)
         return self._bindings[slots]
 
-    def _logits_buffer(self, num_rows: int, num_tokens: int) -> NDArray[np.generic]:
+    def _bind_numbers(self, binding: Any, token_ids: IntArray, positions: IntArray) -> None:
+        binding.bind_ortvalue_input("input_ids", _bound(token_ids))
+        if self._export.has_position_ids:
+            binding.bind_ortvalue_input("position_ids", _bound(positions))
+
+    def _bind_logits(self, binding: Any, num_rows: int, num_tokens: int) -> NDArray[np.generic]:
         """Room for logits [rows, tokens, V], kept for the next run."""
         size = num_rows * num_tokens * self._vocab_size
         if size > self._logits.size:
             self._logits = np.empty(size, self._logits.dtype)
-        return self._logits[:size].reshape(num_rows, num_tokens, self._vocab_size)
+        logits = self._logits[:size].reshape(num_rows, num_tokens, self._vocab_size)
+        binding.bind_ortvalue_output("logits", _bound(logits))
+        return logits
+
+
+@dataclass(slots=True)
+class _Bound:
+    """A binding, and which of the caller's and our arrays it is bound to for rows of one token; they live as long."""
+
+    binding: Any
+    token_ids: IntArray | None = None
+    num_past: IntArray | None = None
+    logits: NDArray[np.generic] | None = None  # [B, V]
+
+    def forget(self) -> None:
+        """It is bound to others now."""
+        self.token_ids = self.num_past = self.logits = None
 
 
 def _bound(array: NDArray[np.generic]) -> Any:

@@ -22,8 +22,9 @@ class Room:
         n = len(token_ids)
         if not 1 <= n <= self.num_slots or len(num_past) != n:
             raise DeviceError(f"a batch of {n} rows; 1 to {self.num_slots} can run")
-        if num_past.min() < 0 or num_past.max() >= self.num_tokens:
-            raise DeviceError(f"a row has 0 to {self.num_tokens - 1} tokens before the new one, not {num_past.max()}")
+        past: list[int] = num_past.tolist()  # of few numbers that is less work than arithmetic on an array
+        if min(past) < 0 or max(past) >= self.num_tokens:
+            raise DeviceError(f"a row has 0 to {self.num_tokens - 1} tokens before the new one, not {max(past)}")
         self._check_tokens(token_ids)
 
     def check_extend(self, slot: int, token_ids: IntArray, num_past: int) -> None:
@@ -37,5 +38,6 @@ class Room:
         self._check_tokens(token_ids)
 
     def _check_tokens(self, token_ids: IntArray) -> None:
-        if token_ids.min() < 0 or token_ids.max() >= self.vocab_size:
+        tokens: list[int] = token_ids.tolist()
+        if min(tokens) < 0 or max(tokens) >= self.vocab_size:
             raise DeviceError(f"a token id is outside of 0 to {self.vocab_size - 1}")
