@@ -85,7 +85,7 @@ class Prometheus:
 
     def _ask(self, expression: str) -> list[dict[str, Any]]:
         arguments = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=30) as response:
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=60) as response:
             result: list[dict[str, Any]] = json.load(response)["data"]["result"]
             return result
 
@@ -144,8 +144,8 @@ def _is_ready(process: "subprocess.Popen[bytes]", url: str, mark: str) -> bool:
     while process.poll() is None and time.monotonic() < end:
         try:
             with (
-                urllib.request.urlopen(f"{url}/-/ready", timeout=5),
-                urllib.request.urlopen(f"{url}/api/v1/status/config", timeout=5) as response,
+                urllib.request.urlopen(f"{url}/-/ready", timeout=60),
+                urllib.request.urlopen(f"{url}/api/v1/status/config", timeout=60) as response,
             ):
                 if mark in response.read().decode():
                     return True

@@ -124,14 +124,14 @@ def test_an_answer_that_may_cost_more_than_there_is_is_refused_before_it_runs(
 @pytest.mark.rule("T3")
 def test_a_broken_stream_costs_no_more_than_was_handed_out(slow_server: ServerProcess, slow_wire: Wire) -> None:
     with payer(slow_server, slow_wire, CREDIT) as paying:
-        stream = paying.generate(max_tokens=400)
+        stream = paying.generate(max_tokens=900)
         got = [next(response for response in stream if response.HasField("delta"))]
         got += [next(stream) for _ in range(3)]
         stream.cancel()  # type: ignore[attr-defined]
         wait_until(lambda: len(charges_of(paying)) == 1, "the charge")
         [charge] = charges_of(paying)
         [row] = _report(paying)
-        assert sum(each.delta.num_tokens for each in got) <= row.completion_tokens < 400
+        assert sum(each.delta.num_tokens for each in got) <= row.completion_tokens < 900
         assert -charge.amount_microcredits <= CREDIT
 
 
