@@ -75,7 +75,9 @@ class Prometheus:
 
     def wait_for_scrapes(self, *instances: str) -> None:
         """Wait until these targets, or all, were read by a scrape that began after this."""
-        began = time.time() + 0.01  # the time of a page is that of its scrape's beginning, rounded a little
+        # By its own clock: the time of a page is that of its scrape's beginning, rounded a little.
+        (now,) = self.query("vector(time())").values()
+        began = now + 0.01
 
         def has_read(prometheus: "Prometheus") -> bool:
             read_at = prometheus.query("max by (instance) (timestamp(up) and (up == 1))")
