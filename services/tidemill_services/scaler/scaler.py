@@ -42,11 +42,14 @@ class Scaler:
         return self._epoch is not None and self._monotonic() - self._renewed_at < ACT_SECONDS
 
     async def run(self) -> None:
-        """Look at each change and every second, until cancelled."""
+        """Look at each change and every second, more seldom where nothing is needed, until cancelled."""
+        changes = self._database.changes(MODELS)
         try:
-            async for _ in self._database.changes(MODELS):
+            async for _ in changes:
+                changes.rest_seconds = 0.0
                 try:
-                    await self.tick()
+                    if await self.tick():
+                        changes.rest_seconds = RENEW_SECONDS
                 except StoreUnavailableError as error:
                     self._watching_since = None  # what changed meanwhile is unknown
                     logger.warning("the scaler waits for the store: %s", error)
@@ -54,12 +57,15 @@ class Scaler:
             if self._epoch is not None:
                 await self._release()
 
-    async def tick(self) -> None:
-        """Renew the lease if it is time; decide, and write what is different. Raises StoreUnavailableError."""
+    async def tick(self) -> bool:
+        """Renew the lease if it is time; decide, and write what is different. Raises StoreUnavailableError.
+
+        Returns whether there is nothing to decide until something changes.
+        """
         await self._renew()
         if not self.leads or self._epoch is None:
             self._watching_since = None
-            return
+            return True  # what changes is the leader's
         may_lose_hosts = self._may_lose_hosts()
         recently = self._memory.most(self._monotonic())
         plan = await self._database.read(make_plan, recently, may_lose_hosts=may_lose_hosts)
@@ -71,6 +77,8 @@ class Scaler:
             )
             if not still_leads:
                 self._epoch = None
+            return False
+        return plan.is_at_rest
 
     async def _renew(self) -> None:
         now = self._monotonic()
