@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.domain.scaling import ModelFacts, replicas_for_demand
-from tidemill_services.store.database import Database
+from tidemill_services.store.database import REST_SECONDS, Database
 from tidemill_services.store.hosts import HOST_LEASE_MS
 from tidemill_services.store.leader import LEADER_LEASE_MS, release_leadership, renew_leadership
 from tidemill_services.store.scaling import carry_out_plan, make_plan
@@ -34,6 +34,8 @@ class Scaler:
         self._renewed_at = -float("inf")
         self._watching_since: float | None = None
         self._looked_at = -float("inf")
+        self._rests_since = 0  # the database's moment of the last plan
+        self._rests_until = -float("inf")  # nothing runs, nobody needs anything: nothing to decide but by a change
         self._memory = DemandMemory(PATIENCE_SECONDS)
 
     @property
@@ -67,6 +69,9 @@ class Scaler:
             self._watching_since = None
             return True  # what changes is the leader's
         may_lose_hosts = self._may_lose_hosts()
+        if self._rests_until > self._monotonic() and not self._database.changed_since(MODELS, self._rests_since):
+            return True
+        self._rests_since, self._rests_until = self._database.moment, -float("inf")
         recently = self._memory.most(self._monotonic())
         plan = await self._database.read(make_plan, recently, may_lose_hosts=may_lose_hosts)
         self._memory.note(plan.facts, self._monotonic())
@@ -78,6 +83,8 @@ class Scaler:
             if not still_leads:
                 self._epoch = None
             return False
+        if plan.is_at_rest and not plan.placement:
+            self._rests_until = self._monotonic() + REST_SECONDS
         return plan.is_at_rest
 
     async def _renew(self) -> None:

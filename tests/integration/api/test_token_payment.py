@@ -199,6 +199,24 @@ def test_the_openai_door_takes_tokens_too_and_says_what_they_cost(server: Server
         assert sum(-each.amount_microcredits for each in charges_of(paying)) == cost
 
 
+def test_what_is_refused_for_its_fields_spends_no_tokens_and_no_credits(server: ServerProcess, wire: Wire) -> None:
+    with payer(server, wire, CREDIT, limits=account_pb2.UsageLimits(tokens_per_minute=40)) as paying:
+        resumed = inference_pb2.GenerateRequest(
+            model=MODEL, input=inference_pb2.Input(prompt="once"), request_id="r", resume_after=1
+        )
+        for _ in range(10):
+            for call, reason in (
+                (lambda: list(paying.generate("", max_tokens=30)), "PROMPT_EMPTY"),
+                (lambda: list(paying.generate("many words " * 2_000, max_tokens=30)), "CONTEXT_EXCEEDED"),
+                (lambda: list(paying.generate(max_tokens=0)), "FIELD_INVALID"),
+                (lambda: paying.inference.Complete(resumed, metadata=paying.metadata), "FIELD_INVALID"),
+            ):
+                assert refusal_of(call).reason == reason
+        list(paying.generate(max_tokens=3))
+        wait_until(lambda: len(charges_of(paying)) == 1, "the charge of what ran")
+        assert account_of(paying).balance_microcredits == CREDIT + charges_of(paying)[0].amount_microcredits
+
+
 @pytest.mark.rule("A2")
 def test_an_account_may_use_so_many_tokens_a_minute(server: ServerProcess, wire: Wire) -> None:
     with payer(server, wire, CREDIT, limits=account_pb2.UsageLimits(tokens_per_minute=40)) as paying:
