@@ -75,7 +75,9 @@ class Prometheus:
 
     def wait_for_scrapes(self, *instances: str) -> None:
         """Wait until these targets, or all, were read by a scrape that began after this."""
-        began = time.time() + 0.01  # the time of a page is that of its scrape's beginning, rounded a little
+        # By its own clock: the time of a page is that of its scrape's beginning, rounded a little.
+        (now,) = self.query("vector(time())").values()
+        began = now + 0.01
 
         def has_read(prometheus: "Prometheus") -> bool:
             read_at = prometheus.query("max by (instance) (timestamp(up) and (up == 1))")
@@ -85,7 +87,7 @@ class Prometheus:
 
     def _ask(self, expression: str) -> list[dict[str, Any]]:
         arguments = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=30) as response:
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{arguments}", timeout=60) as response:
             result: list[dict[str, Any]] = json.load(response)["data"]["result"]
             return result
 
@@ -144,8 +146,8 @@ def _is_ready(process: "subprocess.Popen[bytes]", url: str, mark: str) -> bool:
     while process.poll() is None and time.monotonic() < end:
         try:
             with (
-                urllib.request.urlopen(f"{url}/-/ready", timeout=5),
-                urllib.request.urlopen(f"{url}/api/v1/status/config", timeout=5) as response,
+                urllib.request.urlopen(f"{url}/-/ready", timeout=60),
+                urllib.request.urlopen(f"{url}/api/v1/status/config", timeout=60) as response,
             ):
                 if mark in response.read().decode():
                     return True

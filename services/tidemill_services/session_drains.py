@@ -13,10 +13,12 @@ from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.domain.session import EndReason
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import hosts, sessions
-from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.database import REST_SECONDS, Database, Transaction
 from tidemill_services.store.topics import MODELS
 
 logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # while a stopped session has not ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class SessionDrains:
         self._tell = tell
         self._streams = streams
         self._grace_ms = round(grace_seconds * 1000)
+        self._some_are_stopped = True
         self._timers: dict[str, asyncio.TimerHandle] = {}  # by session
 
     async def run(self) -> None:
@@ -46,24 +49,37 @@ class SessionDrains:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_store(), name="session-drains-watch")
             while True:
-                await self._streams.changed.wait()
+                await self._wait_for_change()
                 self._streams.changed.clear()
+                self._some_are_stopped = True  # unless the look says otherwise
                 try:
-                    await self._look()
+                    self._some_are_stopped = await self._look()
                 except StoreUnavailableError as error:
                     logger.warning("stopped sessions are not drained yet: %s", error)
 
     async def _watch_store(self) -> None:
-        async for _ in self._database.changes(MODELS):
+        changes = self._database.changes(MODELS)
+        changes.rest_seconds = REST_SECONDS
+        async for _ in changes:
             self._streams.look()
 
-    async def _look(self) -> None:
-        for stopped in await self._database.read(_find_stopped, self._streams.session_ids, self._grace_ms):
+    async def _wait_for_change(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS if self._some_are_stopped else None):
+                await self._streams.changed.wait()
+        except TimeoutError:
+            return
+
+    async def _look(self) -> bool:
+        """Drain those that were stopped; return whether there are any."""
+        found = await self._database.read(_find_stopped, self._streams.session_ids, self._grace_ms)
+        for stopped in found:
             if stopped.session_id in self._streams.session_ids:  # now: its last call may have ended while we read
                 self._drain(stopped)
             elif stopped.may_end:
                 await self._tell()  # so that what ran in the drain stands in the session's last row
                 await self._database.write(sessions.finish_session, stopped.session_id)
+        return bool(found)
 
     def _drain(self, stopped: _Stopped) -> None:
         session_id = stopped.session_id

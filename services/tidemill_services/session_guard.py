@@ -16,8 +16,9 @@ from tidemill_services.domain.session_use import Use
 from tidemill_services.session_signs import Holding, SessionSigns
 from tidemill_services.session_streams import SessionStreams
 from tidemill_services.store import session_activity
-from tidemill_services.store.database import Database
+from tidemill_services.store.database import REST_SECONDS, Database
 from tidemill_services.store.session_activity import ACTIVITY_LEASE_MS, CountedNews, News
+from tidemill_services.store.topics import MODELS
 
 logger = logging.getLogger(__name__)
 
@@ -64,23 +65,36 @@ class SessionGuard:
         self._telling = asyncio.Lock()
         self._hearing_since: float | None = None  # None: the store is away, so that nobody can be heard
         self._may_look_at = -float("inf")
+        self._rests = False  # nothing is open, and nothing runs here
 
     async def run(self) -> None:
         """Tell and look until cancelled; then tell that nothing runs here any more."""
         try:
-            while True:
-                wait_seconds = await self._turn()
-                await asyncio.sleep(PAUSE_SECONDS)
-                try:
-                    async with asyncio.timeout(max(0.0, wait_seconds - PAUSE_SECONDS)):
-                        await self._streams.used.wait()
-                except TimeoutError:
-                    continue
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_store(), name="session-guard-watch")
+                while True:
+                    wait_seconds = await self._turn()
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    try:
+                        async with asyncio.timeout(max(0.0, wait_seconds - PAUSE_SECONDS)):
+                            await self._streams.used.wait()
+                    except TimeoutError:
+                        continue
         finally:
             await self._say_goodbye()
 
+    async def _watch_store(self) -> None:
+        """End the rest when a session may have been started."""
+        changes = self._database.changes(MODELS)
+        changes.rest_seconds = REST_SECONDS
+        async for _ in changes:
+            if self._rests:
+                self._streams.used.set()
+
     async def _turn(self) -> float:
         """Tell the news, then look; return how many seconds to wait for the next turn."""
+        self._rests = False
+        moment = self._database.moment
         try:
             await self.tell()
             left_ms = await self._look()
@@ -90,7 +104,10 @@ class SessionGuard:
             self._hearing_since = None
             self._may_look_at = time.monotonic() + ACTIVITY_LEASE_MS / 1000  # other processes have to tell theirs first
             return LOOK_SECONDS
-        return LOOK_SECONDS if left_ms is None else min(LOOK_SECONDS, left_ms / 1000)
+        if left_ms is not None:
+            return min(LOOK_SECONDS, left_ms / 1000)
+        self._rests = not self._told_running and not self._database.changed_since(MODELS, moment)
+        return REST_SECONDS if self._rests else LOOK_SECONDS
 
     async def tell(self) -> None:
         """Tell the store now what it has not been told yet. Raises StoreUnavailableError."""

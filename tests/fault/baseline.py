@@ -41,7 +41,7 @@ class Baseline:
         wait_for_quiet(server)
         return cls(server, held_by(server))
 
-    def wait_until_back(self, seconds: float = 40.0) -> float:
+    def wait_until_back(self, seconds: float = 90.0) -> float:
         """Wait until nothing is held beyond the baseline; return how long it took, or fail and say what stays."""
         gc.collect()  # calls of this process that are garbage keep their connections open
         began = time.monotonic()
@@ -61,7 +61,7 @@ class Baseline:
 
 def gauges(server: ServerProcess) -> dict[str, float]:
     """Every series of `/metrics`, summed over its labels."""
-    with urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=30) as response:
+    with urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=60) as response:
         text = response.read().decode()
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
@@ -70,12 +70,12 @@ def gauges(server: ServerProcess) -> dict[str, float]:
     return sums
 
 
-def wait_for_quiet(server: ServerProcess, seconds: float = 40.0) -> None:
+def wait_for_quiet(server: ServerProcess, seconds: float = 90.0) -> None:
     """Wait until no call, no generation and no buffer is left."""
     wait_for(server, dict.fromkeys(_GAUGES[1:], 0.0), seconds)
 
 
-def wait_for(server: ServerProcess, wanted: dict[str, float], seconds: float = 40.0) -> float:
+def wait_for(server: ServerProcess, wanted: dict[str, float], seconds: float = 90.0) -> float:
     """Wait until these gauges are there, and at most so high; return how long it took."""
     began = time.monotonic()
     while True:

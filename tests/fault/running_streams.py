@@ -37,7 +37,7 @@ class RunningStream:
         except grpc.RpcError as error:
             self.error = error
 
-    def wait_for_more(self, seconds: float = 30.0) -> None:
+    def wait_for_more(self, seconds: float = 60.0) -> None:
         """Wait for text that is not there yet; fail when none comes."""
         before, end = self.num_tokens, time.monotonic() + seconds
         while self.num_tokens == before:
@@ -59,8 +59,8 @@ def running_stream(wire: Wire, model: str = LONG_LLAMA, max_tokens: int = 50_000
     reader = threading.Thread(target=stream.read, name="stream-reader", daemon=True)
     reader.start()
     try:
-        stream.wait_for_more(60)
+        stream.wait_for_more()
         yield stream
     finally:
         call.cancel()
-        reader.join(30)
+        reader.join(60)

@@ -27,7 +27,7 @@ from tidemill_services.store.database import Transaction
 from tidemill_services.store.postgres import PostgresDatabase
 from tidemill_services.store.tables import clock as clock_table
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(count(300, full=1_800))]
+pytestmark = pytest.mark.fault
 
 JUMPS_SECONDS = (2 * HOUR_SECONDS, -2 * HOUR_SECONDS) * count(1, full=25)
 RESTARTS_SECONDS = (-4 * HOUR_SECONDS, 2 * HOUR_SECONDS, -2 * HOUR_SECONDS)
@@ -129,6 +129,7 @@ async def test_processes_on_one_postgres_agree_on_the_time_also_one_that_comes_a
             databases = [await opened(stack, postgres.url) for _ in range(2)]
             began = time.monotonic()
             began_ms = await now_ms(databases[0])
+            told = time.monotonic()
             for seconds in JUMPS_SECONDS[:2]:
                 await marked(databases[-1])
                 clock.set_by(seconds)
@@ -137,7 +138,7 @@ async def test_processes_on_one_postgres_agree_on_the_time_also_one_that_comes_a
                 for database in databases * 3:
                     asked = time.monotonic()
                     times_ms.append(await now_ms(database))
-                    earliest_ms = began_ms + (asked - began) * 1000 - ALLOWANCE_MS
+                    earliest_ms = began_ms + (asked - told) * 1000 - ALLOWANCE_MS
                     assert earliest_ms <= times_ms[-1] <= began_ms + (time.monotonic() - began) * 1000 + ALLOWANCE_MS
                 assert times_ms == sorted(times_ms)
 

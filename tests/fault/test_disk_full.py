@@ -27,7 +27,7 @@ from tests.own_postgres import OwnPostgres, own_postgres
 from tests.scale import bound, count
 from tests.server_process import START_SECONDS, ServerProcess
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(count(300, full=1_800))]
+pytestmark = pytest.mark.fault
 
 OTHER_MODEL = "tiny-llama-positions"
 FULL_SECONDS = count(1, full=10)

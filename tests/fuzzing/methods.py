@@ -25,7 +25,7 @@ def reflected_methods(channel: grpc.Channel, metadata: tuple[tuple[str, str], ..
 
     def ask(**what: str) -> reflection_pb2.ServerReflectionResponse:
         (answer,) = stub.ServerReflectionInfo(
-            iter([reflection_pb2.ServerReflectionRequest(**what)]), metadata=metadata, timeout=30
+            iter([reflection_pb2.ServerReflectionRequest(**what)]), metadata=metadata, timeout=60
         )
         return answer
 

@@ -77,7 +77,6 @@ class Customer:
             self.stopped[stopped.name] = stopped
 
 
-@pytest.mark.timeout(300)
 def test_a_backup_beside_a_server_in_use_is_served_elsewhere_with_all_that_was_acknowledged(
     tmp_path: Path, places: Places
 ) -> None:

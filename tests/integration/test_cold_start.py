@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import pytest
-
 import tidemill
 from tests.integration.scaler.processes import spare_pids
 from tests.metrics_page import read_page, series_of
@@ -12,8 +10,6 @@ from tests.server_process import server_process
 
 STEPS = {"launch", "connect", "process", "listen", "package", "engine", "graph", "warm", "total"}
 SPARE_SECONDS = 100.0  # it only takes time that nobody wants
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_waking_model_takes_the_spare_and_its_start_is_counted(tmp_path: Path) -> None:

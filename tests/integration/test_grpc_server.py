@@ -35,7 +35,7 @@ async def ask(port: int, path: bytes) -> list[tuple[int, bool]]:
     writer.write(PREFACE + SETTINGS + call)
     answer = b""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not grpc_endings(answer):
                 answer += await reader.read(65_536)
     finally:
@@ -53,7 +53,7 @@ async def test_a_method_that_nobody_registered_is_unimplemented_whatever_its_pat
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         for _ in range(3):
             assert await ask(port, path) == [(UNIMPLEMENTED, False)]
-            assert await channel.unary_unary("/Hello/Say")(b"tide", timeout=30) == b"tide"
+            assert await channel.unary_unary("/Hello/Say")(b"tide", timeout=60) == b"tide"
     await server.stop(0)
 
 
@@ -74,7 +74,7 @@ async def test_a_server_stops_while_somebody_does_not_read_its_refusals() -> Non
         headers += [("te", "trailers"), ("content-type", "application/grpc")]
         writer.write(HeadersFrame(stream_id, hpack.Encoder().encode(headers), flags=["END_HEADERS"]).serialize())
     await writer.drain()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await server.stop(1)
     writer.close()
 

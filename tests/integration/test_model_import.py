@@ -21,8 +21,6 @@ LARGE = "onnx/model.onnx"
 COMMAND = "import typer; from tidemill_services.import_command import import_command; typer.run(import_command)"
 TIMEOUT = 250  # seconds, for a process on a busy machine
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture
 def hub(tmp_path):

@@ -17,8 +17,6 @@ from tests.prometheus_server import Labels, Samples, prometheus_programs
 
 __all__ = ["postgres_server", "prometheus_programs"]
 
-pytestmark = pytest.mark.timeout(600)  # of which the story takes most
-
 METHOD = "/tidemill.v1.InferenceService/Generate"
 COUNTERS = {  # with the labels of what the story counts
     "tidemill_prompt_tokens_total": f'model="{MODEL}"',

@@ -266,7 +266,7 @@ async def test_what_was_refused_before_any_text_begins_anew(
 async def test_what_nobody_comes_back_to_is_ended(database: Database, streams: SessionStreams) -> None:
     resumable, script = impatient(database, streams, absence=0.05), Script("a", "b")
     await read(resumable, script, most=1)
-    await asyncio.wait_for(script.hold.wait(), 10)
+    await asyncio.wait_for(script.hold.wait(), 60)
     seen = await read(resumable, script)
     assert [event for _, event in seen] == [Delta("a", 1), ENDS[StopReason.CANCELLED]]
     assert script.stopped is StopReason.CANCELLED
@@ -309,7 +309,7 @@ async def test_a_drain_ends_what_nobody_reads_and_waits_for_the_readers(
     assert not drained.done()
     script.hold.set()
     assert text_of(await reader) == "ab"
-    await asyncio.wait_for(drained, 10)
+    await asyncio.wait_for(drained, 60)
 
 
 @pytest.mark.parametrize("is_early", [False, True])
@@ -326,7 +326,7 @@ async def test_a_stop_of_all_cuts_a_drain_short_though_a_reader_takes_nothing(
         await asyncio.sleep(0.02)
         if not is_early:
             streams.stop_all(StopReason.DRAINING)
-        await asyncio.wait_for(drained, 30)
+        await asyncio.wait_for(drained, 60)
 
 
 async def test_closing_ends_what_still_runs_and_cuts_what_does_not_end(

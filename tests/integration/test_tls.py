@@ -78,7 +78,7 @@ def test_all_http_speaks_tls_too_and_nothing_older_than_1_2(
     for address, path in ((server.http, "/healthz"), (server.admin, "/readyz")):
         host, port = address.split(":")
         connection = http.client.HTTPSConnection(
-            host, int(port), context=ssl.create_default_context(cafile=ca_file), timeout=30
+            host, int(port), context=ssl.create_default_context(cafile=ca_file), timeout=60
         )
         connection.request("GET", path)
         assert connection.getresponse().status == 200
@@ -94,7 +94,7 @@ def test_all_http_speaks_tls_too_and_nothing_older_than_1_2(
     old.set_ciphers("DEFAULT@SECLEVEL=0")
     for address in (server.grpc, server.http, server.admin):
         host, port = address.split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as plain, pytest.raises(OSError):  # noqa: PT011
+        with socket.create_connection((host, int(port)), timeout=60) as plain, pytest.raises(OSError):  # noqa: PT011
             old.wrap_socket(plain, server_hostname=host).close()
 
 
@@ -191,7 +191,7 @@ def test_silent_and_slow_handshakes_hold_up_neither_callers_nor_the_stop(tmp_pat
         for address in (server.grpc, server.http, server.admin):
             host, port = address.split(":")
             for number in range(20):
-                opened = silent.enter_context(socket.create_connection((host, int(port)), timeout=30))
+                opened = silent.enter_context(socket.create_connection((host, int(port)), timeout=60))
                 opened.sendall(b"\x16\x03\x01\x02\x00"[: number % 6])  # the beginning of a greeting, or nothing
         ca_file = str(tmp_path / "tls" / "certificate.pem")
         with tidemill.Client(server.api_key, target=server.grpc, ca_file=ca_file, timeout=60) as client:

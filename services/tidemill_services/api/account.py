@@ -14,7 +14,7 @@ from tidemill_services.api.idempotency import once, request_key
 from tidemill_services.api.interceptors import current_caller
 from tidemill_services.domain.account import Account, check_account_id
 from tidemill_services.domain.api_key import ApiKey, Role, check_expiry, check_may_manage, check_not_revoked, revoked
-from tidemill_services.domain.errors import AccountExistsError, RoleRequiredError
+from tidemill_services.domain.errors import AccountExistsError, FieldInvalidError, RoleRequiredError
 from tidemill_services.identity import Caller
 from tidemill_services.store import accounts, api_keys, audit, ledger, models
 from tidemill_services.store.database import Database, Transaction
@@ -70,8 +70,8 @@ class AccountService(BillingMethods):
         caller = current_caller()
         account_id = account_meant(caller, request.account.name, "account.name")
         paths = account_messages.paths_of(request.update_mask, account_messages.ACCOUNT_PATHS)
-        if not caller.is_admin and any(path.startswith("limits") for path in paths):
-            raise RoleRequiredError("Only an administrator's key may change an account's limits.")
+        if any(path.startswith("limits") for path in paths):
+            _check_may_limit(caller, request.account.name)
 
         def change(tx: Transaction) -> account_pb2.Account:
             before = accounts.get_account(tx, account_id)
@@ -240,3 +240,11 @@ def _check_settings(tx: Transaction, after: ApiKey, before: ApiKey | None = None
         models.get_model(tx, after.default_model)
     if before is None or before.expire_ms != after.expire_ms:
         check_expiry(after.expire_ms, tx.now_ms)
+
+
+def _check_may_limit(caller: Caller, named: str) -> None:
+    """Raise RoleRequiredError, or FieldInvalidError where an administrator would limit whoever they are themselves."""
+    if not caller.is_admin:
+        raise RoleRequiredError("Only an administrator's key may change an account's limits.")
+    if not named:
+        raise FieldInvalidError("Limits are changed of an account that is named.", field="account.name")

@@ -167,7 +167,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise DrainingError(retry_after_seconds=1)
         caller = await self._identities.identify(_api_key(context))
         record.account = caller.account_id
-        if check_access(caller, METHODS.get(method), method).counting is Counting.DOOR:
+        counting = check_access(caller, METHODS.get(method), method).counting
+        if counting is Counting.DOOR or (counting is Counting.USERS and not caller.is_admin):
             await self._guard.count_request(caller)
         _caller.set(caller)
 

@@ -13,7 +13,7 @@ from tidemill_services.doctor.finding import Finding, Level, ok, warning, wrong
 from tidemill_services.doctor.schema import check_schema
 
 _CHECK_SECONDS = 1.0
-_CONNECT_SECONDS = 2
+_CONNECT_SECONDS = 5
 _INSTRUCTIONS_BETWEEN_LOOKS = 10_000
 
 

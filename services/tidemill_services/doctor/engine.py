@@ -13,7 +13,7 @@ from tidemill_services.doctor.packages import find_distribution
 
 CPU_PACKAGE, GPU_PACKAGE = "onnxruntime", "onnxruntime-gpu"
 _GPU_PROVIDER = "CUDAExecutionProvider"
-_PROBE_SECONDS = 10.0  # a second is usual; longer on a machine at work
+_PROBE_SECONDS = 30.0  # a second is usual; longer on a machine at work
 # A package for a GPU names CUDA among its providers also where CUDA's libraries are missing; memory there needs them.
 _PROBE = """
 import json, onnxruntime as ort

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tidemill.connection import Connection
 
-HANDSHAKE_SECONDS = 2.0
+HANDSHAKE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

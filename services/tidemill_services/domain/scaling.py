@@ -104,6 +104,11 @@ def is_in_use(facts: ModelFacts, now_ms: int) -> bool:
     return runs or facts.num_waiting > 0 or facts.open_sessions > 0
 
 
+def is_at_rest(facts: ModelFacts, now_ms: int) -> bool:
+    """Whether nobody needs the model or waits for its start: of time only its own rest may come."""
+    return not (is_in_use(facts, now_ms) or _is_wanted(facts, now_ms) or facts.num_starting)
+
+
 def replicas_for_demand(facts: ModelFacts) -> int:
     """How many replicas the generations that run or wait ask for."""
     demand = facts.num_running + facts.num_waiting

@@ -17,6 +17,7 @@ from tidemill_services.gateway.http_protocol import MAX_HEAD_BYTES, HttpProtocol
 GONE_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75  # longer than callers keep idle connections: none is closed under a request on its way
 HANDSHAKE_SECONDS = 20.0
+TICK_SECONDS = 1.0  # the exactness of the header `date`
 TLS_GOODBYE_SECONDS = 1.0  # for the other side's part in closing a connection, which a killed one never does
 
 
@@ -81,6 +82,7 @@ class HttpServer:
     async def stop(self) -> None:
         """Finish open requests within 5 seconds, then close the port."""
         self._server.should_exit = True
+        self._server.stopping.set()
         if self._task is not None:
             await self._task
         self._socket.close()
@@ -91,6 +93,16 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._tls = tls
         self.listening = asyncio.Event()
+        self.stopping = asyncio.Event()  # set with `should_exit`
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, which looks ten times a second whether it shall stop; the tick renews the date that is sent."""
+        while not await self.on_tick(0):
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self.stopping.wait()
+            except TimeoutError:
+                continue
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's for given sockets, but with limits of time around TLS."""

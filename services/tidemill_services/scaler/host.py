@@ -12,13 +12,14 @@ from tidemill_services.engine_client import ReplicaClient
 from tidemill_services.scaler.keeper import HostPorts, OnStarted, ReplicaKeeper
 from tidemill_services.scaler.launcher import Connect, Launcher, LaunchSpec, replica_token
 from tidemill_services.store import hosts
-from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.database import REST_SECONDS, Database, Transaction
 from tidemill_services.store.hosts import HOST_LEASE_MS, Assignment
 from tidemill_services.store.replicas import remove_replica
 from tidemill_services.store.topics import MODELS
 
 logger = logging.getLogger(__name__)
 
+LOOK_SECONDS = 1.0
 RENEW_SECONDS = HOST_LEASE_MS / 1000 / 4
 # With replicas more often: of a host that died, sessions are billed to its last sign of life.
 RENEW_IN_USE_SECONDS = HOST_LEASE_MS / 1000 / 10
@@ -52,6 +53,7 @@ class Host:
         self._ports = HostPorts(database, launcher, connect, settings.start_policy, on_started)
         self._keepers: dict[asyncio.Task[None], ReplicaKeeper] = {}
         self._changed = asyncio.Event()
+        self._is_as_ordered = True  # nothing has to be started that could not be until now
         self._draining = False
         self._ended = asyncio.Event()
 
@@ -83,8 +85,9 @@ class Host:
                     group.create_task(self._watch(), name="host-watch"),
                 ]
                 while not self._draining or self._keepers:
-                    await self._changed.wait()
+                    await self._wait_for_change()
                     self._changed.clear()
+                    self._is_as_ordered = False
                     await self._reconcile(group)
                 for watcher in watchers:
                     watcher.cancel()
@@ -114,8 +117,18 @@ class Host:
                 logger.warning("the host could not give its sign of life: %s", error)
 
     async def _watch(self) -> None:
-        async for _ in self._database.changes(MODELS):
+        changes = self._database.changes(MODELS)
+        changes.rest_seconds = REST_SECONDS
+        async for _ in changes:
             self._changed.set()
+
+    async def _wait_for_change(self) -> None:
+        """Wait until the orders or the replicas change; look again soon where a start is still to be made."""
+        try:
+            async with asyncio.timeout(None if self._is_as_ordered else LOOK_SECONDS):
+                await self._changed.wait()
+        except TimeoutError:
+            return
 
     async def _reconcile(self, group: asyncio.TaskGroup) -> None:
         if self._draining:
@@ -140,6 +153,7 @@ class Host:
             self._end_surplus(assignment.model, assignment.replicas)
         for assignment in assignments:
             self._start_missing(group, assignment, before)
+        self._is_as_ordered = all(len(self._kept(order.model)) >= order.replicas for order in assignments)
 
     def _has_lost_one(self, model: str, before: list[ReplicaKeeper]) -> bool:
         """Whether a replica ended while the orders were read: they do not know if it failed, and the next ones will."""

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 
 from tidemill_services.domain.errors import ModelColdError, ReplicaLostError, StoreUnavailableError
-from tidemill_services.domain.model import ModelView
+from tidemill_services.domain.model import ModelState, ModelView
 from tidemill_services.domain.replica import ReplicaRecord, ReplicaState
 from tidemill_services.scaler.launcher import Connect, replica_token
 from tidemill_services.scaler.pool import ModelPool, PooledReplica, Pools
-from tidemill_services.store.database import Database, Transaction
+from tidemill_services.store.database import REST_SECONDS, Database, Transaction
 from tidemill_services.store.model_views import list_model_views
 from tidemill_services.store.replicas import list_replicas
 from tidemill_services.store.topics import MODELS
@@ -46,7 +46,9 @@ class PoolFollower:
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as group:
-            async for _ in self._database.changes(MODELS):
+            changes = self._database.changes(MODELS)
+            async for _ in changes:
+                changes.rest_seconds = 0.0
                 try:
                     seen = await self._database.read(_look)
                 except StoreUnavailableError:
@@ -56,6 +58,13 @@ class PoolFollower:
                     self._take_in(record, group)
                 for view in seen.views:
                     self._tell(view, seen.now_ms)
+                if self._is_at_rest(seen.views):
+                    changes.rest_seconds = REST_SECONDS
+
+    def _is_at_rest(self, views: tuple[ModelView, ...]) -> bool:
+        """Whether nobody waits here, and what becomes of each model is told by commits alone."""
+        nobody_waits = not any(pool.queue for _, pool in self._pools.items())
+        return nobody_waits and all(view.state in (ModelState.STOPPED, ModelState.READY) for view in views)
 
     def _take_out(self, present: set[str]) -> None:
         for replica_id in self._followed.keys() - present:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tidemill_services.domain.errors import StoreUnavailableError
 from tidemill_services.domain.scaling import ModelFacts, replicas_for_demand
-from tidemill_services.store.database import Database
+from tidemill_services.store.database import REST_SECONDS, Database
 from tidemill_services.store.hosts import HOST_LEASE_MS
 from tidemill_services.store.leader import LEADER_LEASE_MS, release_leadership, renew_leadership
 from tidemill_services.store.scaling import carry_out_plan, make_plan
@@ -34,6 +34,8 @@ class Scaler:
         self._renewed_at = -float("inf")
         self._watching_since: float | None = None
         self._looked_at = -float("inf")
+        self._rests_since = 0  # the database's moment of the last plan
+        self._rests_until = -float("inf")  # nothing runs, nobody needs anything: nothing to decide but by a change
         self._memory = DemandMemory(PATIENCE_SECONDS)
 
     @property
@@ -42,11 +44,14 @@ class Scaler:
         return self._epoch is not None and self._monotonic() - self._renewed_at < ACT_SECONDS
 
     async def run(self) -> None:
-        """Look at each change and every second, until cancelled."""
+        """Look at each change and every second, more seldom where nothing is needed, until cancelled."""
+        changes = self._database.changes(MODELS)
         try:
-            async for _ in self._database.changes(MODELS):
+            async for _ in changes:
+                changes.rest_seconds = 0.0
                 try:
-                    await self.tick()
+                    if await self.tick():
+                        changes.rest_seconds = RENEW_SECONDS
                 except StoreUnavailableError as error:
                     self._watching_since = None  # what changed meanwhile is unknown
                     logger.warning("the scaler waits for the store: %s", error)
@@ -54,13 +59,19 @@ class Scaler:
             if self._epoch is not None:
                 await self._release()
 
-    async def tick(self) -> None:
-        """Renew the lease if it is time; decide, and write what is different. Raises StoreUnavailableError."""
+    async def tick(self) -> bool:
+        """Renew the lease if it is time; decide, and write what is different. Raises StoreUnavailableError.
+
+        Returns whether there is nothing to decide until something changes.
+        """
         await self._renew()
         if not self.leads or self._epoch is None:
             self._watching_since = None
-            return
+            return True  # what changes is the leader's
         may_lose_hosts = self._may_lose_hosts()
+        if self._rests_until > self._monotonic() and not self._database.changed_since(MODELS, self._rests_since):
+            return True
+        self._rests_since, self._rests_until = self._database.moment, -float("inf")
         recently = self._memory.most(self._monotonic())
         plan = await self._database.read(make_plan, recently, may_lose_hosts=may_lose_hosts)
         self._memory.note(plan.facts, self._monotonic())
@@ -71,6 +82,10 @@ class Scaler:
             )
             if not still_leads:
                 self._epoch = None
+            return False
+        if plan.is_at_rest and not plan.placement:
+            self._rests_until = self._monotonic() + REST_SECONDS
+        return plan.is_at_rest
 
     async def _renew(self) -> None:
         now = self._monotonic()

@@ -32,8 +32,15 @@ class Transaction:
         self.topics.add(topic)
 
 
+REST_SECONDS = 10.0  # between two looks at what only a commit can change
+
+
 class Changes(Protocol):
     """A watch of a topic, for `async for`. It may be closed, or just dropped."""
+
+    rest_seconds: float
+    """Set by whoever looks: where time alone changes nothing, the next look that nobody asked for may come as late as
+    this, as long as all commits are heard of."""
 
     def __aiter__(self) -> AsyncIterator[None]: ...
 

@@ -29,6 +29,7 @@ class Listener:
         self._conninfo = make_conninfo(conninfo, application_name=APPLICATION_NAME, **KEEPALIVES)
         self._watchers = watchers
         self._newest_ms = newest_ms
+        watchers.hear_all(hears=False)
         self._task = asyncio.create_task(self._run(), name="store-listener")
 
     async def close(self) -> None:
@@ -43,11 +44,12 @@ class Listener:
             try:
                 async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    self._watchers.wake_all()  # what was said before is lost
+                    self._watchers.hear_all(hears=True)  # what was said before is lost
                     backoff_seconds = 0.1
                     await self._listen(connection)
             except psycopg.Error as error:
                 logger.warning("lost the database's notifications, polling until they are back: %s", error)
+                self._watchers.hear_all(hears=False)
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects
             backoff_seconds = min(2 * backoff_seconds, _MAX_BACKOFF_SECONDS)
 

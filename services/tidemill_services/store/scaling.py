@@ -14,6 +14,7 @@ from tidemill_services.domain.scaling import (
     ScalingPolicy,
     assign,
     desired_replicas,
+    is_at_rest,
     is_in_use,
 )
 from tidemill_services.store.database import Transaction
@@ -37,6 +38,7 @@ class Plan:
     placement: Placement
     lost_hosts: tuple[str, ...]
     used_models: tuple[str, ...]  # whose use is to be noted
+    is_at_rest: bool  # nobody needs anything
 
     @property
     def changes_anything(self) -> bool:
@@ -66,6 +68,7 @@ def make_plan(tx: Transaction, recently_needed: Mapping[str, int], *, may_lose_h
         placement=assign(desires, current, alive),
         lost_hosts=tuple(sorted(lost)),
         used_models=tuple(model.model for model in facts if _use_is_to_be_noted(model, tx.now_ms)),
+        is_at_rest=all(is_at_rest(model, tx.now_ms) for model in facts),
     )
 
 

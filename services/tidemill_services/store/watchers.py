@@ -15,6 +15,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self.closed = False
+        self.hears_all = True  # no commit goes unheard; else each watch looks again after its `poll_seconds`
         self.moment = 0
         self._wakes: dict[str, set[asyncio.Event]] = {}
         self._changed: dict[str, int] = {}  # the moment of each topic's last change
@@ -38,6 +39,11 @@ class Watchers:
         """Wake everybody: wakes may have been missed."""
         self.wake(self._wakes)
         self._change_all()
+
+    def hear_all(self, *, hears: bool) -> None:
+        """Note whether commits of other processes are heard of from now on; some may have been missed until now."""
+        self.hears_all = hears
+        self.wake_all()
 
     def changed_since(self, topic: str, moment: int) -> bool:
         """Whether the topic was woken after that moment; sometimes also when it was not."""
@@ -67,14 +73,15 @@ class Watchers:
 class Watch:
     """Yields at once, then after each wake, and after `poll_seconds` in any case; ends when all is closed.
 
-    Wakes that come while the caller is busy are one wake. A cancelled `anext` loses nothing: the watch goes on. It is
-    forgotten when it is closed, or dropped.
+    While every wake comes, it rests for as long as its `rest_seconds` say. Wakes that come while the caller is busy are
+    one wake. A cancelled `anext` loses nothing: the watch goes on. It is forgotten when it is closed, or dropped.
     """
 
     def __init__(self, watchers: Watchers, topic: str, poll_seconds: float) -> None:
         self._watchers = watchers
         self._topic = topic
         self._poll_seconds = poll_seconds
+        self.rest_seconds = 0.0
         self._wake = asyncio.Event()
         self._wake.set()
         watchers.add(topic, self._wake)
@@ -97,8 +104,9 @@ class Watch:
         self._watchers.remove(self._topic, self._wake)
 
     async def _wait(self) -> None:
+        rest_seconds = self.rest_seconds if self._watchers.hears_all else 0.0
         try:
-            async with asyncio.timeout(self._poll_seconds):
+            async with asyncio.timeout(max(self._poll_seconds, rest_seconds)):
                 await self._wake.wait()
         except TimeoutError:
             return  # the slow poll: look again even if nobody said so

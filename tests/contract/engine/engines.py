@@ -47,7 +47,7 @@ class Listener:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         with self._said:
-            assert self._said.wait_for(condition, timeout=20), "the engine did not come to it within 20 s"
+            assert self._said.wait_for(condition, timeout=60), "the engine did not come to it within 60 s"
 
     def outputs_of(self, sequence_id: int) -> list[SequenceOutput]:
         return [output for step in self.steps for output in step.outputs if output.sequence_id == sequence_id]

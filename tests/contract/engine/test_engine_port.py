@@ -240,6 +240,6 @@ def test_an_engine_that_is_closed_while_it_loads_ends(new_engine: Engine, listen
     new_engine.start(listener)
     started = time.monotonic()
     new_engine.close()
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < 60.0
     with pytest.raises(EngineBusyError):
         new_engine.submit(request(1))

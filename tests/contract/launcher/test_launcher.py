@@ -50,7 +50,7 @@ async def test_a_launched_replica_becomes_ready_and_says_its_slots(given: Given)
     connection = given.connect(replica.address, spec.token)
     try:
         await connection.open()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for status in connection.statuses():
                 if status.phase is ReplicaPhase.READY:
                     break
@@ -88,7 +88,7 @@ async def test_a_killed_replica_ends_and_its_connection_hears_of_it(given: Given
     await connection.open()
     replica.kill()
     assert (await replica.wait()).code == -9
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for status in connection.statuses():
             if not status.connected:
                 break

@@ -107,7 +107,7 @@ async def test_expired_answers_are_forgotten(customer: Customer):
     await customer.database.write(save_all, new)
     count = select(func.count()).select_from(requests)
     forgetting = asyncio.create_task(ExpiredAnswers(customer.database).run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for _ in customer.database.changes("nothing", poll_seconds=0.01):
             if await customer.database.read(lambda tx: tx.connection.execute(count).scalar_one()) == len(new):
                 break

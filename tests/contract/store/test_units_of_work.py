@@ -35,7 +35,7 @@ async def hold_the_writer(database: Database) -> tuple[Callable[[], None], async
 
     def wait(_tx: Transaction) -> None:
         entered.set()
-        assert release.wait(timeout=20)
+        assert release.wait(timeout=60)
 
     task = asyncio.create_task(database.write(wait))
     assert await asyncio.to_thread(entered.wait, 10)
@@ -120,7 +120,7 @@ async def test_readers_see_nothing_that_is_not_committed(database: Database):
     def create_slowly(tx: Transaction) -> None:
         accounts.create_account(tx, "a", "")
         written.set()
-        assert release.wait(timeout=20)
+        assert release.wait(timeout=60)
 
     writing = asyncio.create_task(database.write(create_slowly))
     await asyncio.to_thread(written.wait, 10)
@@ -136,7 +136,7 @@ async def test_a_read_keeps_one_snapshot_while_others_write(database: Database):
     def count_twice(tx: Transaction) -> tuple[int, int]:
         first = count_accounts(tx)
         started.set()
-        assert proceed.wait(timeout=20)
+        assert proceed.wait(timeout=60)
         return first, count_accounts(tx)
 
     reading = asyncio.create_task(database.read(count_twice))
@@ -186,11 +186,11 @@ async def test_a_reader_that_has_been_answered_may_take_its_time(database: Datab
     release = threading.Event()
 
     def count_slowly(tx: Transaction) -> int:
-        assert release.wait(timeout=20)
+        assert release.wait(timeout=60)
         return count_accounts(tx)
 
     slow = [asyncio.create_task(database.read(count_slowly)) for _ in range(8)]  # twice as many as there are readers
-    late, _ = await asyncio.wait(slow[4:], timeout=20)
+    late, _ = await asyncio.wait(slow[4:], timeout=60)
     assert {str(task.exception()) for task in late} == {"The database does not answer: try again."}
     release.set()
     assert await asyncio.gather(*slow[:4]) == [0] * 4

@@ -26,7 +26,7 @@ async def test_replicas_end_with_their_parent(number: signal.Signals) -> None:
     assert len(replica_pids(parent.pid)) == 2
     parent.send_signal(number)
     await parent.wait()
-    await eventually(lambda: not replica_pids(parent.pid), seconds=10)
+    await eventually(lambda: not replica_pids(parent.pid))
 
 
 async def test_a_parent_killed_while_it_launches_leaves_nothing() -> None:
@@ -37,4 +37,4 @@ async def test_a_parent_killed_while_it_launches_leaves_nothing() -> None:
         await asyncio.sleep(seconds)
         parent.kill()
         await parent.communicate()
-        await eventually(lambda: not replica_pids(parent.pid), seconds=5)  # noqa: B023 -- awaited in the loop
+        await eventually(lambda: not replica_pids(parent.pid))  # noqa: B023 -- awaited in the loop

@@ -22,7 +22,7 @@ from tidemill_services.scaler.spares import Spare, Spares
 
 TINY_LLAMA = Path(__file__).parents[2] / "models" / "tiny-llama"
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.fault
 
 
 def reason_of_last_failure(spares: Spares) -> str:

@@ -1,6 +1,6 @@
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from tests.keys import make_key
+from tests.metrics_page import read_page, series_of
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import (
     account_pb2_grpc,
@@ -66,7 +67,7 @@ class Wire:
                 **fields,
             }
         )
-        return self.inference.Generate(request, metadata=self.metadata, timeout=60)
+        return self.inference.Generate(request, metadata=self.metadata, timeout=120)
 
     def model(self) -> model_pb2.Model:
         return self.models.GetModel(model_pb2.GetModelRequest(name=MODEL), metadata=self.metadata)
@@ -76,11 +77,27 @@ def text_of(responses: list[inference_pb2.GenerateResponse]) -> str:
     return "".join(response.delta.text for response in responses)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
         time.sleep(0.02)
+
+
+@contextmanager
+def none_runs_to_its_end(server: ServerProcess, wire: Wire) -> Iterator[None]:
+    """What is begun within the block is ended by somebody, and gives its places back."""
+
+    def num_whole() -> float:
+        page = series_of(read_page(server.admin))
+        whole = ("tidemill_generations_total", ("finish_reason", "length"))
+        return sum(value for series, value in page.items() if series.name == whole[0] and whole[1] in series.labels)
+
+    wait_until(lambda: wire.model().demand == 0, "a model at rest")
+    before = num_whole()
+    yield
+    wait_until(lambda: wire.model().demand == 0, "the demand of none")
+    assert num_whole() == before
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,32 @@ def test_settings_of_an_account_are_changed_and_shown(wire: Wire) -> None:
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ACCOUNT_EXISTS")
 
 
+def test_an_administrator_limits_who_is_named_and_no_limit_keeps_them_from_lifting_it(
+    server: ServerProcess, wire: Wire
+) -> None:
+    name = make_account(wire, requests_per_minute=1)
+    admins = make_key(wire, name, role=account_pb2.ApiKey.ROLE_ADMIN)
+    users = make_key(wire, name)
+    lifted = account_pb2.UpdateAccountRequest(account=account_pb2.Account(), update_mask=FieldMask(paths=["limits"]))
+    with wire_to(server, admins.secret) as admin, wire_to(server, users.secret) as user:
+        refusal = refusal_of(lambda: admin.accounts.UpdateAccount(lifted, metadata=admin.metadata))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+        assert refusal.field == "account.name"
+        assert retry_seconds_of(lambda: [get_account(user) for _ in range(3)]) > 0  # also when a minute ends meanwhile
+        for _ in range(3):
+            update_key(admin, users.api_key.name, "display_name", display_name="limited")
+        lifted.account.name = name
+        assert not admin.accounts.UpdateAccount(lifted, metadata=admin.metadata).limits.HasField("requests_per_minute")
+        wait_until(lambda: all(_is_answered(user) for _ in range(3)), "answers without a limit")
+
+
+def _is_answered(user: Wire) -> bool:
+    try:
+        return bool(get_account(user).name)
+    except grpc.RpcError:
+        return False
+
+
 @pytest.mark.rule("A3")
 def test_an_account_uses_the_cache_unless_told_otherwise(wire: Wire) -> None:
     assert get_account(wire, make_account(wire)).use_cache

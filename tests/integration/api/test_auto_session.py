@@ -79,7 +79,7 @@ def test_it_ends_when_it_is_idle_and_the_next_request_opens_another(caller: Call
         update_mask=FieldMask(paths=["limits.idle_timeout"]),
     )
     caller.wire.sessions.UpdateSession(update, metadata=caller.wire.metadata)
-    wait_until(lambda: caller.sessions()[0].bill.final, "an end by itself", 30)
+    wait_until(lambda: caller.sessions()[0].bill.final, "an end by itself")
     assert caller.sessions()[0].end_reason == session_pb2.Session.END_REASON_IDLE
     status, second, _ = caller.ask()
     assert status == 200

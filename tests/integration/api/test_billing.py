@@ -115,7 +115,7 @@ def test_the_openai_door_says_that_credits_are_missing(server: ServerProcess, wi
     headers = {"authorization": f"Bearer {secret}", "content-type": "application/json"}
     ask = urllib.request.Request(f"http://{server.http}/v1/completions", body, headers)
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(ask, timeout=30)
+        urllib.request.urlopen(ask, timeout=60)
     error = json.loads(refused.value.read())["error"]
     assert (refused.value.code, error["type"], error["code"]) == (402, "insufficient_quota", "INSUFFICIENT_CREDITS")
 

@@ -80,7 +80,7 @@ def ask_nonsense(server: ServerProcess, wire: Wire, numbers: Iterable[int]) -> N
 
 
 def _call_unknown_method(wire: Wire, number: int) -> None:
-    wire.channel.unary_unary(f"/tidemill.v1.InferenceService/Method{number}")(b"", metadata=wire.metadata, timeout=30)
+    wire.channel.unary_unary(f"/tidemill.v1.InferenceService/Method{number}")(b"", metadata=wire.metadata, timeout=60)
 
 
 def _not_of_models(found: dict[Series, float]) -> set[Series]:

@@ -4,7 +4,6 @@ import http.client
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
-from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
+from tests.fault.test_server_life import VERY_SLOWLY
+from tests.integration.api.conftest import MODEL, Wire, none_runs_to_its_end, wait_until, wire_to
 from tests.server_process import ServerProcess, server_process
 from tidemill_services.gateway.door import OPEN_PATHS
 from tidemill_services.gateway.json_body import MAX_BODY_BYTES
@@ -164,10 +164,12 @@ def test_a_stream_says_that_it_waits_then_answers_and_ends_with_done(
 def test_whoever_hangs_up_gives_the_places_back(slow_server: ServerProcess, slow_wire: Wire, fields: dict) -> None:
     slow_wire.start()
     list(slow_wire.generate())
-    wait_until(lambda: slow_wire.model().demand == 0, "a model at rest")
     host, _, port = slow_server.http.rpartition(":")
     body = json.dumps(prompt(**fields)).encode()
-    with socket.create_connection((host, int(port)), timeout=30) as caller:
+    with (
+        none_runs_to_its_end(slow_server, slow_wire),
+        socket.create_connection((host, int(port)), timeout=60) as caller,
+    ):
         caller.sendall(
             f"POST {TEXTS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {slow_server.api_key}\r\n"
             f"content-length: {len(body)}\r\n\r\n".encode()
@@ -176,9 +178,6 @@ def test_whoever_hangs_up_gives_the_places_back(slow_server: ServerProcess, slow
         wait_until(lambda: slow_wire.model().demand == fields.get("n", 1), "the demand of all")
         if fields.get("stream"):
             assert b"200 OK" in caller.recv(65536)
-    gone = time.monotonic()
-    wait_until(lambda: slow_wire.model().demand == 0, "the demand of none")
-    assert time.monotonic() - gone < 3  # of the 5 seconds that the answers would have taken
 
 
 def test_more_callers_than_slots_wait_for_a_place_in_a_warm_model(slow_server: ServerProcess, slow_wire: Wire) -> None:
@@ -200,7 +199,7 @@ def test_more_callers_than_slots_wait_for_a_place_in_a_warm_model(slow_server: S
 
 
 def test_what_ends_from_outside_says_so_and_keeps_its_text(tmp_path: Path) -> None:
-    settings = ("--replica-device", "fake", "--stop-grace", "1", "--log-level", "debug")
+    settings = (*VERY_SLOWLY, "--stop-grace", "1", "--log-level", "debug")
     with server_process(tmp_path, *settings) as server, wire_to(server) as wire:
         wire.start()
         list(wire.generate())
@@ -231,7 +230,7 @@ def test_what_ends_from_outside_says_so_and_keeps_its_text(tmp_path: Path) -> No
         name, data = events[-1].split("\n")
         assert name == "event: error"
         assert json.loads(data.removeprefix("data: "))["error"]["code"] == "DRAINING"
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
     log = server.log.read_text()
     assert server.api_key not in log
     assert "on and on" not in log
@@ -251,7 +250,7 @@ def test_requests_are_counted_by_route_status_and_reason(server: ServerProcess) 
         response.read()
     with asked(server, "/v1/models/none-such", method="GET") as response:
         response.read()
-    with closing(http.client.HTTPConnection(server.admin, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(server.admin, timeout=60)) as connection:
         connection.request("GET", "/metrics")
         metrics = connection.getresponse().read().decode()
     assert 'tidemill_http_requests_total{reason="",route="/v1/models",status="200"}' in metrics

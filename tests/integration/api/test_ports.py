@@ -15,7 +15,7 @@ from tidemill.v1 import inference_pb2
 
 
 def _get(address: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as response:
         return response.read().decode()
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_http_behind_a_right_head_is_no_fault_of_ours(server: ServerP
     head = f"{method} /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     host, _, port = server.http.rpartition(":")
     for _ in range(20):
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(head + b"no chunk\r\n")
             while connection.recv(4096):
                 pass

@@ -74,7 +74,7 @@ def test_the_clients_errors_have_it(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/v1/models", 401), ("/nowhere", 401)])
 def test_every_http_answer_has_its_header(server: ServerProcess, path: str, status: int) -> None:
-    with closing(http.client.HTTPConnection(server.http, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(server.http, timeout=60)) as connection:
         for sent, expected in (({"x-request-id": "mine"}, re.compile("mine")), ({}, GENERATED)):
             connection.request("GET", path, headers=sent)
             response = connection.getresponse()
@@ -84,7 +84,7 @@ def test_every_http_answer_has_its_header(server: ServerProcess, path: str, stat
 
 
 def test_no_header_can_write_a_line_of_its_own(server: ServerProcess) -> None:
-    with closing(http.client.HTTPConnection(server.http, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(server.http, timeout=60)) as connection:
         connection.putrequest("GET", "/v1/models")
         connection.putheader("x-request-id", b"forged\x0b\x85 line")
         connection.endheaders()

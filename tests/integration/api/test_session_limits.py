@@ -19,7 +19,7 @@ from tidemill import open_session
 from tidemill.v1 import inference_pb2, session_pb2
 
 Session = session_pb2.Session
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def test_an_idle_session_ends_at_its_limit_and_is_billed_to_that_moment(slow_wir
 
 
 def test_what_runs_is_not_idle_and_the_time_counts_from_its_end(slow_wire: Wire) -> None:
-    name = slow_wire.start(limits=limits(idle_timeout=1)).session.name
+    name = slow_wire.start(limits=limits(idle_timeout=3)).session.name
     last = list(slow_wire.generate(max_tokens=500))[-1]  # 2.5 seconds at least
     assert last.end.usage.completion_tokens == 500
     ended = wait_for_end(slow_wire, name)
     assert ended.end_reason == Session.END_REASON_IDLE
-    assert wall_ms(ended) >= 3400
+    assert wall_ms(ended) >= 5400
     assert ended.bill.billed_milliseconds == wall_ms(ended)
 
 
@@ -100,7 +100,7 @@ def test_the_longest_duration_ends_it_whatever_runs_and_the_text_until_then_is_k
     session = slow_wire.start().session
     stream = slow_wire.generate(max_tokens=1000)  # 5 seconds at least
     next(stream)
-    soon = seconds_since_start(session) + 2
+    soon = seconds_since_start(session) + 4
     update(slow_wire, session.name, "limits.max_duration", limits=limits(max_duration=soon))
     last = list(stream)[-1]
     assert last.end.finish_reason in (
@@ -135,7 +135,7 @@ def test_limits_and_labels_are_changed_while_it_is_open(slow_wire: Wire) -> None
     time.sleep(1.1)
     refusal = refusal_of(lambda: update(slow_wire, name, "limits.max_duration", limits=limits(max_duration=1)))
     assert (refusal.reason, refusal.field) == ("FIELD_INVALID", "limits.max_duration")
-    soon = seconds_since_start(get(slow_wire, name)) + 2
+    soon = seconds_since_start(get(slow_wire, name)) + 4
     update(slow_wire, name, "limits.idle_timeout", limits=limits(idle_timeout=soon))
     assert wait_for_end(slow_wire, name).end_reason == Session.END_REASON_IDLE
     refusal = refusal_of(lambda: update(slow_wire, name, "labels"))

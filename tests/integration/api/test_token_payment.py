@@ -124,14 +124,14 @@ def test_an_answer_that_may_cost_more_than_there_is_is_refused_before_it_runs(
 @pytest.mark.rule("T3")
 def test_a_broken_stream_costs_no_more_than_was_handed_out(slow_server: ServerProcess, slow_wire: Wire) -> None:
     with payer(slow_server, slow_wire, CREDIT) as paying:
-        stream = paying.generate(max_tokens=400)
+        stream = paying.generate(max_tokens=900)
         got = [next(response for response in stream if response.HasField("delta"))]
         got += [next(stream) for _ in range(3)]
         stream.cancel()  # type: ignore[attr-defined]
         wait_until(lambda: len(charges_of(paying)) == 1, "the charge")
         [charge] = charges_of(paying)
         [row] = _report(paying)
-        assert sum(each.delta.num_tokens for each in got) <= row.completion_tokens < 400
+        assert sum(each.delta.num_tokens for each in got) <= row.completion_tokens < 900
         assert -charge.amount_microcredits <= CREDIT
 
 
@@ -197,6 +197,24 @@ def test_the_openai_door_takes_tokens_too_and_says_what_they_cost(server: Server
             cost = int(answer.headers["x-tidemill-cost-microcredits"])
         wait_until(lambda: len(charges_of(paying)) == 2, "a charge for each choice")
         assert sum(-each.amount_microcredits for each in charges_of(paying)) == cost
+
+
+def test_what_is_refused_for_its_fields_spends_no_tokens_and_no_credits(server: ServerProcess, wire: Wire) -> None:
+    with payer(server, wire, CREDIT, limits=account_pb2.UsageLimits(tokens_per_minute=40)) as paying:
+        resumed = inference_pb2.GenerateRequest(
+            model=MODEL, input=inference_pb2.Input(prompt="once"), request_id="r", resume_after=1
+        )
+        for _ in range(10):
+            for call, reason in (
+                (lambda: list(paying.generate("", max_tokens=30)), "PROMPT_EMPTY"),
+                (lambda: list(paying.generate("many words " * 2_000, max_tokens=30)), "CONTEXT_EXCEEDED"),
+                (lambda: list(paying.generate(max_tokens=0)), "FIELD_INVALID"),
+                (lambda: paying.inference.Complete(resumed, metadata=paying.metadata), "FIELD_INVALID"),
+            ):
+                assert refusal_of(call).reason == reason
+        list(paying.generate(max_tokens=3))
+        wait_until(lambda: len(charges_of(paying)) == 1, "the charge of what ran")
+        assert account_of(paying).balance_microcredits == CREDIT + charges_of(paying)[0].amount_microcredits
 
 
 @pytest.mark.rule("A2")

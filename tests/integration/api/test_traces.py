@@ -141,7 +141,7 @@ def test_closing_does_not_wait_for_a_collector_that_never_answers(
         tracing.begin("x", SpanKind.SERVER, None).end(lambda: SpanEnd({}))
         began = time.monotonic()
         tracing.close()
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
 
 
 def test_spans_go_over_grpc_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

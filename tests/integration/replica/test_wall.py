@@ -74,7 +74,7 @@ async def test_a_process_that_does_not_read_its_connection_is_cut_and_its_sequen
         call = stub.Connect(metadata=served.metadata())
         await call.write(pb.ConnectRequest(submit=pb.Submit(sequence_id=1, prompt_tokens=[1], max_tokens=5, top_p=1)))
         await until(lambda: len(served.engine.requests) == 1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not served.engine.aborted:
                 served.engine.make("x" * 100_000)
                 await asyncio.sleep(0.005)
@@ -147,7 +147,7 @@ async def test_a_client_with_a_wrong_token_is_told_so() -> None:
 async def test_a_client_of_nobody_is_told_at_once() -> None:
     async with served_engine() as served:
         address = served.address
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(ReplicaLostError, match=address):
             await ReplicaClient(address, "0" * 64).open()
 
@@ -187,16 +187,16 @@ async def test_each_change_of_the_replica_is_seen_and_the_last_one_is_the_loss()
 
 async def test_a_status_comes_again_and_again_so_that_silence_means_loss() -> None:
     settings = ServerSettings(status_seconds=0.2, heartbeat_seconds=0.02)
-    async with served_engine(settings) as served, served.client(Patience(silence=1.0)) as client:
-        await asyncio.sleep(2.0)
+    async with served_engine(settings) as served, served.client(Patience(silence=3.0)) as client:
+        await asyncio.sleep(4.0)
         assert client.status.connected
 
 
 async def test_a_silent_replica_is_lost_and_its_streams_with_it() -> None:
     settings = ServerSettings(status_seconds=3600)
-    async with served_engine(settings) as served, served.client(Patience(silence=0.5)) as client:
+    async with served_engine(settings) as served, served.client(Patience(silence=2.0)) as client:
         stream = client.generate(REQUEST)
-        with pytest.raises(ReplicaLostError, match=r"said nothing for 0\.5 s"):
+        with pytest.raises(ReplicaLostError, match=r"said nothing for 2 s"):
             await anext(stream)
         assert not client.status.connected
         with pytest.raises(ReplicaLostError):
@@ -205,7 +205,7 @@ async def test_a_silent_replica_is_lost_and_its_streams_with_it() -> None:
 
 async def test_a_silent_replica_gets_nothing_new_until_it_speaks_again() -> None:
     settings = ServerSettings(status_seconds=3600, heartbeat_seconds=0.02)
-    async with served_engine(settings) as served, served.client(Patience(stale=0.3, silence=60)) as client:
+    async with served_engine(settings) as served, served.client(Patience(stale=1.0, silence=60)) as client:
         assert client.status.takes_generations
         stream = client.generate(REQUEST)
         ended: list[bool] = []  # for each end of the stream, whether a generation could have been sent then
@@ -255,7 +255,7 @@ async def test_a_replica_whose_engine_shows_no_life_ends_its_streams_and_says_si
         served.engine.responsive = False
         with pytest.raises(ReplicaLostError, match="it shows no life"):
             await anext(stream)
-        assert client.status.last_life == pytest.approx(served.engine.lived_at, abs=1)
+        assert client.status.last_life == pytest.approx(served.engine.lived_at, abs=5)
         served.engine.responsive = True
         await until(lambda: client.status.responsive)
         assert client.status.last_life is None
@@ -266,20 +266,20 @@ async def test_a_replica_whose_engine_stays_dead_is_lost_in_the_end() -> None:
         served.engine.responsive = False
         await until(lambda: not client.status.connected)
         assert "its engine showed no life for 0.5 s" in client.status.detail
-        assert client.status.last_life == pytest.approx(served.engine.lived_at, abs=1)
+        assert client.status.last_life == pytest.approx(served.engine.lived_at, abs=5)
 
 
 async def test_a_replica_that_stood_still_as_a_whole_excuses_its_engine_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replica, "EXCUSE_SECONDS", 2.0)
+    monkeypatch.setattr(replica, "EXCUSE_SECONDS", 4.0)
     async with served_engine() as served, served.client() as client:
         await until(lambda: client.status.takes_generations)
         time.sleep(1.2)  # noqa: ASYNC251 -- nothing of this process runs
         served.engine.responsive = False
         await asyncio.sleep(0.2)
         assert client.status.responsive
-        await until(lambda: not client.status.responsive, seconds=20)
+        await until(lambda: not client.status.responsive)
 
 
 async def test_a_process_that_stood_still_itself_ends_no_stream() -> None:
@@ -373,7 +373,7 @@ async def test_an_engine_that_does_not_answer_the_cut_cannot_hold_the_drain_up()
         stream = client.generate(REQUEST)
         await until(lambda: len(served.engine.requests) == 1)
         served.replica.drain(0.1)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             assert await served.running is None
         with pytest.raises(ReplicaLostError):
             await anext(stream)

@@ -24,7 +24,7 @@ from tidemill_services.store.sqlite import SqliteDatabase
 
 SECRET = b"a secret of the tests"
 QUICK_RETRIES = StartPolicy(retry_delays_ms=(20, 40), failed_delay_ms=60_000)
-WAIT = WaitPolicy(max_wait_seconds=30)
+WAIT = WaitPolicy(max_wait_seconds=60)
 
 
 class UnsteadyDatabase(SqliteDatabase):
@@ -68,13 +68,13 @@ class Platform:
         """How callers see the model now."""
         return await self.database.read(get_model_view, name)
 
-    async def until(self, name: str, *states: ModelState, seconds: float = 10.0) -> ModelView:
+    async def until(self, name: str, *states: ModelState, seconds: float = 60.0) -> ModelView:
         """Wait until the model is in one of these states."""
         return await self._until(name, lambda view: view.state in states, seconds)
 
     async def until_unused(self, name: str) -> ModelView:
         """Wait until the store knows that nothing runs or waits any more."""
-        return await self._until(name, lambda view: not view.demand, 10.0)
+        return await self._until(name, lambda view: not view.demand, 60.0)
 
     async def _until(self, name: str, is_so: Callable[[ModelView], bool], seconds: float) -> ModelView:
         view = await self.view(name)
@@ -108,7 +108,7 @@ async def platform(
     connect: Connect = ReplicaClient,
     *,
     capacity: int = 4,
-    drain_grace_seconds: float = 10.0,
+    drain_grace_seconds: float = 60.0,
     host_id: str = "host",
     max_waiting: int = 256,
     drains: bool = True,
@@ -155,7 +155,7 @@ async def fake_platform(
         yield running, launcher
 
 
-async def eventually(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+async def eventually(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while True:

@@ -37,7 +37,7 @@ async def answer(port: int, *pieces: bytes) -> tuple[bytes, dict]:
         writer.write(piece)
         await writer.drain()
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     assert b"connection: close" in head.lower()
@@ -104,7 +104,7 @@ async def test_connections_beyond_the_limit_are_refused_and_the_others_go_on() -
             await reader.readuntil(b"ok")
         held[0][1].close()
         await held[0][1].wait_closed()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await _is_served(port):  # until the server has noticed the end of the first
                 pass
         for _, writer in held[1:]:
@@ -129,7 +129,7 @@ async def test_a_handshake_that_does_not_end_is_cut_and_holds_up_no_stop(
     async with served(HttpSettings(10, context)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"\x16\x03\x01")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await reader.read()  # whatever TLS says before it hangs up
         writer.close()
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]

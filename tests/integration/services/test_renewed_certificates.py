@@ -57,7 +57,7 @@ async def _grpc_takes(port: int, ca: bytes) -> bool:
     async with grpc.aio.secure_channel(
         f"127.0.0.1:{port}", grpc.ssl_channel_credentials(ca), options=options
     ) as channel:
-        call = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+        call = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         taken, details = await call.code() is grpc.StatusCode.OK, await call.details()
     assert taken or "CERTIFICATE_VERIFY_FAILED" in details
     return taken
@@ -83,12 +83,12 @@ async def test_new_connections_see_the_renewed_certificate_and_open_ones_go_on(
     assert await _http_takes(http_port, ca)
     async with grpc.aio.secure_channel(f"127.0.0.1:{grpc_port}", grpc.ssl_channel_credentials(ca)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
         renewed = Authority().write(tmp_path / "renewed", *LOCAL)
         shutil.copy(renewed.certificate, files.certificate)
         shutil.copy(renewed.key, files.key)
         await tls.look()
-        await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
     new_ca = renewed.ca.read_bytes()
     assert [await _grpc_takes(grpc_port, each) for each in (ca, new_ca, new_ca)] == [False, True, True]
     assert [await _http_takes(http_port, each) for each in (ca, new_ca, new_ca)] == [False, True, True]

@@ -27,7 +27,7 @@ from tidemill_services.store.topics import session_topic
 
 __all__ = ["database_url", "postgres_server"]
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Process:
@@ -184,16 +184,18 @@ async def test_what_ran_and_waited_while_the_store_was_away_is_told_later_and_on
         with process.streams.call(session.session_id):
             await until(customer, session, lambda session: session.activity.busy_until_ms is not None)
             database.is_away = True
+            began = time.monotonic()
             wait = process.streams.waits.begin(session.session_id)
             process.streams.note_use(session.session_id, Use(1, 20, 300))
             await asyncio.sleep(3.0)
             wait.end()
+            waited_ms = (time.monotonic() - began) * 1000
             process.streams.note_use(session.session_id, Use(1, 5, 6))
             database.is_away = False
             told = await until(customer, session, lambda session: session.use.num_generations == 2)
         assert told.use == Use(2, 25, 306)
         stopped, _ = await customer.stop()
-        assert 1_900 <= stopped.end_ms - stopped.start_ms - stopped.billed_ms < 2_900
+        assert 1_900 <= stopped.end_ms - stopped.start_ms - stopped.billed_ms < waited_ms
     assert (await customer.get(session.session_id)).use == Use(2, 25, 306)
 
 

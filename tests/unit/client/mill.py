@@ -44,7 +44,7 @@ class Hold:
         if not context.add_callback(self._abandon):  # the caller is gone already
             self._abandon()
         self.reached.set()
-        self.released.wait(20)
+        self.released.wait(60)
 
     def _abandon(self) -> None:
         if not self.released.is_set():
@@ -238,7 +238,7 @@ class Mill(
     def wait_for(self, method: str, count: int) -> None:
         """Wait until a method was called so often."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.requests[method]) >= count, 20)
+            assert self._changed.wait_for(lambda: len(self.requests[method]) >= count, 60)
 
     def _check_session(self, name: str, context: grpc.ServicerContext) -> None:
         if name not in self.sessions:

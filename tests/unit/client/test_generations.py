@@ -185,7 +185,7 @@ def test_a_server_that_is_gone_in_mid_stream_raises_after_the_text(
     mill.script("cut", "some", hold, " more")
     stream = client.complete_prompt("cut")
     assert next(stream) == "some"
-    hold.reached.wait(10)
+    hold.reached.wait(60)
     mill.stop()
     with pytest.raises(tidemill.TidemillError) as caught:
         next(stream)
@@ -227,8 +227,8 @@ def test_closing_a_stream_cancels_it_on_the_server(client: tidemill.Client, mill
     mill.script("long", "some", hold, " more")
     with client.complete_prompt("long") as stream:
         assert next(stream) == "some"
-        assert hold.reached.wait(10)
-    assert hold.abandoned.wait(10)
+        assert hold.reached.wait(60)
+    assert hold.abandoned.wait(60)
     assert list(stream) == []
     assert (stream.finish_reason, stream.text) == ("cancelled", "some")
 
@@ -238,7 +238,7 @@ def test_a_stream_can_be_closed_from_another_thread(client: tidemill.Client, mil
     mill.script("long", "some", hold, " more")
     stream = client.complete_prompt("long")
     assert next(stream) == "some"
-    closer = threading.Thread(target=lambda: hold.reached.wait(10) and stream.close())
+    closer = threading.Thread(target=lambda: hold.reached.wait(60) and stream.close())
     closer.start()
     assert list(stream) == []
     closer.join()
@@ -257,12 +257,12 @@ def test_an_exception_in_the_callback_ends_the_call(client: tidemill.Client, mil
     mill.script("wake", keep_alive(), hold, "up")
 
     def interrupt(_: tidemill.Progress) -> None:
-        hold.reached.wait(10)
+        hold.reached.wait(60)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(client.complete_prompt("wake", on_progress=interrupt))
-    assert hold.abandoned.wait(10)
+    assert hold.abandoned.wait(60)
 
 
 def test_a_timeout_ends_the_generation(client: tidemill.Client, mill: Mill) -> None:

@@ -108,7 +108,7 @@ def test_model_is_running_answers_at_once(client: tidemill.Client, mill: Mill) -
 
 def test_waiting_wakes_a_resting_model_and_reports_its_progress(client: tidemill.Client, mill: Mill) -> None:
     seen: list[tidemill.Progress] = []
-    model = client.wait_until_model_running(timeout=10, on_progress=seen.append)
+    model = client.wait_until_model_running(timeout=60, on_progress=seen.append)
     assert model.is_running
     assert len(mill.requests["StartModel"]) == 1
     assert (seen[0].state, seen[-1].state, seen[-1].fraction) == ("stopped", "ready", 1.0)
@@ -267,7 +267,7 @@ def test_an_open_session_shows_what_it_is(client: tidemill.Client) -> None:
 def test_a_watch_is_opened_again_while_the_server_is_away(client: tidemill.Client, mill: Mill) -> None:
     mill.model.state = model_pb2.Model.STATE_QUEUED
     mill.fail_next("WatchModel", *[Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")] * 2)
-    assert client.wait_until_model_running(timeout=10).is_running
+    assert client.wait_until_model_running(timeout=60).is_running
     mill.model.state = model_pb2.Model.STATE_QUEUED
     mill.fail_next("WatchModel", *[Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING")] * 2)
     with client.watch_model() as views:

@@ -89,9 +89,9 @@ def test_closing_the_client_ends_what_another_thread_waits_for(mill: Mill) -> No
     hold = Hold()
     mill.script("long", hold)
     client = Client(KEY, target=mill.target)
-    closer = threading.Thread(target=lambda: hold.reached.wait(10) and client.close())
+    closer = threading.Thread(target=lambda: hold.reached.wait(60) and client.close())
     closer.start()
     with pytest.raises(tidemill.CallCancelledError):
         client.complete("long")
     closer.join()
-    assert hold.abandoned.wait(10)
+    assert hold.abandoned.wait(60)

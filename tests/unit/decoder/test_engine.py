@@ -30,7 +30,7 @@ class GatedDevice(FakeDevice):
 
     def _run(self, token_ids):
         self.is_waiting.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(60)
         super()._run(token_ids)
 
     def hold(self) -> None:
@@ -175,7 +175,7 @@ def test_the_load_counts_what_was_submitted_a_moment_ago(open_engine):
     engine, recorder = open_engine(device, num_slots=2)
     device.hold()
     engine.submit(request(0))
-    assert device.is_waiting.wait(30)
+    assert device.is_waiting.wait(60)
     engine.submit(request(1))
     assert engine.load().num_running + engine.load().num_waiting == 2
     device.gate.set()
@@ -188,7 +188,7 @@ def test_an_abort_ends_a_generation_within_one_step(open_engine):
     engine.submit(request(1, max_tokens=FOREVER))
     recorder.wait_until(lambda: len(recorder.tokens.get(1, ())) > 2)
     device.hold()
-    assert device.is_waiting.wait(30)
+    assert device.is_waiting.wait(60)
     num_tokens = len(recorder.tokens[1])
     engine.abort(1)
     device.gate.set()
@@ -202,7 +202,7 @@ def test_an_abort_before_the_first_step_and_of_unknown_ids_is_fine(open_engine):
     engine, recorder = open_engine(device)
     device.hold()
     engine.submit(request(1))
-    assert device.is_waiting.wait(30)
+    assert device.is_waiting.wait(60)
     engine.submit(request(2))
     engine.abort(2)
     engine.abort(99)
@@ -296,7 +296,7 @@ def test_a_wedged_run_is_seen_and_a_slow_one_is_not(open_engine, monkeypatch):
     engine, recorder = open_engine(device)
     device.hold()
     engine.submit(request(1))
-    assert device.is_waiting.wait(30)
+    assert device.is_waiting.wait(60)
     assert engine.is_responsive()
     real = time.monotonic
     monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 6.0)
@@ -310,7 +310,7 @@ def test_the_first_long_prompt_of_a_slow_model_is_not_taken_for_a_wedge(open_eng
     engine, recorder = open_engine(device)
     device.hold()
     engine.submit(request(1, max_tokens=1))
-    assert device.is_waiting.wait(30)
+    assert device.is_waiting.wait(60)
     real = time.monotonic
     monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 8.0)
     assert engine.is_responsive()

@@ -7,12 +7,13 @@ import pytest
 
 from tests.integration.scaler.platform import manifest_json
 from tidemill_services.domain.scaling import ModelFacts, ScalingPolicy
+from tidemill_services.scaler import scaler as scaler_module
 from tidemill_services.scaler.scaler import ACT_SECONDS, PATIENCE_SECONDS, WATCH_SECONDS, DemandMemory, Scaler
 from tidemill_services.store.clock import Clock
 from tidemill_services.store.hosts import HOST_LEASE_MS, renew_host
 from tidemill_services.store.leader import LEADER_LEASE_MS
 from tidemill_services.store.models import register_model, want_model
-from tidemill_services.store.scaling import read_placement
+from tidemill_services.store.scaling import make_plan, read_placement
 from tidemill_services.store.sqlite import SqliteDatabase
 
 
@@ -131,3 +132,32 @@ def test_a_leader_that_knows_nothing_takes_what_a_model_has_for_what_it_needs():
     assert memory.most(PATIENCE_SECONDS)["tide"] == 4
     memory.note(facts(num_waiting=1, num_assigned=4), 1)
     assert memory.most(PATIENCE_SECONDS + 0.5)["tide"] == 1
+
+
+async def test_a_leader_at_rest_plans_again_for_a_change_and_else_seldom(mill, monkeypatch):
+    plans = 0
+
+    def counted(*args, **kwargs):
+        nonlocal plans
+        plans += 1
+        return make_plan(*args, **kwargs)
+
+    monkeypatch.setattr(scaler_module, "make_plan", counted)
+    leader = mill.scaler("first")
+    await mill.pass_time(30, leader)
+    assert plans <= 5
+    plans = 0
+    await mill.database.write(want_model, "tide")
+    await leader.tick()
+    assert await mill.placement() == {("tide", "a"): 1}
+    await mill.pass_time(5, leader)
+    assert plans >= 5  # each second, while somebody needs something
+
+
+async def test_a_host_that_died_while_all_rested_gets_nothing_when_a_model_wakes(mill):
+    leader = mill.scaler("first")
+    await mill.database.write(renew_host, "b", 4)  # the one with the most room
+    await mill.pass_time(30, leader)
+    await mill.database.write(want_model, "tide")
+    await leader.tick()
+    assert await mill.placement() == {("tide", "a"): 1}

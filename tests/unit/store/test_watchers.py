@@ -40,6 +40,25 @@ async def test_a_closed_registry_ends_watches_that_wait_and_those_that_come_late
             await anext(watch)
 
 
+async def test_a_watch_that_rests_looks_again_after_its_poll_only_while_commits_may_go_unheard():
+    watchers = Watchers()
+    watch = watchers.watch("t", 0.01)
+    watch.rest_seconds = 3_600.0
+    await anext(watch)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(watch), 0.2)
+    watchers.hear_all(hears=False)
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            await anext(watch)
+    watchers.hear_all(hears=True)
+    await anext(watch)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(watch), 0.2)
+    watchers.wake(["t"])
+    await anext(watch)
+
+
 def test_a_topic_changed_since_the_moments_before_its_last_wake() -> None:
     watchers = Watchers()
     before = watchers.moment
