@@ -1,14 +1,15 @@
 """The server commands. They join the CLI `tidemill` through entry points."""
 
+import asyncio
 import json
 import logging
 import sys
 from typing import Annotated, Any
 
 import typer
-import uvloop
 from typer.core import TyperGroup
 
+from tidemill_ports.event_loop import new_event_loop
 from tidemill_ports.garbage import leave_out_what_is_here
 from tidemill_services import server_options
 from tidemill_services.app import Addresses, Application
@@ -95,7 +96,8 @@ def serve(
     log_to_stderr(settings.log_format, settings.log_level, stderr)
     leave_out_what_is_here()
     try:
-        uvloop.run(Application(settings).run(lambda addresses: _say_ready(addresses, as_json=as_json)))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(Application(settings).run(lambda addresses: _say_ready(addresses, as_json=as_json)))
     except CannotStartError as error:
         if settings.log_format == "json":
             logger.critical("%s", error)

@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-import uvloop
-
+from tidemill_ports.event_loop import new_event_loop
 from tidemill_ports.garbage import leave_out_what_is_here
 from tidemill_serving.lifeline import die_with_parent
 from tidemill_serving.package_engine import engine_for
@@ -39,7 +38,7 @@ def run_replica(arguments: Sequence[str], begun_at: float) -> int:
         if settings.parent_pid is not None:
             die_with_parent(settings.parent_pid)
         leave_out_what_is_here()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             failure = runner.run(_serve(settings, tracing, times))
     except OSError as error:
         failure = f"The replica cannot start: {error}"

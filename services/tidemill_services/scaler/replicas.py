@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from tidemill_services.domain.errors import ModelColdError, QueueFullError, WaitExceededError
 from tidemill_services.domain.generation import WaitPolicy
@@ -29,6 +29,7 @@ MAX_WAITING = 256  # generations of one model
 LOOK_SECONDS = 0.05  # for places that other processes gave back, while somebody waits
 CONNECT_SECONDS = 5.0  # to a replica that is ready
 FULL_RETRY_SECONDS = 1.0
+MAX_SALTS = 10_000  # remembered, of the accounts that asked last: each lease needs one
 COLD_RETRY_SECONDS = 5.0  # when no earlier start says how long one takes
 
 
@@ -86,7 +87,7 @@ class Replicas:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._database = database
-        self._launcher_secret = launcher_secret
+        self._salt_of = lru_cache(MAX_SALTS)(partial(_account_salt, launcher_secret))
         self._pools = Pools(max_waiting)
         self._publisher = DemandPublisher(database, process_id, self._pools)
         self._follower = PoolFollower(database, launcher_secret, connect, self._pools)
@@ -209,8 +210,7 @@ class Replicas:
         return replica
 
     def _lease(self, pool: ModelPool, account_id: str, replica: PooledReplica, queue_ms: int) -> Lease:
-        salt = hmac.digest(self._launcher_secret, b"account-salt:" + account_id.encode(), hashlib.sha256)[:16]
-        return Lease(replica, salt, queue_ms, partial(self._give_back, pool, account_id, replica))
+        return Lease(replica, self._salt_of(account_id), queue_ms, partial(self._give_back, pool, account_id, replica))
 
     def _give_back(self, pool: ModelPool, account_id: str, replica: PooledReplica) -> None:
         pool.give_back(account_id, replica)
@@ -242,6 +242,11 @@ class Replicas:
                 pool.hand_out()
             if not any(len(pool.queue) for pool in self._pools.values()):
                 self._someone_waits.clear()
+
+
+def _account_salt(launcher_secret: bytes, account_id: str) -> bytes:
+    """What stands for an account at its replicas."""
+    return hmac.digest(launcher_secret, b"account-salt:" + account_id.encode(), hashlib.sha256)[:16]
 
 
 def _count(pool: ModelPool) -> PoolCounts:

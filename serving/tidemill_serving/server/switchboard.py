@@ -1,8 +1,8 @@
 """The wall between the engine's thread and the event loop: every sequence of every caller passes here.
 
 The engine's thread only appends to a queue and wakes the loop; everything else here runs in the loop. Steps that
-follow each other within `GATHER_SECONDS` are passed on together, since a message costs as much as ten tokens in it, all
-the way to the reader. The first step after a pause, and one in which a sequence ends, are passed on at once.
+follow each other fast are passed on together (`gather_seconds`), since a message costs as much as ten tokens in it, all
+the way to the reader. The first step after a pause, and one in which a sequence begins or ends, are passed on at once.
 """
 
 import asyncio
@@ -25,6 +25,16 @@ from tidemill_telemetry.tracing import Tracing
 _log = logging.getLogger(__name__)
 
 GATHER_SECONDS = 0.004  # nobody reads faster
+GATHER_SECONDS_OF_A_SEQUENCE = 0.000_25  # what a message of its own costs, all the way to its reader
+LONGEST_GATHER_SECONDS = 0.016  # a reader's screen shows no more often
+
+
+def gather_seconds(num_sequences: int) -> float:
+    """How long to gather steps of so many sequences: the more there are, the more of the machine each passing on takes.
+
+    An engine whose steps take longer than this is passed on step by step.
+    """
+    return max(GATHER_SECONDS, min(LONGEST_GATHER_SECONDS, num_sequences * GATHER_SECONDS_OF_A_SEQUENCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,7 @@ class Switchboard:
         self._owners: dict[int, _Owner] = {}  # by the engine's id
         self._engine_ids = itertools.count(1)
         self._heard: deque[Stage | Step] = deque()
+        self._speaking: set[int] = set()  # engine's ids of which something was heard; the engine's thread's own
         self._will_look = False  # the loop comes to what was heard without being woken
         self._next_look: asyncio.TimerHandle | None = None
         self._step_number = 0
@@ -84,7 +95,15 @@ class Switchboard:
 
     def on_step(self, step: Step) -> None:
         """See EngineListener."""
-        self._hear(step, at_once=any(output.finish_reason is not None for output in step.outputs))
+        speaking, at_once = self._speaking, False
+        for output in step.outputs:
+            if output.finish_reason is not None:
+                speaking.discard(output.sequence_id)
+                at_once = True
+            elif output.sequence_id not in speaking:
+                speaking.add(output.sequence_id)
+                at_once = True
+        self._hear(step, at_once=at_once)
 
     def _hear(self, said: Stage | Step, *, at_once: bool) -> None:
         self._heard.append(said)
@@ -102,7 +121,7 @@ class Switchboard:
             return
         if isinstance(self._heard[-1], Step):  # more will follow: it runs
             self._will_look = True
-            self._next_look = self._loop.call_later(GATHER_SECONDS, self._pass_on)
+            self._next_look = self._loop.call_later(gather_seconds(len(self._owners)), self._pass_on)
         while self._heard:
             said = self._heard.popleft()
             if isinstance(said, Step):

@@ -387,3 +387,27 @@ async def test_what_waits_is_passed_on_when_its_time_is_over_and_then_the_next_s
     monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
     wall.engine.make("d")
     assert (await next_step(caller)).outputs[0].text == "d"
+
+
+async def test_the_first_text_of_a_sequence_waits_for_nothing_and_takes_along_what_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
+    wall = await Wall().ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1)
+    wall.engine.make("a")
+    assert (await next_step(caller)).outputs[0].text == "a"
+    wall.engine.make("b")
+    await asyncio.sleep(0)
+    assert nothing_waits(caller)
+    wall.submit(caller, 2)
+    wall.engine.make("c")
+    assert {output.sequence_id: output.text for output in (await next_step(caller)).outputs} == {1: "bc", 2: "c"}
+
+
+@pytest.mark.parametrize(
+    ("num_sequences", "seconds"), [(0, 0.004), (1, 0.004), (16, 0.004), (32, 0.008), (64, 0.016), (1000, 0.016)]
+)
+def test_steps_of_many_sequences_gather_longer_within_bounds(num_sequences: int, seconds: float) -> None:
+    assert switchboard.gather_seconds(num_sequences) == pytest.approx(seconds)
