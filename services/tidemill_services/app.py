@@ -31,6 +31,7 @@ from tidemill_services.expired_answers import ExpiredAnswers
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
 from tidemill_services.gateway.http_server import HttpServer, HttpSettings
+from tidemill_services.gateway.origins import open_to_origins
 from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
@@ -248,7 +249,8 @@ class Application:
         """Open the public HTTP port and the administrator's."""
         settings = self._settings
         http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
-        http = HttpServer(door, settings.host, settings.http_port, http_settings)
+        application = open_to_origins(door, settings.http_origins)
+        http = HttpServer(application, settings.host, settings.http_port, http_settings)
         admin = HttpServer(pages, settings.admin_host, settings.admin_port, http_settings)
         for http_server in (admin, http):
             await http_server.start()

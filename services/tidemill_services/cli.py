@@ -56,6 +56,7 @@ def serve(
     host: server_options.Host = None,
     port: server_options.Port = None,
     http_port: server_options.HttpPort = None,
+    http_origins: server_options.HttpOrigins = None,
     admin_host: server_options.AdminHost = None,
     admin_port: server_options.AdminPort = None,
     data_dir: server_options.DataDir = None,
