@@ -71,6 +71,7 @@ class Addresses:
     admin: str
     api_key_file: Path
     ca_file: Path | None  # what a client on this machine may trust; None: the ports speak plaintext
+    is_found: bool  # by the CLI of the server's own user, without being told where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +160,9 @@ class Application:
         parts.callback(door.drain)
 
         ca_file = tls.certificate_file.absolute() if tls else None
-        if settings.is_loopback:
-            local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
+        is_found = local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
         key_file = (settings.data_dir / "api_key").absolute()
-        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
+        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file, is_found)
 
     async def _start_core(
         self, parts: RunningParts, database: Database, secret: bytes, identities: Identities, tracing: Tracing

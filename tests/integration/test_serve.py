@@ -94,6 +94,35 @@ def test_the_admin_port_listens_where_it_is_told_and_else_on_loopback(tmp_path: 
         assert server.admin.startswith("0.0.0.0:")
 
 
+@pytest.mark.parametrize("tls", [(), ("--tls-self-signed",)], ids=["plain", "tls"])
+def test_a_server_that_the_cli_cannot_find_says_what_to_type_instead(tmp_path: Path, tls: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
+    environ["TIDEMILL_CONFIG"] = str(tmp_path / "file" / "config.toml")
+    ports = ("--port", "0", "--http-port", "0", "--admin-port", "0", "--replica-spares", "0")
+    command = [sys.executable, "-m", "tidemill_services", "serve", "--data-dir", str(tmp_path / "data"), *ports, *tls]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(4)]
+            told, question = said[1].strip().removeprefix("Ask it from another terminal: ").split("; ")
+            assert question == "tidemill complete 'What does Tidemill do?'"
+            environ |= {"TIDEMILL_CONFIG": str(tmp_path / "none.toml"), "PYTHON": sys.executable}
+            listed = subprocess.run(
+                ["sh", "-ec", f'{told}; "$PYTHON" -m tidemill model list'],
+                capture_output=True, text=True, env=environ, timeout=60, check=False,
+            )  # fmt: skip
+            assert "tide-nano" in listed.stdout, listed.stderr
+            assert f"{'https' if tls else 'http'}://127.0.0.1:" in said[2]
+            assert "/v1," in said[2]
+            assert said[3] == "Ctrl-C drains and stops.\n"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
 def test_a_wrong_setting_is_a_usage_error_with_its_name(tmp_path: Path) -> None:
     refused = CliRunner().invoke(application, ["serve", "--data-dir", str(tmp_path)], env={"TIDEMILL_PORT": "many"})
     assert (refused.exit_code, refused.stdout) == (2, "")

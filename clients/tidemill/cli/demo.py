@@ -105,6 +105,9 @@ def _stay(server: LocalServer, addresses: Addresses, model: str) -> None:
         note(f"  curl http://{addresses.admin}/metrics")
     else:
         note(f"  curl --cacert {shlex.quote(str(addresses.ca_file))} https://{addresses.admin}/metrics")
+    scheme = "http" if addresses.ca_file is None else "https"
+    note(f"Programs that speak the OpenAI API take the base URL {scheme}://{addresses.http}/v1, and a key of")
+    note(f"  {program} key create --auto-session")
     try:
         server.wait()
     except KeyboardInterrupt:
