@@ -147,7 +147,7 @@ class Application:
         identities = Identities(database, secrets_of_platform)
         parts.keep_running(identities.run(), "identities")
         parts.keep_running(ExpiredAnswers(database).run(), "expired-answers")
-        await installation.tell_of_rotation(database, secrets_of_platform)
+        await installation.tell_of_other_secrets(database, secrets_of_platform)
         api_key = await installation.local_api_key(database, identities, secret, settings)
         await installation.register_packages(database, (settings.data_dir / "models", *settings.models))
 

@@ -41,6 +41,17 @@ def test_key_and_config_file_are_their_owners_alone_and_survive_a_restart_and_a_
     assert "Traceback" not in second.stderr
 
 
+def test_a_start_without_the_secret_of_before_says_how_many_keys_do_not_work(tmp_path: Path) -> None:
+    said = "made under another secret than the platform's: 1."
+    with server_process(tmp_path, "--replica-spares", "0") as server:
+        first = server.api_key
+        assert said not in server.log.read_text()
+    (tmp_path / "secret").unlink()
+    with server_process(tmp_path, "--replica-spares", "0") as server:
+        assert server.api_key != first
+        assert said in server.log.read_text()
+
+
 @pytest.mark.parametrize("option", ["--port", "--http-port", "--admin-port"])
 def test_a_port_that_is_taken_is_named(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
