@@ -33,7 +33,7 @@ def demo(
         typer.Option(metavar="FOLDER", help="A folder of model packages; may be given several times."),
     ] = None,
 ) -> None:
-    """Start a server, wake a model, stream one answer, and show what it cost.
+    """Start a server, wake a model, stream one answer, show its cost.
 
     With --stay the server runs on, on the usual ports where they are free, until Ctrl-C drains and stops it.
     """
