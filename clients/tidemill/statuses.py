@@ -20,6 +20,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "x-request-id"
 _NOT_CONNECTED = ("failed to connect", "connection refused", "name resolution", "dns resolution", "no such file")
 
+_SPEAKS_HTTP = "http1.x server"  # such as the OpenAI door
+
 
 class CallFailure(Protocol):
     """What every `grpc.RpcError` can be asked, whether it came from a sync or an aio call."""
@@ -110,6 +112,9 @@ def _from_code(code: grpc.StatusCode, text: str, connection: Connection) -> erro
 
 
 def _unreachable(text: str, target: str) -> errors.UnreachableError:
+    if _SPEAKS_HTTP in text:
+        sentence = f"{target} speaks HTTP/1.1 and not gRPC: name the gRPC port of the server, usually 7400."
+        return errors.UnreachableError(sentence)
     if any(sign in text.lower() for sign in _NOT_CONNECTED):
         sentence = f"No Tidemill server answers at {target}: start one with `tidemill serve`, or set TIDEMILL_TARGET."
         return errors.UnreachableError(sentence)

@@ -31,6 +31,7 @@ from tidemill_services.expired_answers import ExpiredAnswers
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
 from tidemill_services.gateway.http_server import HttpServer, HttpSettings
+from tidemill_services.gateway.origins import open_to_origins
 from tidemill_services.gateway.public import public_routes
 from tidemill_services.generation import Generations
 from tidemill_services.identity import Identities
@@ -70,6 +71,7 @@ class Addresses:
     admin: str
     api_key_file: Path
     ca_file: Path | None  # what a client on this machine may trust; None: the ports speak plaintext
+    is_found: bool  # by the CLI of the server's own user, without being told where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Application:
         identities = Identities(database, secrets_of_platform)
         parts.keep_running(identities.run(), "identities")
         parts.keep_running(ExpiredAnswers(database).run(), "expired-answers")
-        await installation.tell_of_rotation(database, secrets_of_platform)
+        await installation.tell_of_other_secrets(database, secrets_of_platform)
         api_key = await installation.local_api_key(database, identities, secret, settings)
         await installation.register_packages(database, (settings.data_dir / "models", *settings.models))
 
@@ -158,10 +160,9 @@ class Application:
         parts.callback(door.drain)
 
         ca_file = tls.certificate_file.absolute() if tls else None
-        if settings.is_loopback:
-            local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
+        is_found = local_user.tell(grpc_address, api_key, ca_file, tls.names if tls else None)
         key_file = (settings.data_dir / "api_key").absolute()
-        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file)
+        return Addresses(grpc_address, http.address, admin.address, key_file, ca_file, is_found)
 
     async def _start_core(
         self, parts: RunningParts, database: Database, secret: bytes, identities: Identities, tracing: Tracing
@@ -248,7 +249,8 @@ class Application:
         """Open the public HTTP port and the administrator's."""
         settings = self._settings
         http_settings = HttpSettings(settings.max_http_connections, tls.http_context if tls else None)
-        http = HttpServer(door, settings.host, settings.http_port, http_settings)
+        application = open_to_origins(door, settings.http_origins)
+        http = HttpServer(application, settings.host, settings.http_port, http_settings)
         admin = HttpServer(pages, settings.admin_host, settings.admin_port, http_settings)
         for http_server in (admin, http):
             await http_server.start()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import shlex
 import sys
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from typer.core import TyperGroup
 
 from tidemill_ports.event_loop import new_event_loop
 from tidemill_ports.garbage import leave_out_what_is_here
-from tidemill_services import server_options
+from tidemill_services import local_user, server_options
 from tidemill_services.app import Addresses, Application
 from tidemill_services.domain.errors import CannotStartError
 from tidemill_telemetry.logs import log_to_stderr
@@ -57,6 +58,7 @@ def serve(
     host: server_options.Host = None,
     port: server_options.Port = None,
     http_port: server_options.HttpPort = None,
+    http_origins: server_options.HttpOrigins = None,
     admin_host: server_options.AdminHost = None,
     admin_port: server_options.AdminPort = None,
     data_dir: server_options.DataDir = None,
@@ -119,7 +121,27 @@ def _say_ready(addresses: Addresses, *, as_json: bool) -> None:
     else:
         places = f"gRPC on {addresses.grpc}, HTTP on {addresses.http}, admin on {addresses.admin}"
         typer.echo(f"Tidemill serves {places}{', all with TLS' if addresses.ca_file else ''}.")
+        typer.echo(_how_to_ask(addresses))
         typer.echo(
-            "Ask it from another terminal: tidemill complete 'What does Tidemill do?'   Ctrl-C drains and stops."
+            f"For programs that speak the OpenAI API: base URL {_url(addresses, addresses.http)}/v1, and a key that "
+            "`tidemill key create --auto-session` prints."
         )
+        typer.echo("Ctrl-C drains and stops.")
     sys.stdout.flush()
+
+
+def _how_to_ask(addresses: Addresses) -> str:
+    """What to type in another terminal of this machine."""
+    question = "tidemill complete 'What does Tidemill do?'"
+    if addresses.is_found:
+        return f"Ask it from another terminal: {question}"
+    variables = [f"TIDEMILL_TARGET={_url(addresses, addresses.grpc)}"]
+    if addresses.ca_file:
+        variables.append(f"TIDEMILL_CA_FILE={shlex.quote(str(addresses.ca_file))}")
+    variables.append(f"TIDEMILL_API_KEY=$(cat {shlex.quote(str(addresses.api_key_file))})")
+    return f"Ask it from another terminal: export {' '.join(variables)}; {question}"
+
+
+def _url(addresses: Addresses, address: str) -> str:
+    """As this machine reaches one of these addresses."""
+    return f"{'https' if addresses.ca_file else 'http'}://{local_user.on_loopback(address) or address}"

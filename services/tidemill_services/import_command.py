@@ -65,7 +65,10 @@ def import_command(
     data_dir: Annotated[Path | None, typer.Option(help="The server's data directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a model package of an ONNX export or a checkpoint, and put it where the server finds it."""
+    """Make a model package of an ONNX export or a checkpoint.
+
+    It is put into the data directory, where `tidemill serve` finds it when it starts next.
+    """
     try:
         settings = Settings.read(data_dir=data_dir)
         if precision not in PRECISIONS:

@@ -66,11 +66,17 @@ def _register(tx: Transaction, package: ModelPackage) -> None:
     prices.enter_package_price(tx, price)
 
 
-async def tell_of_rotation(database: Database, platform_secrets: PlatformSecrets) -> None:
-    """Say, while the platform's secret is rotated, how far that is."""
+async def tell_of_other_secrets(database: Database, platform_secrets: PlatformSecrets) -> None:
+    """Say which keys are not under the platform's secret: while it is rotated, and where it was lost or replaced."""
+    num_left = await database.read(api_keys.count_under_other_secrets, platform_secrets.current)
     if platform_secrets.old is not None:
-        num_left = await database.read(api_keys.count_under_other_secrets, platform_secrets.current)
         logger.warning("the platform's secret is rotated: %d keys were not used since", num_left)
+    elif num_left:
+        logger.warning(
+            "API keys that do not work, since they were made under another secret than the platform's: %d. "
+            "Bring that secret back, or rotate or revoke them",
+            num_left,
+        )
 
 
 async def local_api_key(database: Database, identities: Identities, secret: bytes, settings: Settings) -> str:

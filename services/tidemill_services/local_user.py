@@ -1,10 +1,11 @@
-"""What `serve` leaves for the user who runs it on loopback: an API key, and the CLI's config file that names it."""
+"""What `serve` leaves for the user who runs it: an API key, and the CLI's config file that names it."""
 
 import json
 import logging
 import os
 import socket
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 
 from platformdirs import user_config_path
@@ -14,25 +15,41 @@ _ANSWER_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
-def tell(address: str, api_key: str, ca_file: Path | None, names: frozenset[str] | None) -> None:
-    """Write the CLI's config file for the server at `address`, unless it leads to another server that answers.
+def tell(address: str, api_key: str, ca_file: Path | None, names: frozenset[str] | None) -> bool:
+    """Write the CLI's config file for the server that listens at `address`; returns whether the CLI finds it by that.
 
-    `ca_file` and `names` are of the server's certificate; None for plaintext. A home that cannot be written to is no
-    reason not to serve.
+    It does not where loopback does not lead to it, or where the file leads to another server that answers. `ca_file`
+    and `names` are of the server's certificate; None for plaintext. A home that cannot be written to is no reason not
+    to serve.
     """
-    if (place := _place_by_name(address, names)) is None:
-        logger.warning("the CLI will not find this server by itself: its certificate does not name %s", address)
-        return
+    if (reachable := on_loopback(address)) is None:
+        return False
+    if (place := _place_by_name(reachable, names)) is None:
+        logger.warning("the CLI will not find this server by itself: its certificate does not name %s", reachable)
+        return False
     target = place if ca_file is None else f"https://{place}"
     path = client_config_path()
     other = config_target(path)
     if other is not None and _without_scheme(other) != place and answers(other):
         logger.warning("the CLI goes on using %s, which answers: name this server by TIDEMILL_TARGET=%s", other, target)
-        return
+        return False
     try:
         write_private(path, client_config(target, api_key, ca_file))
     except OSError as error:
         logger.warning("the CLI will not find this server by itself: %s cannot be written: %s", path, error.strerror)
+        return False
+    return True
+
+
+def on_loopback(address: str) -> str | None:
+    """Where this machine reaches what listens at `address` by its loopback; None when it does not."""
+    host, _, port = address.rpartition(":")
+    if host == "localhost":
+        return address
+    ip = ip_address(host.strip("[]"))
+    if ip.is_unspecified:
+        return f"127.0.0.1:{port}" if ip.version == 4 else f"[::1]:{port}"
+    return address if ip.is_loopback else None
 
 
 def _place_by_name(address: str, names: frozenset[str] | None) -> str | None:

@@ -23,6 +23,14 @@ _HIGHEST_SECONDS = {
 Host = Annotated[str | None, typer.Option(help="Where gRPC and HTTP listen.  [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="gRPC port; 0 takes a free one.  [default: 7400]")]
 HttpPort = Annotated[int | None, typer.Option(help="HTTP port; 0 takes a free one.  [default: 7480]")]
+HttpOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN",
+        help="Pages in a browser that may use the OpenAI door, such as https://chat.example.org, or * for all; may be "
+        "given several times.",
+    ),
+]
 AdminHost = Annotated[
     str | None, typer.Option(help="Where the admin port listens; it asks for no key.  [default: 127.0.0.1]")
 ]
@@ -109,6 +117,6 @@ def read_settings(command: str, given: dict[str, Any]) -> Settings:
 def _setting(name: str, value: Any) -> Any:
     if value is not None and name in _HIGHEST_SECONDS:
         return seconds(name, value, _HIGHEST_SECONDS[name])
-    if name == "models":
+    if name in ("models", "http_origins"):
         return tuple(value) if value else None
     return value

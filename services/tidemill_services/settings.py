@@ -1,6 +1,7 @@
 """Everything that can be set, with its unit and its reason. Read once at start, checked, and passed in."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -14,6 +15,7 @@ DeviceName = Literal["cpu", "cuda", "fake"]
 KernelsChoice = Literal["auto", "own", "stock"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+_ORIGIN = re.compile(r"\*|https?://[^\s/,*]+")  # a scheme, a host and perhaps a port, as browsers send it
 MAX_STOP_GRACE_SECONDS = 3_600
 MAX_READER_PATIENCE_SECONDS = 3_600
 MAX_CONNECTION_AGE_SECONDS = 30 * 24 * 3_600
@@ -30,6 +32,7 @@ class Settings:
     host: str = "127.0.0.1"  # where gRPC and HTTP listen
     port: int = 7400  # gRPC; 0 takes a free one
     http_port: int = 7480  # 0 takes a free one
+    http_origins: tuple[str, ...] = ()  # pages in a browser that may use the OpenAI door, as http://host:port; *: all
     admin_host: str = "127.0.0.1"  # where the admin port listens, which asks for no key
     admin_port: int = 7490  # metrics and readiness; 0 takes a free one
     data_dir: Path = field(default_factory=lambda: user_data_path("tidemill"))
@@ -104,6 +107,9 @@ class Settings:
         _check_range("start_cache_mib", self.start_cache_mib, 0, 1 << 24)
         _check_range("stop_grace", self.stop_grace.total_seconds(), 0, MAX_STOP_GRACE_SECONDS)
         _check_range("reader_patience", self.reader_patience.total_seconds(), 1, MAX_READER_PATIENCE_SECONDS)
+        for origin in self.http_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise SettingsError(f"http_origins is {origin!r}; it may be * or such as https://chat.example.org")
         for folder in self.models:
             if not folder.is_dir():
                 raise SettingsError(f"models is {folder}; it may be folders, and this is none")
@@ -169,6 +175,7 @@ def _boolean(text: str) -> bool:
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "port": (int, "a number"),
     "http_port": (int, "a number"),
+    "http_origins": (lambda text: tuple(part.strip() for part in text.split(",") if part.strip()), "origins"),
     "admin_port": (int, "a number"),
     "replica_capacity": (int, "a number"),
     "replica_fake_tick_ms": (int, "a number"),

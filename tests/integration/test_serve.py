@@ -41,6 +41,17 @@ def test_key_and_config_file_are_their_owners_alone_and_survive_a_restart_and_a_
     assert "Traceback" not in second.stderr
 
 
+def test_a_start_without_the_secret_of_before_says_how_many_keys_do_not_work(tmp_path: Path) -> None:
+    said = "made under another secret than the platform's: 1."
+    with server_process(tmp_path, "--replica-spares", "0") as server:
+        first = server.api_key
+        assert said not in server.log.read_text()
+    (tmp_path / "secret").unlink()
+    with server_process(tmp_path, "--replica-spares", "0") as server:
+        assert server.api_key != first
+        assert said in server.log.read_text()
+
+
 @pytest.mark.parametrize("option", ["--port", "--http-port", "--admin-port"])
 def test_a_port_that_is_taken_is_named(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -92,6 +103,35 @@ def test_the_admin_port_listens_where_it_is_told_and_else_on_loopback(tmp_path: 
         assert server.admin.startswith("127.0.0.1:")
     with server_process(tmp_path, *everywhere, "--admin-host", "0.0.0.0") as server:
         assert server.admin.startswith("0.0.0.0:")
+
+
+@pytest.mark.parametrize("tls", [(), ("--tls-self-signed",)], ids=["plain", "tls"])
+def test_a_server_that_the_cli_cannot_find_says_what_to_type_instead(tmp_path: Path, tls: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
+    environ["TIDEMILL_CONFIG"] = str(tmp_path / "file" / "config.toml")
+    ports = ("--port", "0", "--http-port", "0", "--admin-port", "0", "--replica-spares", "0")
+    command = [sys.executable, "-m", "tidemill_services", "serve", "--data-dir", str(tmp_path / "data"), *ports, *tls]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(4)]
+            told, question = said[1].strip().removeprefix("Ask it from another terminal: ").split("; ")
+            assert question == "tidemill complete 'What does Tidemill do?'"
+            environ |= {"TIDEMILL_CONFIG": str(tmp_path / "none.toml"), "PYTHON": sys.executable}
+            listed = subprocess.run(
+                ["sh", "-ec", f'{told}; "$PYTHON" -m tidemill model list'],
+                capture_output=True, text=True, env=environ, timeout=60, check=False,
+            )  # fmt: skip
+            assert "tide-nano" in listed.stdout, listed.stderr
+            assert f"{'https' if tls else 'http'}://127.0.0.1:" in said[2]
+            assert "/v1," in said[2]
+            assert said[3] == "Ctrl-C drains and stops.\n"
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def test_a_wrong_setting_is_a_usage_error_with_its_name(tmp_path: Path) -> None:

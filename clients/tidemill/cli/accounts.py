@@ -10,7 +10,7 @@ from tidemill.cli.output import amount_text, credits_of, print_facts, print_json
 from tidemill.plans.accounts import AccountSettings
 
 accounts = typer.Typer(
-    help="Look at accounts, make and change them, give them credits, see what was done to them.",
+    help="Look at accounts, make and change them, give them credits.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

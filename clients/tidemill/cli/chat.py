@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tidemill.cli import exits, options
+from tidemill.cli import sampling_options as sampling
 from tidemill.cli.input import read_text
 from tidemill.cli.output import aside, note, short
 from tidemill.cli.payment import Payment
@@ -27,7 +28,14 @@ def chat(
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
+    top_k: options.TopK = None,
     seed: options.Seed = None,
+    stop: sampling.Stop = None,
+    min_p: sampling.MinP = None,
+    repetition_penalty: sampling.RepetitionPenalty = None,
+    presence_penalty: sampling.PresencePenalty = None,
+    frequency_penalty: sampling.FrequencyPenalty = None,
+    logit_bias: sampling.LogitBias = None,
     exact: options.Exact = False,
     no_session: options.NoSession = False,
     target: options.Target = None,
@@ -39,11 +47,7 @@ def chat(
     conversation and stopped at its end; its bill is shown. When the model's context is full, the oldest turns are left
     out. Standard input may be a file, a question a line; then the exit code is 1 when any question failed.
     """
-    more = MoreOptions()
-    if seed is not None:
-        more["seed"] = seed
-    if exact:
-        more["exact"] = True
+    more = sampling.told(locals())
     with options.connect(target, api_key_env, model) as client, Payment(client, may_open=not no_session) as payment:
         found = client.get_model()
         conversation = Conversation(client, payment, found, system, (max_tokens, temperature, top_p), more)

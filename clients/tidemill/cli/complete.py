@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -53,22 +53,9 @@ def complete(
     no open session, one is opened for this answer and stopped after it; its bill is shown. With --n the answers come
     when all are whole, and the exit code is 1 when any of them broke.
     """
+    more = sampling.told(locals())
     text = _text_of(prompt)
     _check_logprobs(logprobs, as_json=as_json, echo=echo)
-    more = _told(
-        stop=stop,
-        seed=seed,
-        top_k=top_k,
-        session=session or None,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        logit_bias=sampling.biases(logit_bias),
-        ignore_eos=ignore_eos or None,
-        exact=exact or None,
-        top_logprobs=logprobs,
-    )
     with options.connect(target, api_key_env, model) as client:
         found = client.get_model()
         is_chat = not raw and bool(found.chat_templates)
@@ -139,11 +126,6 @@ def _text_of(prompt: str) -> str:
     if not text:
         raise PromptEmptyError(field="input")
     return text
-
-
-def _told(**given: object) -> MoreOptions:
-    """What was said; the rest is the server's."""
-    return cast("MoreOptions", {name: value for name, value in given.items() if value is not None})
 
 
 def _check_logprobs(logprobs: int | None, *, as_json: bool, echo: bool) -> None:

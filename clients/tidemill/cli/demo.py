@@ -33,7 +33,7 @@ def demo(
         typer.Option(metavar="FOLDER", help="A folder of model packages; may be given several times."),
     ] = None,
 ) -> None:
-    """Start a server, wake a model, stream one answer, and show what it cost.
+    """Start a server, wake a model, stream one answer, show its cost.
 
     With --stay the server runs on, on the usual ports where they are free, until Ctrl-C drains and stops it.
     """
@@ -105,6 +105,9 @@ def _stay(server: LocalServer, addresses: Addresses, model: str) -> None:
         note(f"  curl http://{addresses.admin}/metrics")
     else:
         note(f"  curl --cacert {shlex.quote(str(addresses.ca_file))} https://{addresses.admin}/metrics")
+    scheme = "http" if addresses.ca_file is None else "https"
+    note(f"Programs that speak the OpenAI API take the base URL {scheme}://{addresses.http}/v1, and a key of")
+    note(f"  {program} key create --auto-session")
     try:
         server.wait()
     except KeyboardInterrupt:

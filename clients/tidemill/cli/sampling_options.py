@@ -1,8 +1,11 @@
-"""Options for how tokens are chosen, beside the few that every generation has."""
+"""Options for how tokens are chosen, and what they say to a client."""
 
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias, cast
 
 import typer
+
+from tidemill.face import MoreOptions
 
 Stop: TypeAlias = Annotated[
     list[str] | None, typer.Option(metavar="TEXT", help="End before this text; may be given several times.")
@@ -30,9 +33,24 @@ Logprobs: TypeAlias = Annotated[
 ]
 
 
-def biases(given: list[str] | None) -> dict[int, float] | None:
-    """What `--logit-bias` says."""
-    return dict(map(_bias, given)) if given else None
+_TOLD = (
+    "stop", "seed", "top_k", "session", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "logit_bias", "ignore_eos", "exact", "logprobs",
+)  # fmt: skip
+
+
+def told(given: Mapping[str, Any]) -> MoreOptions:
+    """What a command's options, by their names, say of a generation; what was not said is the server's to choose."""
+    said = {name: given[name] for name in _TOLD if name in given and not _is_unsaid(given[name])}
+    if "logit_bias" in said:
+        said["logit_bias"] = dict(map(_bias, said["logit_bias"]))
+    if "logprobs" in said:
+        said["top_logprobs"] = said.pop("logprobs")
+    return cast("MoreOptions", said)
+
+
+def _is_unsaid(value: object) -> bool:
+    return value is None or value is False or value in ("", [])
 
 
 def _bias(text: str) -> tuple[int, float]:

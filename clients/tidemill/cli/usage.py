@@ -44,7 +44,7 @@ def usage(
     target: options.Target = None,
     api_key_env: options.KeyVariable = None,
 ) -> None:
-    """Show what sessions used and cost, by day and model or as you say.
+    """Show what sessions used and cost, by day, model or label.
 
     --format csv gives every column, amounts in microcredits (a millionth of a credit), for a spreadsheet. --json is
     --format json.

@@ -104,7 +104,8 @@ def _models(settings: Settings) -> Iterable[Finding]:
 
 
 def _cli(settings: Settings) -> Iterable[Finding]:
-    yield check_cli_config(local_user.client_config_path(), f"{settings.host}:{settings.port}")
+    address = f"{settings.host}:{settings.port}"
+    yield check_cli_config(local_user.client_config_path(), local_user.on_loopback(address) or address)
 
 
 def _is_postgres(settings: Settings) -> bool:

@@ -65,6 +65,13 @@ KINDS: dict[type[errors.TidemillError], HttpKind] = {
 }
 
 
+# What else helps at this door.
+_HINTS: dict[type[errors.TidemillError], str] = {
+    errors.NoSessionError: "Or let this door open one whenever it is needed: `tidemill key update KEY --auto-session`.",
+    errors.ModelColdError: "With the header `x-tidemill-wait: SECONDS` the request waits for it.",
+}
+
+
 def kind_of(error: errors.TidemillError) -> HttpKind:
     """How an error's kind is said."""
     return next(kind for made, kind in KINDS.items() if isinstance(error, made))
@@ -74,9 +81,9 @@ def error_body(error: errors.TidemillError) -> dict[str, Any]:
     """The body of an error, or the data of a stream's error event; `code` is our reason."""
     return {
         "error": {
-            "message": str(error),
+            "message": " ".join(filter(None, (str(error), _HINTS.get(type(error))))),
             "type": kind_of(error).type,
-            "param": _param(error.field) or None,
+            "param": _param(error) or None,
             "code": error.reason,
         }
     }
@@ -99,6 +106,8 @@ def error_response(error: errors.TidemillError) -> Response:
     return Response(json.dumps(error_body(error)), kind.status, headers, media_type="application/json")
 
 
-def _param(field: str) -> str:
+def _param(error: errors.TidemillError) -> str:
     """The domain names options by their path in the gRPC contract; here they are at the top."""
-    return field.removeprefix("options.").removeprefix("sampling.")
+    if isinstance(error, errors.ModelNotFoundError):
+        return "model"
+    return error.field.removeprefix("options.").removeprefix("sampling.")

@@ -76,12 +76,12 @@ class Fields:
         value = self.take(name)
         return None if value is None else as_text(value, self._prefix + name)
 
-    def flag(self, name: str) -> bool:
-        """A boolean; absent is false."""
+    def flag(self, name: str, *, absent: bool = False) -> bool:
+        """A boolean; `absent` is what it means to leave it out."""
         value = self.take(name)
         if not isinstance(value, bool | None):
             self.refuse(name, "must be true or false")
-        return bool(value)
+        return absent if value is None else value
 
     def integer(self, name: str, lowest: int, highest: int) -> int | None:
         """A whole number within limits."""

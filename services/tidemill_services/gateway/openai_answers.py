@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tidemill_models.manifest import Manifest
 from tidemill_services.batch import BatchResult
 from tidemill_services.domain.generation import FinishReason, PromptInput, Usage
 from tidemill_services.domain.logprobs import Logprobs
@@ -146,8 +147,11 @@ def usage_of(usages: Sequence[Usage], num_choices: int) -> dict[str, Any]:
 
 
 def model_body(record: ModelRecord) -> dict[str, Any]:
-    """A model as `/v1/models` shows it."""
-    return {"id": record.name, "object": "model", "created": record.create_ms // 1000, "owned_by": "tidemill"}
+    """A model as `/v1/models` shows it; the length of its context by vLLM's name."""
+    manifest = Manifest.from_json(record.manifest_json)
+    context = {"max_model_len": manifest.decoder.context_length} if manifest.decoder else {}
+    created = record.create_ms // 1000
+    return {"id": record.name, "object": "model", "created": created, "owned_by": "tidemill", **context}
 
 
 def json_bytes(value: object) -> bytes:

@@ -60,7 +60,8 @@ def chat_request(body: Mapping[str, object], headers: Headers) -> CompletionRequ
     if top_logprobs and not has_logprobs:
         fields.refuse("top_logprobs", "goes with logprobs = true only")
     wanted = (top_logprobs or 0) if has_logprobs else None
-    return _request(fields, headers, (("messages", ChatInput(messages)),), top_logprobs=wanted)
+    chat = ChatInput(messages, add_generation_prompt=fields.flag("add_generation_prompt", absent=True))
+    return _request(fields, headers, (("messages", chat),), top_logprobs=wanted)
 
 
 def text_request(body: Mapping[str, object], headers: Headers) -> CompletionRequest:
@@ -112,6 +113,16 @@ _UNSERVED_IN_CHATS: Mapping[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
+# What programs written for vLLM send with its own defaults.
+_UNSERVED_OF_VLLM: Mapping[str, tuple[object, ...]] = {
+    "continue_final_message": (False,),
+    "length_penalty": (1.0, 1),
+    "min_tokens": (0,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "use_beam_search": (False,),
+}
 # Who the caller's own user is, and hints to a cache: they change no answer.
 _LABELS = ("user", "safety_identifier", "prompt_cache_key")
 
@@ -125,6 +136,8 @@ def _request(
 ) -> CompletionRequest:
     for name in _LABELS:
         fields.text(name)
+    for name, neutral in _UNSERVED_OF_VLLM.items():
+        fields.unserved(name, *neutral)
     model = fields.text("model")
     stream = fields.flag("stream")
     num_choices = fields.integer("n", 1, MAX_CHOICES_OF_A_PROMPT)
@@ -155,18 +168,24 @@ def _options(fields: Fields, headers: Headers) -> GenerationOptions:
         max_tokens=max_completion_tokens if max_tokens is None else max_tokens,
         temperature=fields.number("temperature", 0, MAX_TEMPERATURE),
         top_p=fields.number("top_p", 0, 1),
-        top_k=fields.integer("top_k", 0, MAX_INT32),  # not OpenAI's, and what many send
+        top_k=_top_k(fields),
         seed=fields.integer("seed", -(2**63), 2**63 - 1),
         stop=_stop(fields.take("stop")),
         exact=fields.flag("exact"),  # ours
         wait=_wait(headers.get(WAIT_HEADER, "")),
-        min_p=fields.number("min_p", 0, 1),  # as vLLM has it, and the next; likewise ignore_eos
+        min_p=fields.number("min_p", 0, 1),  # as vLLM has it, and the next
         repetition_penalty=fields.number("repetition_penalty", *REPETITION_PENALTIES),
         presence_penalty=fields.number("presence_penalty", -MAX_PENALTY, MAX_PENALTY),
         frequency_penalty=fields.number("frequency_penalty", -MAX_PENALTY, MAX_PENALTY),
         logit_bias=_logit_bias(fields),
         ignore_eos=fields.flag("ignore_eos"),
     )
+
+
+def _top_k(fields: Fields) -> int | None:
+    """Not OpenAI's, and what many send; all tokens are 0 for some of them and -1 for others."""
+    wanted = fields.integer("top_k", -1, MAX_INT32)
+    return wanted if wanted is None else max(wanted, 0)
 
 
 def _logit_bias(fields: Fields) -> tuple[tuple[int, float], ...]:
@@ -199,6 +218,8 @@ def _prompts(value: object) -> tuple[tuple[str, PromptInput], ...]:
         return (("prompt", PromptInput(as_text(value, "prompt"))),)
     if not 1 <= len(value) <= MAX_BATCH_INPUTS:
         raise FieldInvalidError(f"prompt has {len(value)} texts; it may have 1 to {MAX_BATCH_INPUTS}.", field="prompt")
+    if not isinstance(value[0], str):
+        raise FieldInvalidError("prompt[0] must be a string: prompts are texts here, not tokens.", field="prompt[0]")
     paths = [f"prompt[{index}]" for index in range(len(value))]
     return tuple((path, PromptInput(as_text(each, path))) for path, each in zip(paths, value, strict=True))
 

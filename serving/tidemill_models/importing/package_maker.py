@@ -187,6 +187,11 @@ class _Import:
 
     def _decoder(self, graph: GraphSignature, facts: ModelFacts, tokenizer: Tokenizer) -> DecoderSpec:
         eos = tuple(token for token in facts.eos_token_ids if tokenizer.token_text(token) is not None)
+        if not eos and MANIFEST_NAME in self._source.files:
+            raise ModelImportError(
+                f"{self._source.title} is a model package already: it needs no import. Name it to `tidemill serve "
+                "--models`, or put it into models/ of the data directory."
+            )
         if not eos:
             raise ModelImportError(
                 f"{self._source.title} does not say which token ends an answer: put `eos_token_id` into its "

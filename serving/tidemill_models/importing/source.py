@@ -42,6 +42,11 @@ class FolderSource:
     @cached_property
     def files(self) -> Mapping[str, int]:
         """Regular files, also behind links."""
+        if self._folder.suffix == ".gguf":
+            raise ModelImportError(
+                f"{self._folder} is GGUF, which is not served: name the folder of the checkpoint that it was made of, "
+                "and --convert."
+            )
         if not self._folder.is_dir():
             raise ModelImportError(f"{self._folder} is not a folder. Name a folder, or hf:owner/name for a hub's.")
         found: dict[str, int] = {}

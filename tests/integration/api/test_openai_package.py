@@ -40,6 +40,7 @@ def test_the_models_are_listed_and_found_by_name(client: openai.OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert {MODEL, COLD_MODEL, "tide-nano"} <= set(names)
     assert client.models.retrieve(MODEL).owned_by == "tidemill"
+    assert client.models.retrieve("tide-nano").model_dump()["max_model_len"] == 512
     for name in ("no-such-model", "owner/No Name"):
         with pytest.raises(openai.NotFoundError) as refused:
             client.models.retrieve(name)

@@ -210,6 +210,10 @@ HOSTILE = {
         ],
         "does not say which token ends an answer",
     ),
+    "a model package": (
+        lambda e: [(e / "model.toml").touch(), *(path.write_text("{}") for path in e.glob("*config.json"))],
+        "is a model package already",
+    ),
     "nothing": (lambda e: [path.unlink() for path in e.iterdir()], "holds no ONNX graph and no checkpoint"),
     "pickles": (
         lambda e: (e / "model.onnx").rename(e / "pytorch_model.bin"),
@@ -219,6 +223,12 @@ HOSTILE = {
     "a checkpoint": (lambda e: (e / "model.onnx").rename(e / "model.safetensors"), "is a checkpoint: add --convert"),
     "not a folder": (shutil.rmtree, "is not a folder"),
 }  # fmt: skip
+
+
+def test_a_gguf_file_is_refused_with_what_to_name_instead(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelImportError, match="name the folder of the checkpoint that it was made of"):
+        _ = FolderSource(tmp_path / "model.gguf").files
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -56,3 +56,22 @@ def test_a_chat_says_when_an_answer_ended_early_and_when_it_forgets(tidemill) ->
 def test_a_chat_without_a_server_ends_with_its_exit_code(tidemill, mill: Mill) -> None:
     mill.stop()
     assert tidemill("chat", text="one\n").exit_code == 4
+
+
+def test_a_chats_questions_all_carry_how_tokens_are_chosen_and_nothing_that_was_not_said(tidemill, mill: Mill) -> None:
+    tidemill("session", "start")
+    tidemill(
+        "chat", "--seed", "0", "--top-k", "3", "--min-p", "0.25", "--repetition-penalty", "1.5", "--stop", "\n\n",
+        "--presence-penalty", "-1", "--frequency-penalty", "2", "--logit-bias", "5=-100", "--exact", text="one\ntwo\n",
+    )  # fmt: skip
+    for request in mill.requests["Generate"][-2:]:
+        options, sampling = request.options, request.options.sampling
+        assert (sampling.seed, sampling.top_k, sampling.min_p, sampling.repetition_penalty) == (0, 3, 0.25, 1.5)
+        assert (sampling.presence_penalty, sampling.frequency_penalty) == (-1, 2)
+        assert (dict(sampling.logit_bias), list(options.stop), options.exact) == ({5: -100}, ["\n\n"], True)
+        assert sampling.HasField("seed")
+    tidemill("chat", text="one\n")
+    plain = mill.requests["Generate"][-1].options
+    assert not any(plain.sampling.HasField(name) for name in ("seed", "top_k", "min_p", "repetition_penalty"))
+    assert (list(plain.stop), plain.exact, dict(plain.sampling.logit_bias)) == ([], False, {})
+    assert tidemill("chat", "--logit-bias", "five", text="").exit_code == 2

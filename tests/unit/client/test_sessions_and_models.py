@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 from datetime import timedelta
 
 import grpc
@@ -202,6 +203,26 @@ def test_where_no_server_answers_the_error_says_how_to_start_one() -> None:
     assert str(caught.value) == (
         f"No Tidemill server answers at {target}: start one with `tidemill serve`, or set TIDEMILL_TARGET."
     )
+
+
+def test_a_port_that_speaks_http_as_the_openai_door_does_is_named_as_one() -> None:
+    def answer(door: socket.socket) -> None:
+        with suppress(OSError):  # closed by the test
+            while True:
+                with door.accept()[0] as caller:
+                    caller.sendall(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
+                    while caller.recv(4096):  # until the caller has read it and goes
+                        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        answering = threading.Thread(target=answer, args=(door,), name="door", daemon=True)
+        answering.start()
+        target = f"127.0.0.1:{door.getsockname()[1]}"
+        with tidemill.Client(KEY, target=target) as client, pytest.raises(tidemill.UnreachableError) as caught:
+            client.list_models()
+        door.shutdown(socket.SHUT_RDWR)
+        answering.join(timeout=30)
+    assert f"{target} speaks HTTP/1.1 and not gRPC" in str(caught.value)
 
 
 def test_a_server_that_comes_back_is_found_by_the_same_client(mill: Mill) -> None:

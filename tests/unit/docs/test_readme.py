@@ -46,8 +46,3 @@ def test_the_python_lines_use_only_names_that_are_there() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = {"tidemill": tidemill, "client": tidemill.Client}[node.value.id]
             assert hasattr(owner, node.attr), node.attr
-
-
-def test_every_linked_file_is_there() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link

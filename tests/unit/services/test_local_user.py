@@ -52,3 +52,30 @@ def test_the_file_calls_the_server_by_a_name_that_its_certificate_has(
     assert tomllib.loads(config.read_text())["target"] == "https://localhost:1"
     local_user.tell("[::1]:1", "key", CA, frozenset({"::1"}))
     assert tomllib.loads(config.read_text())["target"] == "https://[::1]:1"
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("0.0.0.0:7", "127.0.0.1:7"),
+        ("[::]:7", "[::1]:7"),
+        ("localhost:7", "localhost:7"),
+        ("127.0.0.2:7", "127.0.0.2:7"),
+        ("192.0.2.1:7", None),
+    ],
+)
+def test_a_server_that_listens_everywhere_is_found_by_loopback_and_one_elsewhere_is_not(
+    config: Path, address: str, reached: str | None
+) -> None:
+    assert local_user.tell(address, "key", None, None) is (reached is not None)
+    assert config.exists() is (reached is not None)
+    if reached is not None:
+        assert tomllib.loads(config.read_text())["target"] == reached
+
+
+def test_whoever_is_not_led_to_is_told_so(config: Path) -> None:
+    assert not local_user.tell("127.0.0.1:1", "key", CA, frozenset({"mill.example.org"}))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        config.write_text(f'target = "127.0.0.1:{other.getsockname()[1]}"\n')
+        assert not local_user.tell("127.0.0.1:1", "key", None, None)
+    assert local_user.tell("127.0.0.1:1", "key", None, None)

@@ -57,11 +57,25 @@ def test_a_chats_messages_arrive_as_roles_and_texts() -> None:
         {"logprobs": False, "top_logprobs": 0, "tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
         {"store": False, "metadata": None, "service_tier": "auto", "modalities": ["text"], "parallel_tool_calls": True},
         {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k"},
+        {"add_generation_prompt": True, "continue_final_message": False, "skip_special_tokens": True, "min_tokens": 0},
+        {"stop_token_ids": [], "length_penalty": 1, "use_beam_search": False, "spaces_between_special_tokens": True},
     ],
     ids=str,
 )
 def test_what_asks_for_nothing_is_taken(neutral: dict[str, object]) -> None:
     assert chat_request({**CHAT, **neutral}, NO_HEADERS) == chat_request(CHAT, NO_HEADERS)
+
+
+@pytest.mark.parametrize(("sent", "meant"), [(None, None), (0, 0), (-1, 0), (40, 40)])
+def test_all_tokens_are_a_top_k_of_0_or_of_vllms_minus_1(sent: int | None, meant: int | None) -> None:
+    assert chat_request({**CHAT, "top_k": sent}, NO_HEADERS).options.top_k == meant
+
+
+def test_a_chat_may_end_without_the_answers_beginning() -> None:
+    for sent, meant in (({}, True), ({"add_generation_prompt": None}, True), ({"add_generation_prompt": False}, False)):
+        ((_, chat),) = chat_request({**CHAT, **sent}, NO_HEADERS).prompts
+        assert isinstance(chat, ChatInput)
+        assert chat.add_generation_prompt is meant
 
 
 @pytest.mark.parametrize(
@@ -89,6 +103,9 @@ def test_what_asks_for_nothing_is_taken(neutral: dict[str, object]) -> None:
         ({"best_of": 1}, "best_of"),  # of the other page
         ({"prompt": "a"}, "prompt"),
         ({"typo": 1}, "typo"),
+        ({"top_k": -2}, "top_k"),
+        ({"stop_token_ids": [5]}, "stop_token_ids"),
+        ({"add_generation_prompt": "no"}, "add_generation_prompt"),
         ({"user": 5}, "user"),
         ({"max_tokens": 3, "max_completion_tokens": 3}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
@@ -127,6 +144,7 @@ def test_what_the_engine_does_not_have_is_refused_by_its_name(more: dict[str, ob
         {"logprobs": True},
         {"logprobs": 21},
         {"best_of": 2},
+        {"add_generation_prompt": False},
         {"messages": []},
         {"echo": True, "prompt": "x" * 3_000_000, "n": 2},
     ],
@@ -187,3 +205,13 @@ def test_only_where_waiting_helps_is_the_time_said_in_whole_seconds() -> None:
     waited = error_response(errors.WaitExceededError())
     assert (waited.status_code, waited.headers["x-should-retry"]) == (503, "false")
     assert "retry-after" not in waited.headers
+
+
+def test_a_refusal_says_what_helps_at_this_door() -> None:
+    def told(error: errors.TidemillError) -> dict[str, str]:
+        body: dict[str, str] = error_body(error)["error"]
+        return body
+
+    assert "--auto-session" in told(errors.NoSessionError())["message"]
+    assert "x-tidemill-wait" in told(errors.ModelColdError())["message"]
+    assert told(errors.ModelNotFoundError())["param"] == "model"

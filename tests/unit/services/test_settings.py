@@ -23,6 +23,7 @@ def test_each_kind_of_setting_is_read_from_the_environment(tmp_path: Path) -> No
             "TIDEMILL_ALLOW_PLAINTEXT": "true",
             "TIDEMILL_AUTO_SESSION": "1",
             "TIDEMILL_DATABASE": "postgresql://x/y",
+            "TIDEMILL_HTTP_ORIGINS": "http://localhost:3000, https://chat.example.org",
         }
     )
     assert settings.data_dir == Path("/data")
@@ -31,6 +32,7 @@ def test_each_kind_of_setting_is_read_from_the_environment(tmp_path: Path) -> No
     assert settings.allow_plaintext
     assert settings.auto_session
     assert settings.database_url == "postgresql://x/y"
+    assert settings.http_origins == ("http://localhost:3000", "https://chat.example.org")
 
 
 def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
@@ -43,6 +45,9 @@ def test_the_database_is_a_file_in_the_data_directory_unless_named() -> None:
         ("PORT", "many"),
         ("PORT", "65536"),
         ("HTTP_PORT", "-1"),
+        ("HTTP_ORIGINS", "chat.example.org"),
+        ("HTTP_ORIGINS", "https://chat.example.org/"),
+        ("HTTP_ORIGINS", "https://*.example.org"),
         ("REPLICA_CAPACITY", "0"),
         ("STOP_GRACE", "soon"),
         ("STOP_GRACE", "3601"),
