@@ -10,8 +10,10 @@ from tidemill_services.domain.errors import TidemillError
 from tidemill_services.domain.generation import ChatInput, FinishReason, PromptInput, Usage, seed_of
 from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.faults import log_fault
-from tidemill_services.generation import Admission, Generations
-from tidemill_services.generation_run import SILENCE_SIGN_SECONDS, End, Event, Waiting
+from tidemill_services.generation import Generations
+from tidemill_services.generation_admission import Admission
+from tidemill_services.generation_events import End, Event, Waiting
+from tidemill_services.generation_run import SILENCE_SIGN_SECONDS
 from tidemill_services.whole_answer import whole_answer
 
 MAX_CONCURRENT = 32  # inputs of one batch that wait or run; the others follow, so that a batch cannot fill the queue

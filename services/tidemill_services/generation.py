@@ -7,8 +7,6 @@ comes as the stream's typed end, so that the text until there is not lost.
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from tidemill_services.catalogue import Catalogue, ServedModel
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError, SessionEndedError, TidemillError
@@ -20,16 +18,15 @@ from tidemill_services.domain.generation import (
     Usage,
     WaitPolicy,
     check_options,
-    tokens_to_make,
 )
 from tidemill_services.domain.price import Price
-from tidemill_services.domain.sampling import check_biased_tokens, check_whole_logprobs
 from tidemill_services.domain.session import Session
 from tidemill_services.domain.session_limits import GivenLimits
 from tidemill_services.domain.session_use import Use
-from tidemill_services.engine_client import EngineRequest
 from tidemill_services.faults import log_fault
-from tidemill_services.generation_run import Admitted, Event, GenerationRun, Waiting
+from tidemill_services.generation_admission import Admission, Admitted, engine_request
+from tidemill_services.generation_events import Event, Waiting
+from tidemill_services.generation_run import GenerationRun
 from tidemill_services.generation_trace import GenerationTrace
 from tidemill_services.identity import Caller
 from tidemill_services.metrics import Metrics
@@ -45,47 +42,7 @@ from tidemill_services.usage_limits import CallPlaces, UsageGuard
 from tidemill_telemetry.call_record import current_call
 from tidemill_telemetry.tracing import Tracing
 
-Number = TypeVar("Number", int, float)
-
 AUTO_SESSION_LIMITS = GivenLimits(idle_timeout_ms=300_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """The right to run generations on a model with some options: who asks, and what pays."""
-
-    served: ServedModel
-    account_id: str
-    session_id: str  # empty: the account pays by tokens
-    price: Price | None  # of these
-    options: GenerationOptions
-    arrived: float  # when the request came, on the clock of `time.monotonic`
-    places: CallPlaces
-    prompt_group: int = 0  # of the several answers to one prompt; 0: there is one
-    counts_prompt: bool = True  # false for all but the first of them
-
-    async def take(self, prompt: PromptInput | ChatInput, *, field: str) -> Admitted:
-        """Check and encode one prompt; errors name `field`, its path in the request."""
-        tokens = await self.served.encode(prompt, field)
-        return Admitted(
-            model=self.served.name,
-            operation="chat" if isinstance(prompt, ChatInput) else "text_completion",
-            account_id=self.account_id,
-            session_id=self.session_id,
-            price=self.price,
-            request=replace(_engine_request(self.served, tokens, self.options, field), prompt_group=self.prompt_group),
-            wait=self.options.wait,
-            arrived=self.arrived,
-            places=self.places,
-            text_of_token=self.served.encoder.tokenizer.token_bytes,
-            counts_prompt=self.counts_prompt,
-        )
-
-    def check_whole(self, num_answers: int = 1, *, field: str = "options.top_logprobs") -> None:
-        """Raise FieldInvalidError when so many answers that come whole may have too many log-probabilities."""
-        max_tokens = self.options.max_tokens or self.served.manifest.defaults.max_tokens
-        longest = min(max_tokens, self.served.context_length)
-        check_whole_logprobs(self.options.top_logprobs, num_answers * longest, field)
 
 
 class Generations:
@@ -155,7 +112,7 @@ class Generations:
     ) -> None:
         """Raise the typed error of a request that could not run even if something paid for it."""
         served = await self._catalogue.resolve(caller, model)
-        _engine_request(served, await served.encode(prompt, field), options, field)
+        engine_request(served, await served.encode(prompt, field), options, field)
 
     def waiting(self, model: str) -> Waiting:
         """A sign of life that says how the model is."""
@@ -281,30 +238,3 @@ def _open_session(tx: Transaction, caller: Caller, served: ServedModel) -> None:
             price_revision=price.revision,
             limits=AUTO_SESSION_LIMITS,
         )
-
-
-def _engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:
-    defaults = served.manifest.defaults
-    max_tokens = defaults.max_tokens if options.max_tokens is None else options.max_tokens
-    check_biased_tokens(options.logit_bias, served.encoder.tokenizer.vocabulary_size)
-
-    def wanted(asked: Number | None, default: Number) -> Number:
-        return default if asked is None else asked
-
-    return EngineRequest(
-        prompt_tokens=tokens,
-        max_tokens=tokens_to_make(len(tokens), max_tokens, served.context_length, field),
-        temperature=wanted(options.temperature, defaults.temperature),
-        top_p=wanted(options.top_p, defaults.top_p),
-        top_k=wanted(options.top_k, defaults.top_k),
-        seed=options.seed,
-        stop=options.stop,
-        exact=options.exact,
-        min_p=wanted(options.min_p, defaults.min_p),
-        repetition_penalty=wanted(options.repetition_penalty, defaults.repetition_penalty),
-        presence_penalty=wanted(options.presence_penalty, defaults.presence_penalty),
-        frequency_penalty=wanted(options.frequency_penalty, defaults.frequency_penalty),
-        logit_bias=options.logit_bias,
-        ignore_eos=options.ignore_eos,
-        top_logprobs=options.top_logprobs,
-    )

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from tidemill_services.domain.errors import (
     ApiKeyInvalidError,
@@ -17,9 +16,8 @@ from tidemill_services.domain.errors import (
     TidemillError,
     WaitExceededError,
 )
-from tidemill_services.domain.generation import FinishReason, Usage, WaitPolicy
+from tidemill_services.domain.generation import FinishReason, Usage
 from tidemill_services.domain.logprobs import Logprobs
-from tidemill_services.domain.price import Price
 from tidemill_services.domain.token_billing import token_cost
 from tidemill_services.engine_client import (
     EngineFinish,
@@ -30,11 +28,12 @@ from tidemill_services.engine_client import (
     ReplicaRejectedError,
 )
 from tidemill_services.faults import log_fault
+from tidemill_services.generation_admission import Admitted
+from tidemill_services.generation_events import Delta, End, Event, Waiting
 from tidemill_services.metrics import TokenGaps
-from tidemill_services.scaler.replicas import Lease, Replicas, WaitStatus
+from tidemill_services.scaler.replicas import Lease, Replicas
 from tidemill_services.session_streams import RunningStream, StopReason
 from tidemill_services.slot_waits import SlotWait, SlotWaits
-from tidemill_services.usage_limits import CallPlaces
 from tidemill_telemetry.call_record import Origin
 
 logger = logging.getLogger(__name__)
@@ -42,57 +41,6 @@ logger = logging.getLogger(__name__)
 WAITING_SIGN_SECONDS = 1.0  # while a model wakes, so that a progress bar moves
 SILENCE_SIGN_SECONDS = 15.0  # while an answer is being made
 NUM_TRIES = 3  # replicas that may refuse or be lost before anything was shown
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A generation that may run: who pays, the tokens of its prompt, and how it runs."""
-
-    model: str
-    operation: Literal["chat", "text_completion"]
-    account_id: str
-    session_id: str  # empty: the account pays by tokens
-    price: Price | None  # of these; None: the session pays
-    request: EngineRequest
-    wait: WaitPolicy
-    arrived: float  # when the request came, on the clock of `time.monotonic`
-    places: CallPlaces  # to run in, shared by the generations of its call
-    text_of_token: Callable[[int], bytes]
-    counts_prompt: bool = True  # false for all but the first of several answers to one prompt
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        """What counts as used."""
-        return len(self.request.prompt_tokens) if self.counts_prompt else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Nothing new; what it waits for."""
-
-    status: WaitStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """More text."""
-
-    text: str
-    num_tokens: int
-    logprobs: Logprobs | None = None  # of these tokens, if they were asked for
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The last event of a generation."""
-
-    finish_reason: FinishReason
-    usage: Usage
-    error: TidemillError | None = None
-    last: Delta | None = None  # the text before it, where both are told at once
-
-
-Event = Waiting | Delta | End
 
 
 class _SilenceWatch:

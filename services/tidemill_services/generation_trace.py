@@ -1,7 +1,8 @@
 """What is told of one generation: to the record of its call, to the replica that runs it, and in a span."""
 
 from tidemill_services.domain.generation import FinishReason
-from tidemill_services.generation_run import Admitted, GenerationRun
+from tidemill_services.generation_admission import Admitted
+from tidemill_services.generation_run import GenerationRun
 from tidemill_telemetry.call_record import CallRecord, Origin, current_call, new_request_id
 from tidemill_telemetry.trace_context import TraceContext
 from tidemill_telemetry.tracing import SpanEnd, SpanKind, Tracing

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tidemill_services.domain.errors import ReaderTooSlowError, TidemillError
 from tidemill_services.domain.logprobs import Logprobs
-from tidemill_services.generation_run import Delta, End, Event, Waiting
+from tidemill_services.generation_events import Delta, End, Event, Waiting
 from tidemill_services.whole_answer import WholeAnswer
 
 MAX_BYTES = 1 << 20  # of one generation's text

@@ -15,8 +15,8 @@ from tidemill_services.domain.errors import (
 from tidemill_services.domain.generation import Usage
 from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.faults import log_fault
+from tidemill_services.generation_events import End, Event, Waiting
 from tidemill_services.generation_notes import GenerationNotes
-from tidemill_services.generation_run import End, Event, Waiting
 from tidemill_services.metrics import Metrics
 from tidemill_services.recording import Recording
 from tidemill_services.session_streams import RunningStream, SessionStreams, StopReason

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from tidemill_services.domain.generation import FinishReason, Usage
 from tidemill_services.domain.logprobs import Logprobs
-from tidemill_services.generation_run import Delta, End, Event
+from tidemill_services.generation_events import Delta, End, Event
 
 
 class WholeAnswer:

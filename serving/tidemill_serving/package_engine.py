@@ -143,7 +143,8 @@ def _import_decoder() -> None:
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
     pieces = PiecesInReading(package, cache.token_pieces)  # before the imports, which it need not wait for
-    from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel  # noqa: PLC0415
+    from tidemill_serving.decoder.engine import DecoderEngine  # noqa: PLC0415
+    from tidemill_serving.decoder.model import DecoderModel  # noqa: PLC0415
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
 
     decoder = DecoderSettings(

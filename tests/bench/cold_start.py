@@ -197,8 +197,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--package", type=Path, action="append")
     given = parser.parse_args()
-    packages = given.package or [*bundled_packages(), LARGE]
-    packages = [package for package in packages if (package / "model.toml").is_file()]
+    for package in given.package or ():
+        if not (package / "model.toml").is_file():
+            parser.error(f"--package: {package} is no model package: it has no model.toml")
+    packages = given.package or [package for package in (*bundled_packages(), LARGE) if package.is_dir()]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the first turn compiles what an installation has compiled
     rows = asyncio.run(measure(packages, given.turns))
     show(rows)

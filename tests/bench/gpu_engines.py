@@ -65,7 +65,8 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
     from tests.unit.decoder.recorder import Recorder, open_letters
     from tidemill_serving.decoder.devices.accelerator import nvidia_gpu, processor
     from tidemill_serving.decoder.devices.cuda import CudaDevice
-    from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+    from tidemill_serving.decoder.engine import DecoderEngine
+    from tidemill_serving.decoder.model import DecoderModel
     from tidemill_serving.decoder.sequence import Limits
     from tidemill_serving.decoder.settings import DecoderSettings
     from tidemill_serving.engine import GenerationRequest, Phase

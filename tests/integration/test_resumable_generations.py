@@ -24,7 +24,7 @@ from tidemill_services.domain.errors import (
     StoreUnavailableError,
 )
 from tidemill_services.domain.generation import FinishReason, Usage
-from tidemill_services.generation_run import Delta, End, Event
+from tidemill_services.generation_events import Delta, End, Event
 from tidemill_services.metrics import Metrics
 from tidemill_services.resumable import Patience, ResumableGenerations
 from tidemill_services.session_streams import RunningStream, SessionStreams, StopReason

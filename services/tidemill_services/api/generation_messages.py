@@ -10,7 +10,7 @@ from tidemill_services.api.statuses import error_message
 from tidemill_services.batch import BatchResult
 from tidemill_services.domain.generation import FinishReason
 from tidemill_services.domain.logprobs import Candidate, Logprobs
-from tidemill_services.generation_run import Delta, End, Event, Waiting
+from tidemill_services.generation_events import Delta, End, Event, Waiting
 from tidemill_services.whole_answer import WholeAnswer
 
 FINISH_REASONS = {

@@ -16,8 +16,9 @@ from tidemill_services.api.interceptors import current_caller
 from tidemill_services.batch import answers_to, run_batch
 from tidemill_services.domain.errors import FieldInvalidError, NoSessionError
 from tidemill_services.domain.generation import MAX_BATCH_INPUTS
-from tidemill_services.generation import Admission, Generations
-from tidemill_services.generation_run import Event, Waiting
+from tidemill_services.generation import Generations
+from tidemill_services.generation_admission import Admission
+from tidemill_services.generation_events import Event, Waiting
 from tidemill_services.identity import Caller
 from tidemill_services.resumable import ResumableGenerations, Start
 from tidemill_services.session_streams import RunningStream

@@ -30,8 +30,9 @@ from tidemill_services.gateway.openai_answers import (
     usage_of,
 )
 from tidemill_services.gateway.openai_requests import CompletionRequest, chat_request, checked_model, text_request
-from tidemill_services.generation import Admission, Generations
-from tidemill_services.generation_run import Delta, Event, Waiting
+from tidemill_services.generation import Generations
+from tidemill_services.generation_admission import Admission
+from tidemill_services.generation_events import Delta, Event, Waiting
 from tidemill_services.identity import Caller
 from tidemill_services.store import models, sessions
 from tidemill_services.store.database import Database, Transaction

@@ -13,7 +13,7 @@ from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.domain.model import ModelRecord
 from tidemill_services.gateway.openai_logprobs import chat_logprobs, num_characters, text_logprobs
 from tidemill_services.gateway.openai_requests import CompletionRequest
-from tidemill_services.generation_run import Waiting
+from tidemill_services.generation_events import Waiting
 
 STREAM_END = b"data: [DONE]\n\n"
 

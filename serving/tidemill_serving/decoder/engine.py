@@ -3,22 +3,19 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from tidemill_models.errors import ModelPackageError
-from tidemill_models.package import ModelPackage
 from tidemill_serving.decoder.admission import Admission, RequestRefusedError
 from tidemill_serving.decoder.chunks import SHORTEST_CHUNK, ChunkPolicy
 from tidemill_serving.decoder.devices.device import Device, DeviceError, ModelRefusedError
 from tidemill_serving.decoder.heartbeat import Heartbeat
 from tidemill_serving.decoder.loop import DecoderLoop
-from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
+from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.scheduler import Scheduler
-from tidemill_serving.decoder.sequence import Limits, TokenText
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import (
     EngineBusyError,
@@ -43,26 +40,6 @@ WARM_ROWS = 2  # one more would show no more
 NOTHING_NEW: "tuple[list[GenerationRequest], set[int], bool]" = ([], set(), False)  # nobody changes it
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderModel:
-    """What the engine must know of a model."""
-
-    graph: Path
-    limits: Limits
-    open_text: Callable[[Sequence[int]], TokenText]
-    """Called with a prompt; gives the stream that turns its answer's tokens into text. Raises ModelPackageError."""
-
-    shares_prefixes: bool = False
-    """Whether accounts share what was computed for prompts that begin alike."""
-
-    @classmethod
-    def from_package(cls, package: ModelPackage, pieces: PiecesInReading | None = None) -> "DecoderModel":
-        """Nothing is waited for: the engine reads the graph, and `pieces` (its own where None) the tokenizer."""
-        limits = Limits(package.decoder.context_length, frozenset(package.decoder.eos_token_ids))
-        open_text = (pieces or PiecesInReading(package)).text_stream
-        return cls(package.graph_path, limits, open_text, package.decoder.shared_prefixes)
 
 
 class DecoderEngine:

@@ -17,7 +17,8 @@ from tidemill_models.package import load_package
 from tidemill_models.tokenizer import Tokenizer
 from tidemill_serving.decoder.devices.cpu import CpuDevice
 from tidemill_serving.decoder.devices.fake import FakeDevice
-from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+from tidemill_serving.decoder.engine import DecoderEngine
+from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import GenerationRequest, Phase, Step
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.unit.decoder.recorder import Recorder
 from tidemill_models.package import load_package
 from tidemill_serving.decoder.devices.cpu import CpuDevice
-from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+from tidemill_serving.decoder.engine import DecoderEngine
+from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import Phase
 

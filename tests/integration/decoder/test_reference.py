@@ -9,7 +9,8 @@ from tests.unit.decoder.recorder import Recorder, hot, request
 from tidemill_models.package import load_package
 from tidemill_models.tokenizer import Tokenizer
 from tidemill_serving.decoder.devices.cpu import CpuDevice
-from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+from tidemill_serving.decoder.engine import DecoderEngine
+from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.settings import DecoderSettings
 from tidemill_serving.engine import FinishReason, Phase
 

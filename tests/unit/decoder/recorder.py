@@ -9,8 +9,8 @@ from tidemill_models.text_stream import TextStream
 from tidemill_serving.decoder.admission import Admission
 from tidemill_serving.decoder.chunks import ChunkPolicy
 from tidemill_serving.decoder.devices.device import Device
-from tidemill_serving.decoder.engine import DecoderModel
 from tidemill_serving.decoder.loop import DecoderLoop
+from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.scheduler import Scheduler
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.engine import GenerationRequest, Phase, Sampling, SequenceOutput, Step

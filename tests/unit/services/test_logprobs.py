@@ -9,7 +9,7 @@ from tidemill_services.domain.errors import FieldInvalidError
 from tidemill_services.domain.logprobs import Candidate, Logprobs
 from tidemill_services.domain.sampling import MAX_WHOLE_LOGPROBS, check_whole_logprobs
 from tidemill_services.gateway.openai_logprobs import chat_logprobs, num_characters, text_logprobs
-from tidemill_services.generation_run import Delta
+from tidemill_services.generation_events import Delta
 from tidemill_services.recording import Recording
 
 TEXTS = {1: b"a", 2: b"bc", 3: b"\xc3", 4: b"a"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tidemill_services.domain.errors import ReaderTooSlowError, ReplicaLostError
 from tidemill_services.domain.generation import FinishReason, Usage
 from tidemill_services.domain.model import ModelState
-from tidemill_services.generation_run import Delta, End, Event, Waiting
+from tidemill_services.generation_events import Delta, End, Event, Waiting
 from tidemill_services.recording import Recording
 from tidemill_services.scaler.replicas import WaitStatus
 

@@ -12,7 +12,8 @@ from tests.bench.engine.subjects.base import Given, Job, Subject, serve
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_serving.decoder.devices.device import Device
 from tidemill_serving.decoder.devices.ort_session import runtime_name
-from tidemill_serving.decoder.engine import DecoderEngine, DecoderModel
+from tidemill_serving.decoder.engine import DecoderEngine
+from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
 from tidemill_serving.decoder.sequence import Limits
 from tidemill_serving.decoder.settings import DecoderSettings
