@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.fault.baseline import children_of, is_alive
+from tests.processes import children_of, is_alive
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.processes import children_of, command_of
 from tests.server_process import ServerProcess
 
 _GAUGES = (
@@ -129,34 +130,6 @@ def resident_bytes(pid: int) -> int:
     raise AssertionError(f"/proc says nothing of the memory of {pid}")
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes whose parent this one is now."""
-    children = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        if int(fields[1]) == pid and fields[0] != "Z":
-            children.append(int(stat.parent.name))
-    return children
-
-
 def replicas_of(server: ServerProcess) -> list[int]:
     """The server's replicas, by their process ids."""
-    return [pid for pid in children_of(server.process.pid) if b"--replica-id" in _command(pid)]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    return [pid for pid in children_of(server.process.pid) if b"--replica-id" in command_of(pid)]

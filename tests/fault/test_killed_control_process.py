@@ -11,11 +11,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.fault.baseline import children_of, is_alive
 from tests.fault.callers import Callers
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
 from tests.own_postgres import own_postgres
+from tests.processes import children_of, is_alive
 from tests.scale import bound, count
 from tidemill.v1 import session_pb2
 

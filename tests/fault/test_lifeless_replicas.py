@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.baseline import Baseline, gauges, is_alive, replicas_of
+from tests.fault.baseline import Baseline, gauges, replicas_of
 from tests.fault.callers import Answer, Callers, callers_of, first_text, read
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
 from tests.fault.wedging import replica as wedging_replica
 from tests.fault.wedging import server as wedging_server
+from tests.processes import is_alive
 from tests.scale import IS_FULL, bound, count
 from tests.server_process import ServerProcess
 

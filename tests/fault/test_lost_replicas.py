@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.baseline import Baseline, is_alive, replicas_of
+from tests.fault.baseline import Baseline, replicas_of
 from tests.fault.callers import callers_of, first_text, read
 from tests.fault.figures import counts, times
 from tests.fault.long_answers import long_server_process
+from tests.processes import is_alive
 from tests.scale import bound, count
 
 pytestmark = pytest.mark.fault

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration.replica.replica_process import command, replica_process
 from tests.integration.replica.served_engine import until
+from tests.processes import children_of, command_of, is_alive, kill_if_alive
 from tests.scale import bound
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import EngineRequest, EngineStream, Patience, ReplicaClient, ReplicaRejectedError
@@ -195,19 +196,20 @@ async def test_a_replica_never_outlives_its_launcher(relation: str, state: str) 
     try:
         assert b"address" in await asyncio.to_thread(launcher.stdout.readline)
         replica_pid = _replica_below(launcher.pid)
+        assert replica_pid
         if state != "loading":
             await asyncio.sleep(1.0)
         if state == "stopped":
             os.kill(replica_pid, signal.SIGSTOP)
         launcher.kill()
         await asyncio.to_thread(launcher.wait)
-        await until(lambda: not _is_alive(replica_pid))
+        await until(lambda: not is_alive(replica_pid))
     finally:
         launcher.kill()
         launcher.wait()
         launcher.stdout.close()
-        if replica_pid and _is_alive(replica_pid):
-            os.kill(replica_pid, signal.SIGKILL)
+        if replica_pid:
+            kill_if_alive(replica_pid)
 
 
 async def test_a_replica_whose_launcher_has_gone_already_does_not_start(tmp_path: Path) -> None:
@@ -223,18 +225,9 @@ async def test_a_replica_whose_launcher_has_gone_already_does_not_start(tmp_path
 
 def _replica_below(pid: int) -> int:
     """The process below `pid` that is a replica, directly or through a shell."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if words[1:3] == [b"-m", b"tidemill_serving"]:
-            return int(child)
-        if below := _replica_below(int(child)):
+    for child in children_of(pid):
+        if command_of(child).split(b"\0")[1:3] == [b"-m", b"tidemill_serving"]:
+            return child
+        if below := _replica_below(child):
             return below
     return 0
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether the process runs; one that nobody has waited for yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False

@@ -11,11 +11,11 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.fault.baseline import children_of, is_alive
 from tests.fault.callers import callers_of, first_text, read
 from tests.fault.figures import counts
 from tests.fault.long_answers import long_server_process
 from tests.integration.api.conftest import Wire, text_of, wait_until, wire_to
+from tests.processes import children_of, is_alive
 from tests.scale import bound
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import inference_pb2, session_pb2

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import command_of, is_alive, num_cpu_ticks
 from tidemill_models.errors import (
     TemplateError,
     TemplateMemoryLimitError,
@@ -139,7 +140,7 @@ def test_many_threads_share_one_renderer():
 def workers() -> list[int]:
     """The renderers' processes among all that this run has started."""
     pids = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    return [pid for pid in pids if b"template_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"template_worker" in command_of(pid)]
 
 
 def test_a_worker_that_was_killed_is_replaced(renderer):
@@ -203,19 +204,7 @@ def test_a_worker_ends_when_its_parent_is_killed(source):
         if source == HOSTILE[0][0]:
             assert wait_until(lambda: num_cpu_ticks(worker) > idle_ticks + 10, seconds=60)
         parent.kill()
-    assert wait_until(lambda: not is_running(worker), seconds=60)
-
-
-def num_cpu_ticks(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+    assert wait_until(lambda: not is_alive(worker), seconds=60)
 
 
 def wait_until(holds, *, seconds: float) -> bool:

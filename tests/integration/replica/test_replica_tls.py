@@ -10,10 +10,10 @@ import grpc
 import pytest
 
 from tests.certificates import Authority, Files
-from tests.fault.test_server_life import children_of
 from tests.integration.api.conftest import wire_to
 from tests.integration.replica.replica_process import read_all, replica_process, until_ready
 from tests.integration.replica.served_engine import ServedEngine, served_engine
+from tests.processes import children_of, command_of
 from tests.server_process import server_process
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import EngineRequest, ReplicaClient
@@ -138,5 +138,5 @@ def test_the_server_hands_its_pair_to_its_replicas_and_speaks_tls_with_them(
         wire.start()
         *_, last = wire.generate(max_tokens=5)
         assert last.end.usage.completion_tokens == 5
-        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(server.process.pid)]
+        lines = [command_of(pid) for pid in children_of(server.process.pid)]
         assert any(f"--tls-client-ca\0{files.ca}\0".encode() in line for line in lines)

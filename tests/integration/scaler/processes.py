@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tests.processes import command_of
+
 
 def replica_pids(parent_pid: int | None = None) -> set[int]:
     """Processes that run a replica for `parent_pid` (this process, when None), also those whose parent has gone."""
@@ -19,8 +21,5 @@ def _pids(wanted: list[str]) -> set[int]:
 
 
 def _runs(folder: Path, wanted: list[str]) -> bool:
-    try:
-        arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return False  # it has just ended
+    arguments = command_of(int(folder.name)).decode(errors="replace").split("\0")
     return all(part in arguments for part in wanted)
