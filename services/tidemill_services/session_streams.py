@@ -203,7 +203,7 @@ class SessionStreams:
     def stop_all(self, reason: StopReason) -> None:
         """End all streams, and those that begin later; a drain waits only for their last words then."""
         self._stopped = reason
-        if self._grace is not None:
+        if self._grace is not None and not self._grace.expired():
             self._grace.reschedule(asyncio.get_running_loop().time())
         for payer in self._payers.values():
             for stream in tuple(payer.streams):
@@ -212,10 +212,11 @@ class SessionStreams:
     async def drain(self, grace_seconds: float) -> None:
         """Let all calls finish; stop those that have not after the grace, and give them a moment to say so."""
         try:
-            async with asyncio.timeout(grace_seconds if self._stopped is None else 0.0) as self._grace:
-                await self._empty.wait()
-                return
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_seconds if self._stopped is None else 0.0) as self._grace:
+                    await self._empty.wait()
+                    return
+        finally:
             self._grace = None
         self.stop_all(StopReason.DRAINING)
         with suppress(TimeoutError):

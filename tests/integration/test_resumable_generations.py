@@ -329,6 +329,24 @@ async def test_a_stop_of_all_cuts_a_drain_short_though_a_reader_takes_nothing(
         await asyncio.wait_for(drained, 60)
 
 
+async def test_all_may_be_stopped_again_at_any_moment_of_a_drain_and_after_it(
+    streams: SessionStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_streams, "LAST_WORDS_SECONDS", 0.1)
+    with streams.reading():
+        drained = asyncio.create_task(streams.drain(3_600))
+        for _ in range(20):
+            await asyncio.sleep(0)
+            streams.stop_all(StopReason.DRAINING)
+        await asyncio.wait_for(drained, 60)
+    streams.stop_all(StopReason.DRAINING)
+
+
+async def test_all_may_be_stopped_after_a_drain_of_nothing(streams: SessionStreams) -> None:
+    await streams.drain(3_600)
+    streams.stop_all(StopReason.DRAINING)
+
+
 async def test_closing_ends_what_still_runs_and_cuts_what_does_not_end(
     resumable: ResumableGenerations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
