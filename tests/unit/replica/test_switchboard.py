@@ -371,6 +371,7 @@ async def test_the_first_step_is_passed_on_at_once_and_those_that_follow_wait_fo
     wall.engine.finish(engine_id)
     (output,) = (await next_step(caller)).outputs
     assert (output.text, output.finish_reason) == ("bcd", pb.FINISH_REASON_STOP)
+    assert not wall.board._speaking  # nothing is kept of who has ended
 
 
 async def test_what_waits_is_passed_on_when_its_time_is_over_and_then_the_next_step_at_once(
