@@ -11,7 +11,7 @@ from tidemill.errors import ConfigError
 
 MIB = 1024 * 1024
 
-FAREWELL_SECONDS = 0.5
+FAREWELL_SECONDS = 2.0
 """How long closing a client waits for what it still has to tell the server."""
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (

@@ -2,7 +2,7 @@
 
 from typing import Any, Generic, TypeVar, cast
 
-from tidemill.steps import Plan, Step
+from tidemill.steps import OpenCall, Plan, Step
 
 Result = TypeVar("Result")
 
@@ -15,6 +15,7 @@ class PlanRun(Generic[Result]):
         self._reply: Any = None
         self._error: Exception | None = None
         self._result: Result | None = None
+        self._held: OpenCall | None = None
 
     def next_step(self) -> Step | None:
         """What the plan wants, after the reply or error to what it wanted before; None when it has returned."""
@@ -33,11 +34,17 @@ class PlanRun(Generic[Result]):
         """Keep what the step failed with for the plan."""
         self._error = error
 
+    def hold(self, call: OpenCall) -> None:
+        """Keep a call that is about to be opened: what ends the run may come before the plan has it."""
+        self._held = call
+
     @property
     def result(self) -> Result:
         """What the plan returned."""
         return cast("Result", self._result)
 
     def abandon(self) -> None:
-        """End the plan where it stands; its open call is cancelled."""
+        """End the plan where it stands; its open call is left for good."""
         self._plan.close()
+        if self._held is not None:
+            self._held.leave()

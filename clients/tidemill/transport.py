@@ -22,16 +22,22 @@ Result = TypeVar("Result")
 
 
 class _SyncCall:
-    """An open call, and what is said when it is left for good."""
+    """A call to be opened, and what is said when it is left for good."""
 
-    def __init__(self, call: Any, say_farewell: Callable[[], None] | None, *, streams: bool) -> None:
-        self._call = call
+    def __init__(self, say_farewell: Callable[[], None] | None, *, streams: bool) -> None:
+        self._call: Any = None
         self._streams = streams
         self._say_farewell = say_farewell
 
+    def start(self, method: Any, step: Open, metadata: Any) -> None:
+        """Start it, once. What interrupts this may come when the server has it already."""
+        start = method if self._streams else method.future
+        self._call = start(step.request, timeout=step.timeout, metadata=metadata)
+
     def cancel(self) -> None:
         self._say_farewell = None
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
     def leave(self) -> None:
         say_farewell = self._say_farewell
@@ -75,7 +81,7 @@ class SyncTransport:
     def perform(self, step: Step, run: PlanRun[Any]) -> None:
         """Carry one step out and give the plan what came of it."""
         try:
-            run.answer(self._perform(step))
+            run.answer(self._opened(step, run) if isinstance(step, Open) else self._perform(step))
         except CallCancelledError as error:
             run.fail(error)
         except grpc.RpcError as failure:
@@ -93,11 +99,6 @@ class SyncTransport:
                 return self._call(step.method)(
                     step.request, timeout=step.timeout, metadata=channel.metadata(self._connection)
                 )
-            case Open():
-                method = self._call(step.method)
-                start = method if step.method.streams else method.future
-                call = start(step.request, timeout=step.timeout, metadata=channel.metadata(self._connection))
-                return self._opened(call, step)
             case Read():
                 return cast("_SyncCall", step.call).read()
             case Sleep():
@@ -119,11 +120,14 @@ class SyncTransport:
                 )
         return found
 
-    def _opened(self, call: Any, step: Open) -> _SyncCall:
-        if step.farewell is None:
-            return _SyncCall(call, None, streams=step.method.streams)
-        opened = _SyncCall(call, partial(self._say, step.farewell), streams=step.method.streams)
-        self._open.add(opened)
+    def _opened(self, step: Open, run: PlanRun[Any]) -> _SyncCall:
+        """Open a call; the run has it before the server does, since a Ctrl-C may come between the two."""
+        method, farewell = self._call(step.method), step.farewell
+        opened = _SyncCall(None if farewell is None else partial(self._say, farewell), streams=step.method.streams)
+        run.hold(opened)
+        if farewell is not None:
+            self._open.add(opened)
+        opened.start(method, step, channel.metadata(self._connection))
         return opened
 
     def _say(self, farewell: Unary) -> None:

@@ -1,6 +1,7 @@
 """Answers that come whole, in one message: cut, lost, refused, left."""
 
 import threading
+from functools import partialmethod
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from tests.unit.client.mill import KEY, Cut, Hold, Mill, Refusal, broken_end, ke
 from tests.unit.client.test_resuming import LOST, until
 from tidemill import AsyncClient, Client
 from tidemill.plans import following
+from tidemill.v1 import inference_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +97,30 @@ def test_closing_the_client_ends_what_another_thread_waits_for(mill: Mill) -> No
         client.complete("long")
     closer.join()
     assert hold.abandoned.wait(60)
+
+
+@pytest.mark.parametrize("method", ["Complete", "Generate"])
+def test_a_ctrl_c_that_comes_while_the_call_is_opened_ends_its_generation(
+    client: Client, mill: Mill, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    hold = Hold()
+    mill.script("long", hold)
+    kind, name = (
+        (grpc.UnaryUnaryMultiCallable, "future")
+        if method == "Complete"
+        else (grpc.UnaryStreamMultiCallable, "__call__")
+    )
+
+    def interrupted(self, request, *, start, **options):
+        call = start(self, request, **options)
+        if isinstance(request, inference_pb2.GenerateRequest):
+            assert hold.reached.wait(60)
+            raise KeyboardInterrupt
+        return call
+
+    for implementation in kind.__subclasses__():
+        monkeypatch.setattr(implementation, name, partialmethod(interrupted, start=getattr(implementation, name)))
+    with pytest.raises(KeyboardInterrupt):
+        client.complete_prompt("long", stream=False) if method == "Complete" else next(client.complete_prompt("long"))
+    until(mill, "CancelGeneration", 1)
+    assert mill.requests["CancelGeneration"][0].request_id == mill.requests[method][0].request_id
