@@ -135,10 +135,8 @@ class AsyncTransport:
         for call in tuple(self._open):
             call.leave()
         self._is_closed = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(channel.FAREWELL_SECONDS):
-                for said in tuple(self._farewells):
-                    await said.code()
+        for said in tuple(self._farewells):
+            await said.code()  # its deadline ends it
         self._calls.clear()
         if self._channel is not None:
             await self._channel.close()

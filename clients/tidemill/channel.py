@@ -11,9 +11,6 @@ from tidemill.errors import ConfigError
 
 MIB = 1024 * 1024
 
-FAREWELL_SECONDS = 2.0
-"""How long closing a client waits for what it still has to tell the server."""
-
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A dead peer is noticed within 30 s, and what lies between keeps a silent stream open.
     ("grpc.keepalive_time_ms", 20_000),

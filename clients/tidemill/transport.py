@@ -158,10 +158,9 @@ class SyncTransport:
         """Close the channel, farewells sent; calls that run are cancelled."""
         for call in tuple(self._open):
             call.leave()
-        until = time.monotonic() + channel.FAREWELL_SECONDS
         for said in tuple(self._farewells):
-            with suppress(grpc.FutureTimeoutError, grpc.FutureCancelledError):
-                said.exception(timeout=max(0.0, until - time.monotonic()))
+            with suppress(grpc.FutureCancelledError):
+                said.exception()  # its deadline ends it
         with self._lock:
             self._is_closed = True
             self._calls.clear()

@@ -33,6 +33,7 @@ NUM_TRIES_UNREACHED = 3
 LONGEST_PAUSE = 2.0
 """Seconds between two tries."""
 FAREWELL_TIMEOUT = 2.0
+"""Seconds for the server to hear that nobody comes back; closing a client waits for as long."""
 
 
 class Absence:

@@ -122,7 +122,9 @@ def test_a_whole_answer_that_is_waited_for_is_cancelled_by_ctrl_c(mill: Mill) ->
     hold = Hold()
     mill.script("long", "some", hold, " more")
     script = (
-        "import sys, tidemill\n"
+        "import tidemill\n"
+        "from tidemill.plans import following\n"
+        "following.FAREWELL_TIMEOUT = 60\n"
         f"client = tidemill.Client({KEY!r}, target={mill.target!r})\n"
         "try:\n"
         "    client.complete_prompt('long', stream=False)\n"
