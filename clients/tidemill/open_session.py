@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from tidemill.async_transport import AsyncTransport
-from tidemill.errors import FailedPreconditionError, NotFoundError, TidemillError
+from tidemill.errors import ConfigError, FailedPreconditionError, NotFoundError, TidemillError
 from tidemill.plans import sessions
 from tidemill.plans.sessions import Wanted
 from tidemill.session_results import Bill, Session
@@ -102,7 +102,7 @@ class OpenSession(_Block):
         while seconds is not None and not ended.wait(seconds):
             try:
                 seconds = self._transport.run(self._beat())
-            except ValueError:  # gRPC's, when the client is closed in this very moment
+            except ConfigError:  # the client was closed
                 return
 
 
@@ -133,4 +133,7 @@ class AsyncOpenSession(_Block):
         seconds: float | None = _FIRST_SECONDS
         while seconds is not None:
             await asyncio.sleep(seconds)
-            seconds = await self._transport.run(self._beat())
+            try:
+                seconds = await self._transport.run(self._beat())
+            except ConfigError:  # the client was closed
+                return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
-from weakref import WeakSet
+from weakref import ref
 
 import grpc
 
@@ -63,7 +63,8 @@ class SyncTransport:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
-        self._open: WeakSet[_SyncCall] = WeakSet()  # calls that may have a farewell to say
+        # Calls that may have a farewell to say; no WeakSet: another thread may add one while `close` looks at all.
+        self._open: set[ref[_SyncCall]] = set()
         self._farewells: set[Any] = set()  # that are on their way
         self._is_closed = False
 
@@ -87,6 +88,10 @@ class SyncTransport:
         except grpc.RpcError as failure:
             name = getattr(getattr(step, "request", None), "request_id", "")
             run.fail(error_of_call(cast("CallFailure", failure), self._connection, request_id=name))
+        except ValueError:  # gRPC's, where another thread closes the channel in this very moment
+            if not self._is_closed:
+                raise
+            raise ConfigError("This client is closed.") from None
         except RuntimeError as error:
             # A Ctrl-C that comes while gRPC's lock changes hands ends in "cannot release un-acquired lock".
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -126,7 +131,7 @@ class SyncTransport:
         opened = _SyncCall(None if farewell is None else partial(self._say, farewell), streams=step.method.streams)
         run.hold(opened)
         if farewell is not None:
-            self._open.add(opened)
+            self._open.add(ref(opened, self._open.discard))
         opened.start(method, step, channel.metadata(self._connection))
         return opened
 
@@ -156,8 +161,9 @@ class SyncTransport:
 
     def close(self) -> None:
         """Close the channel, farewells sent; calls that run are cancelled."""
-        for call in tuple(self._open):
-            call.leave()
+        for held in tuple(self._open):
+            if (call := held()) is not None:
+                call.leave()
         for said in tuple(self._farewells):
             with suppress(grpc.FutureCancelledError):
                 said.exception()  # its deadline ends it

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.databases import migrate
+from tests.ports import kept_port
 from tests.server_process import server_process
 from tidemill_services.cli import application
 
@@ -26,15 +27,16 @@ def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def test_key_and_config_file_are_their_owners_alone_and_survive_a_restart_and_a_second_server_is_refused(
     tmp_path: Path,
 ) -> None:
-    with server_process(tmp_path) as server:
+    with kept_port() as port, server_process(tmp_path, "--port", str(port)) as server:
         first = server.api_key
         for name in ("api_key", "config.toml", "secret", "tidemill.db"):
             assert (tmp_path / name).stat().st_mode & 0o077 == 0, name
-    with server_process(tmp_path) as server:
-        assert server.api_key == first
-        assert first in (tmp_path / "config.toml").read_text()
-        assert server.grpc in (tmp_path / "config.toml").read_text()
-        second = serve("--data-dir", str(tmp_path), "--port", "0", "--http-port", "0", "--admin-port", "0")
+        server.terminate()
+        with server_process(tmp_path) as restarted:
+            assert restarted.api_key == first
+            assert first in (tmp_path / "config.toml").read_text()
+            assert restarted.grpc in (tmp_path / "config.toml").read_text()
+            second = serve("--data-dir", str(tmp_path), "--port", "0", "--http-port", "0", "--admin-port", "0")
     assert second.returncode == 1
     assert "tidemill serve: " in second.stderr
     assert str(tmp_path / "tidemill.db") in second.stderr
@@ -159,10 +161,12 @@ def test_a_home_that_cannot_be_written_to_is_no_reason_not_to_serve(tmp_path: Pa
 def test_the_config_file_goes_on_leading_to_a_server_that_answers(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     with (
-        server_process(tmp_path / "one", TIDEMILL_CONFIG=str(config)) as first,
-        server_process(tmp_path / "two", TIDEMILL_CONFIG=str(config)) as second,
+        kept_port() as port,
+        server_process(tmp_path / "one", "--port", str(port), TIDEMILL_CONFIG=str(config)) as first,
     ):
-        assert first.grpc in config.read_text()
-        assert f"TIDEMILL_TARGET={second.grpc}" in second.log.read_text()
-    with server_process(tmp_path / "two", TIDEMILL_CONFIG=str(config)) as third:
-        assert third.grpc in config.read_text()
+        with server_process(tmp_path / "two", TIDEMILL_CONFIG=str(config)) as second:
+            assert first.grpc in config.read_text()
+            assert f"TIDEMILL_TARGET={second.grpc}" in second.log.read_text()
+        first.terminate()
+        with server_process(tmp_path / "two", TIDEMILL_CONFIG=str(config)) as third:
+            assert third.grpc in config.read_text()

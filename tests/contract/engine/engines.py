@@ -20,7 +20,7 @@ from tidemill_serving.package_engine import PackageEngine
 
 TINY_LLAMA = Path(__file__).parents[2] / "models" / "tiny-llama"
 NUM_SLOTS, NUM_WAITING_PLACES = 4, 2
-TICK = timedelta(milliseconds=2)
+TICK = timedelta(milliseconds=5)
 LONG = 900  # tokens: longer than any of these tests waits
 CONTEXT_LENGTH = 1024
 

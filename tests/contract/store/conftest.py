@@ -10,12 +10,19 @@ from sqlalchemy import insert
 from tests.databases import database_url, empty_database_url, postgres_server
 from tests.funds import grant
 from tidemill_services.domain.session import Session
-from tidemill_services.store import accounts, sessions
+from tidemill_services.store import accounts, group_commit, sessions, sql_database
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.opening import open_database
 from tidemill_services.store.tables import models
 
 __all__ = ["database_url", "empty_database_url", "postgres_server"]
+
+
+@pytest.fixture(autouse=True)
+def _a_slow_machine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers give up after 10 seconds; who tests that says after how many."""
+    for module in (group_commit, sql_database):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 60.0)
 
 
 @pytest.fixture

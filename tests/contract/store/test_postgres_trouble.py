@@ -53,10 +53,10 @@ def test_a_migration_may_rest_for_longer_than_a_unit_of_work(url: str, monkeypat
 
 
 def cut_connections(url: str) -> None:
-    """Break every connection to the database but our own, as a restart of the server does."""
+    """Break every connection to the database but our own, as a restart of the server does; all are gone then."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 
@@ -162,7 +162,7 @@ async def test_time_comes_from_the_server_and_never_goes_back_behind_the_mark(ur
     server_ms = await database.read(
         lambda tx: tx.connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp()) * 1000").scalar_one()
     )
-    assert abs(await database.write(lambda tx: tx.now_ms) - server_ms) < 10_000
+    assert abs(await database.write(lambda tx: tx.now_ms) - server_ms) < 60_000
     ahead_ms = int(server_ms) + 3_600_000
     await database.write(lambda tx: tx.connection.exec_driver_sql(f"UPDATE clock SET high_water_ms = {ahead_ms}"))
     first_ms = await database.write(lambda tx: tx.now_ms)

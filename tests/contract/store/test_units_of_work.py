@@ -38,7 +38,7 @@ async def hold_the_writer(database: Database) -> tuple[Callable[[], None], async
         assert release.wait(timeout=60)
 
     task = asyncio.create_task(database.write(wait))
-    assert await asyncio.to_thread(entered.wait, 10)
+    assert await asyncio.to_thread(entered.wait, 60)
     return release.set, task
 
 
@@ -123,7 +123,7 @@ async def test_readers_see_nothing_that_is_not_committed(database: Database):
         assert release.wait(timeout=60)
 
     writing = asyncio.create_task(database.write(create_slowly))
-    await asyncio.to_thread(written.wait, 10)
+    assert await asyncio.to_thread(written.wait, 60)
     assert await database.read(count_accounts) == 0
     release.set()
     await writing
@@ -140,7 +140,7 @@ async def test_a_read_keeps_one_snapshot_while_others_write(database: Database):
         return first, count_accounts(tx)
 
     reading = asyncio.create_task(database.read(count_twice))
-    await asyncio.to_thread(started.wait, 10)
+    assert await asyncio.to_thread(started.wait, 60)
     await database.write(accounts.create_account, "a", "")
     proceed.set()
     assert await reading == (0, 0)
@@ -165,11 +165,27 @@ async def test_a_cancelled_caller_does_not_stop_the_writer(database: Database):
     assert {f"a{n}" for n in range(1, 20, 2)} <= set(await database.read(account_ids))
 
 
+def after_a_condition(monkeypatch: pytest.MonkeyPatch, asked: type) -> threading.Event:
+    """Have those who wait for the database give up in no other case than that the event which is returned is set."""
+    is_so, give_up = threading.Event(), asked.give_up
+
+    def give_up_then(self: object, *arguments: object) -> None:
+        if is_so.is_set():
+            give_up(self, *arguments)
+        else:
+            asyncio.get_running_loop().call_later(0.05, give_up_then, self, *arguments)
+
+    monkeypatch.setattr(asked, "give_up", give_up_then)
+    return is_so
+
+
 async def test_a_silent_database_is_not_waited_for_and_what_was_given_up_never_runs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(group_commit, "ANSWER_SECONDS", 0.2)
+    is_held = after_a_condition(monkeypatch, group_commit._Handed)
     release, holding = await hold_the_writer(database)
+    is_held.set()
     given_up = asyncio.create_task(database.write(accounts.create_account, "given-up", ""))
     with pytest.raises(StoreUnavailableError, match="nothing was saved"):
         await given_up
@@ -182,10 +198,12 @@ async def test_a_silent_database_is_not_waited_for_and_what_was_given_up_never_r
 
 
 async def test_a_reader_that_has_been_answered_may_take_its_time(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sql_database, "ANSWER_SECONDS", 3.0)
-    release = threading.Event()
+    monkeypatch.setattr(sql_database, "ANSWER_SECONDS", 0.2)
+    all_have_begun = after_a_condition(monkeypatch, sql_database._Question)
+    release, begun = threading.Event(), threading.Barrier(4, action=all_have_begun.set)
 
     def count_slowly(tx: Transaction) -> int:
+        begun.wait(60)
         assert release.wait(timeout=60)
         return count_accounts(tx)
 

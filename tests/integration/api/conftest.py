@@ -131,8 +131,9 @@ def neighbour(server: ServerProcess, neighbours_key: str) -> Iterator[Wire]:
 
 @pytest.fixture(scope="session")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One whose replicas need 5 ms a token and whose answers never end by themselves."""
-    with server_process(tmp_path_factory.mktemp("slow-server"), "--replica-device", "fake") as process:
+    """One whose replicas need 20 ms a token: its longest answers take 20 s, unless somebody ends them."""
+    arguments = ("--replica-device", "fake", "--replica-fake-tick-ms", "20")
+    with server_process(tmp_path_factory.mktemp("slow-server"), *arguments) as process:
         yield process
 
 

@@ -111,9 +111,9 @@ def _ask_over_http(server: ServerProcess) -> str:
 
 
 def _kill_a_replica_in_mid_stream(server: ServerProcess, wire: Wire) -> None:
+    (pid,) = replica_pids(server.process.pid)
     responses = wire.generate(PROMPT, request_id="killed", max_tokens=900)
     assert any(response.HasField("delta") for response in responses)
-    (pid,) = replica_pids(server.process.pid)
     os.kill(pid, signal.SIGKILL)
     (end,) = [response.end for response in responses if response.HasField("end")]
     assert end.error.message

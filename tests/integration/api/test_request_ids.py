@@ -89,4 +89,7 @@ def test_no_header_can_write_a_line_of_its_own(server: ServerProcess) -> None:
         connection.putheader("x-request-id", b"forged\x0b\x85 line")
         connection.endheaders()
         connection.getresponse().read()
+        connection.request("GET", "/v1/models", headers={"x-request-id": "after-the-odd-one"})
+        connection.getresponse().read()
+    wait_until(lambda: "after-the-odd-one" in server.log.read_text(), "the line of the call after it")
     assert "forged" not in server.log.read_text()

@@ -31,7 +31,9 @@ def summed_in_order(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_a_float_product_is_what_its_arithmetic_says(data: st.DataObject, seed: int, tmp_path: Path) -> None:
     depth, width = data.draw(st.integers(1, 1200)), data.draw(st.integers(1, 70))
     rows = numbers(seed, data.draw(st.sampled_from([1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 97, 200])), depth)

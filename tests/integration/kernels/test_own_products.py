@@ -28,7 +28,9 @@ def built(folder: Path, matrix: Matrix, *, num_threads: int = 1):
 
 
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_a_product_is_what_its_arithmetic_says(data: st.DataObject, seed: int, tmp_path: Path) -> None:
     bits, block, points = data.draw(st.sampled_from(KINDS))
     depth, width = data.draw(st.integers(1, 700)), data.draw(st.integers(1, 70))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -79,9 +80,10 @@ async def test_who_says_nothing_or_half_is_hung_up_on_and_who_keeps_a_connection
         return nothing == b""
 
     async with served() as port:
-        kept, writer = await asyncio.open_connection("127.0.0.1", port)
         request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-        writer.write(request)
+        caller = socket.create_connection(("127.0.0.1", port))
+        caller.sendall(request)  # before the server begins to wait for it
+        kept, writer = await asyncio.open_connection(sock=caller)
         await kept.readuntil(b"ok")
         assert all(await asyncio.gather(*map(is_hung_up_on, (b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost:"))))
         writer.write(request)

@@ -145,10 +145,12 @@ async def test_many_short_calls_are_told_a_few_times(
 async def test_while_the_store_is_away_nothing_is_lost_and_nothing_ended_that_ran(
     database: UnsteadyDatabase, customer: Customer
 ):
-    session = await begin(customer, limits=GivenLimits(idle_timeout_ms=2_000))
+    session, _ = await customer.start(limits=GivenLimits(idle_timeout_ms=2_000))
     async with running(database, "host.1") as process:
         with process.streams.call(session.session_id):
             await until(customer, session, lambda session: session.activity.busy_until_ms is not None)
+            await database.write(sessions.model_became_ready, "small")  # it is known to be busy
+            session = await customer.get(session.session_id)
             database.is_away = True
             await asyncio.sleep(1.5)
         database.is_away = False

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.ports import kept_port
 from tests.unit.client.mill import KEY, Mill
 from tidemill import AsyncClient, Client
 from tidemill.cli.app import app
+from tidemill.plans import following
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +20,19 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("TIDEMILL_CONFIG", str(tmp_path / "config.toml"))
 
 
+@pytest.fixture(autouse=True)
+def _farewells_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is: a client waits for 2 seconds."""
+    monkeypatch.setattr(following, "FAREWELL_TIMEOUT", 60.0)
+
+
 @pytest.fixture
 def mill() -> Iterator[Mill]:
     found = Mill()
-    found.start()
-    yield found
-    found.stop()
+    with kept_port() as port:
+        found.start(port)
+        yield found
+        found.stop()
 
 
 @pytest.fixture

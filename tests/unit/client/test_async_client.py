@@ -69,11 +69,11 @@ async def test_closing_a_stream_cancels_it_and_ends_the_iteration(async_client: 
     mill.script("long", "some", hold, " more")
     stream = await async_client.complete_prompt("long")
     assert await anext(stream) == "some"
-    assert await asyncio.to_thread(hold.reached.wait, 10)
+    assert await asyncio.to_thread(hold.reached.wait, 60)
     await stream.close()
     assert [text async for text in stream] == []
     assert stream.finish_reason == "cancelled"
-    assert await asyncio.to_thread(hold.abandoned.wait, 10)
+    assert await asyncio.to_thread(hold.abandoned.wait, 60)
 
 
 async def test_cancelling_the_task_cancels_the_call(async_client: AsyncClient, mill: Mill) -> None:
@@ -81,11 +81,11 @@ async def test_cancelling_the_task_cancels_the_call(async_client: AsyncClient, m
     hold = Hold()
     mill.script("long", hold, "never")
     task = asyncio.create_task(async_client.complete_prompt("long", stream=False))
-    assert await asyncio.to_thread(hold.reached.wait, 10)
+    assert await asyncio.to_thread(hold.reached.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(hold.abandoned.wait, 10)
+    assert await asyncio.to_thread(hold.abandoned.wait, 60)
 
 
 async def test_many_tasks_share_one_client(async_client: AsyncClient, mill: Mill) -> None:

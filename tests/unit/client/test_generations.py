@@ -267,8 +267,16 @@ def test_an_exception_in_the_callback_ends_the_call(client: tidemill.Client, mil
 
 def test_a_timeout_ends_the_generation(client: tidemill.Client, mill: Mill) -> None:
     mill.script("long", "some", Hold(), " more")
+    pieces: list[str] = []
     with pytest.raises(tidemill.DeadlineExceededError) as caught:
-        list(client.complete_prompt("long", timeout=0.2))
+        pieces.extend(client.complete_prompt("long", timeout=0.2))
+    assert caught.value.partial_text == "".join(pieces)
+
+
+def test_a_generation_whose_time_is_over_leaves_its_text(client: tidemill.Client, mill: Mill) -> None:
+    mill.script("long", "some", Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"))
+    with pytest.raises(tidemill.DeadlineExceededError) as caught:
+        list(client.complete_prompt("long"))
     assert caught.value.partial_text == "some"
 
 

@@ -11,6 +11,7 @@ import tidemill
 from tests.unit.client.mill import KEY, Cut, Hold, Last, Mill, Refusal, broken_end, keep_alive
 from tidemill import AsyncClient, Client
 from tidemill.plans import following
+from tidemill.plans.following import LONGEST_ABSENCE
 from tidemill.v1 import inference_pb2
 
 LOST = Refusal(grpc.StatusCode.ALREADY_EXISTS, "GENERATION_LOST")
@@ -118,7 +119,7 @@ def test_the_timeout_bounds_all_tries(client: Client, mill: Mill) -> None:
     with pytest.raises(tidemill.TidemillError) as caught:
         list(client.complete_prompt("cut", timeout=1))
     assert isinstance(caught.value, tidemill.UnreachableError | tidemill.DeadlineExceededError)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < LONGEST_ABSENCE
 
 
 def test_an_end_that_says_unavailable_is_an_end(client: Client, mill: Mill) -> None:
@@ -183,7 +184,7 @@ async def test_who_leaves_with_asyncio_ends_its_generation(mill: Mill) -> None:
     mill.script("long", "some", hold, " more")
     async with AsyncClient(KEY, target=mill.target) as client:
         task = asyncio.create_task(client.complete_prompt("long", stream=False))
-        assert await asyncio.to_thread(hold.reached.wait, 10)
+        assert await asyncio.to_thread(hold.reached.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -214,4 +215,4 @@ def test_closing_a_client_of_a_dead_server_does_not_hang(mill: Mill) -> None:
     started = time.monotonic()
     stream.close()
     client.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50

@@ -1,6 +1,7 @@
 """Sessions that end by themselves, as the client sees them: limits, the live meter, signs of life."""
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import grpc
@@ -119,6 +120,40 @@ async def test_a_block_of_asyncio_says_so_too(async_client: tidemill.AsyncClient
         await asyncio.to_thread(mill.wait_for, "HeartbeatSession", 3)
     assert session.bill.final
     assert {request.liveness for request in mill.requests["StartSession"]} == {HEARTBEAT}
+
+
+@pytest.mark.usefixtures("_hurry")
+def test_a_client_that_is_closed_while_its_block_is_about_to_say_so_leaves_no_error(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_about_to, is_closed = threading.Event(), threading.Event()
+    beat = open_session.OpenSession._beat
+
+    def late(self: open_session.OpenSession):
+        is_about_to.set()
+        assert is_closed.wait(60)
+        return beat(self)
+
+    monkeypatch.setattr(open_session.OpenSession, "_beat", late)
+    with tidemill.Client(KEY, target=mill.target) as client:
+        with client.session() as session:
+            assert is_about_to.wait(60)
+        (holder,) = {request.holder for request in mill.requests["StartSession"]}
+        (speaker,) = [thread for thread in threading.enumerate() if thread.name == f"heartbeat-{holder}"]
+    is_closed.set()
+    speaker.join()
+    assert session.bill.final
+    assert mill.requests["HeartbeatSession"] == []
+
+
+@pytest.mark.usefixtures("_hurry")
+async def test_an_asyncio_client_that_is_closed_within_its_block_leaves_no_error_of_its_heartbeat(mill: Mill) -> None:
+    client = tidemill.AsyncClient(KEY, target=mill.target)
+    session = await client.session().__aenter__()
+    await client.close()
+    assert session._alive is not None
+    await session._alive
+    assert mill.requests["HeartbeatSession"] == []
 
 
 def test_one_line_changes_and_watches_too(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import tidemill
 from tests.unit.client.mill import KEY, MODEL, PRICE, Mill, Refusal
+from tidemill import channel
 from tidemill.v1 import model_pb2, session_pb2
 
 
@@ -209,7 +210,7 @@ def test_a_port_that_speaks_http_as_the_openai_door_does_is_named_as_one() -> No
     def answer(door: socket.socket) -> None:
         with suppress(OSError):  # closed by the test
             while True:
-                with door.accept()[0] as caller:
+                with door.accept()[0] as caller, suppress(ConnectionError):
                     caller.sendall(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
                     while caller.recv(4096):  # until the caller has read it and goes
                         pass
@@ -226,16 +227,22 @@ def test_a_port_that_speaks_http_as_the_openai_door_does_is_named_as_one() -> No
 
 
 def test_a_server_that_comes_back_is_found_by_the_same_client(mill: Mill) -> None:
+    again = Mill()
+
+    def come_back(_: float) -> None:
+        if not again.port:
+            again.start(mill.port)
+        grpc.channel_ready_future(client._transport._channel).result(60)
+
     with tidemill.Client(KEY, target=mill.target) as client:
         client.list_models()
-        port = mill.port
         mill.stop()
-        again = Mill()
-        threading.Timer(0.2, again.start, [port]).start()
+        client._transport._sleep = come_back  # what it does between its tries
         try:
             assert client.list_models()[0].name == MODEL
         finally:
             again.stop()
+    assert len(again.requests["ListModels"]) == 1
 
 
 def test_a_closed_client_says_so(mill: Mill) -> None:
@@ -245,6 +252,31 @@ def test_a_closed_client_says_so(mill: Mill) -> None:
     client.close()
     with pytest.raises(tidemill.ConfigError, match="closed"):
         client.list_models()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.list_models(),
+        lambda client: client.complete_prompt("hello", stream=False),
+        lambda client: next(client.complete_prompt("hello")),
+    ],
+    ids=["unary", "whole", "stream"],
+)
+def test_a_client_that_another_thread_closes_while_a_call_is_made_says_so(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch, call
+) -> None:
+    client = tidemill.Client(KEY, target=mill.target)
+    metadata = channel.metadata
+
+    def close_first(connection):  # the call is made with what this returns
+        monkeypatch.undo()
+        client.close()
+        return metadata(connection)
+
+    monkeypatch.setattr(channel, "metadata", close_first)
+    with pytest.raises(tidemill.ConfigError, match="closed"):
+        call(client)
 
 
 @pytest.mark.parametrize("timeout", [0, -1.5, "a", float("nan"), True])

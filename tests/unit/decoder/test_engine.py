@@ -1,7 +1,6 @@
 """The engine with its thread, on the fake device."""
 
 import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -48,7 +47,7 @@ class CrashingDevice(FakeDevice):
         raise ZeroDivisionError("a fault of ours")
 
 
-class DyingDevice(FakeDevice):
+class DyingDevice(GatedDevice):
     num_runs_left = 12
 
     def _run(self, token_ids):
@@ -91,9 +90,12 @@ def test_a_start_goes_through_its_phases_with_growing_progress(open_engine):
 
 
 def test_generations_are_answered_with_text_tokens_usage_and_load(open_engine):
-    engine, recorder = open_engine(num_slots=2)
+    device = GatedDevice()
+    engine, recorder = open_engine(device, num_slots=2)
+    device.hold()
     for i in range(4):
         engine.submit(request(i, [5 + i, 6], max_tokens=6))
+    device.gate.set()
     recorder.wait_for_ends(0, 1, 2, 3)
     for i in range(4):
         answer = fake_answer([5 + i, 6], 6)
@@ -185,16 +187,22 @@ def test_the_load_counts_what_was_submitted_a_moment_ago(open_engine):
 def test_an_abort_ends_a_generation_within_one_step(open_engine):
     device = GatedDevice()
     engine, recorder = open_engine(device)
+    is_held = threading.Event()
+
+    def hold_after_three(_output):  # in the engine's thread: between two runs
+        if len(recorder.tokens[1]) == 3:
+            device.hold()
+            is_held.set()
+
+    recorder.on_output = hold_after_three
     engine.submit(request(1, max_tokens=FOREVER))
-    recorder.wait_until(lambda: len(recorder.tokens.get(1, ())) > 2)
-    device.hold()
+    assert is_held.wait(60)
     assert device.is_waiting.wait(60)
-    num_tokens = len(recorder.tokens[1])
     engine.abort(1)
     device.gate.set()
     recorder.wait_for_ends(1)
     assert recorder.ends[1].finish_reason is FinishReason.CANCELLED
-    assert len(recorder.tokens[1]) <= num_tokens + 1
+    assert len(recorder.tokens[1]) <= 3 + 1
 
 
 def test_an_abort_before_the_first_step_and_of_unknown_ids_is_fine(open_engine):
@@ -249,9 +257,12 @@ def test_a_fault_of_ours_fails_the_start_with_a_sentence(open_engine):
 
 
 def test_a_device_that_dies_fails_the_engine_and_ends_every_generation(open_engine):
-    engine, recorder = open_engine(DyingDevice(), num_slots=2)
+    device = DyingDevice()
+    engine, recorder = open_engine(device, num_slots=2)
+    device.hold()
     for i in range(4):
         engine.submit(request(i, max_tokens=FOREVER))
+    device.gate.set()
     recorder.wait_for_ends(0, 1, 2, 3)
     recorder.wait_until(lambda: recorder.phases[-1][0] is Phase.FAILED)
     assert {end.finish_reason for end in recorder.ends.values()} == {FinishReason.ERROR}
@@ -298,8 +309,8 @@ def test_a_wedged_run_is_seen_and_a_slow_one_is_not(open_engine, monkeypatch):
     engine.submit(request(1))
     assert device.is_waiting.wait(60)
     assert engine.is_responsive()
-    real = time.monotonic
-    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 6.0)
+    began = engine.last_life()
+    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: began + 600.0)
     assert not engine.is_responsive()
     device.gate.set()
     recorder.wait_for_ends(1)
@@ -311,10 +322,10 @@ def test_the_first_long_prompt_of_a_slow_model_is_not_taken_for_a_wedge(open_eng
     device.hold()
     engine.submit(request(1, max_tokens=1))
     assert device.is_waiting.wait(60)
-    real = time.monotonic
-    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 8.0)
+    began = engine.last_life()
+    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: began + 8.0)
     assert engine.is_responsive()
-    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: real() + 600.0)
+    monkeypatch.setattr(engine._heartbeat, "_clock", lambda: began + 600.0)
     assert not engine.is_responsive()
     device.gate.set()
     recorder.wait_for_ends(1)

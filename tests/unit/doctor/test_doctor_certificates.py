@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import LOCAL, Authority, Files
+from tidemill_services.doctor import handshake
 from tidemill_services.doctor.certificates import check_certificates, trusted_by_settings
 from tidemill_services.doctor.cli_config import check_cli_config
 from tidemill_services.doctor.finding import Finding, Level
@@ -108,7 +109,10 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_config_file_whose_server_would_not_be_trusted_is_wrong(tmp_path: Path, config: Path) -> None:
+def test_a_config_file_whose_server_would_not_be_trusted_is_wrong(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 60.0)
     authority = Authority()
     files, other = authority.write(tmp_path / "a", *LOCAL), Authority().write(tmp_path / "b", *LOCAL)
     nameless = authority.write(tmp_path / "c", "mill.example.org")

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Authority
+from tests.ports import kept_port
 from tidemill_models.package import bundled_packages
+from tidemill_services.doctor import ports
 from tidemill_services.doctor import spares as spares_module
 from tidemill_services.doctor.cli_config import check_cli_config
 from tidemill_services.doctor.clock import check_clock, check_time_zone
@@ -46,15 +48,10 @@ def http_server(body: bytes) -> Iterator[int]:
         thread.join()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_a_free_port_is_right_and_stays_free() -> None:
-    number = free_port()
-    assert check_port(Port("port", "127.0.0.1", number), runs_here=False).level is Level.OK
-    socket.create_server(("127.0.0.1", number)).close()
+    with kept_port() as number:
+        assert check_port(Port("port", "127.0.0.1", number), runs_here=False).level is Level.OK
+        socket.create_server(("127.0.0.1", number)).close()
     assert check_port(Port("http_port", "127.0.0.1", 0), runs_here=False).level is Level.OK
 
 
@@ -73,7 +70,8 @@ def test_a_port_whose_holder_never_answers_is_wrong() -> None:
         assert check_port(port, runs_here=True).level is Level.WRONG
 
 
-def test_a_tidemill_is_right_where_it_has_this_data_and_else_in_the_way() -> None:
+def test_a_tidemill_is_right_where_it_has_this_data_and_else_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_ANSWER_SECONDS", 60.0)
     with http_server(b"ok\n") as number:
         port = Port("http_port", "127.0.0.1", number)
         assert check_port(port, runs_here=True).level is Level.OK
@@ -163,9 +161,15 @@ def test_large_packages_are_opened_and_not_read(tmp_path: Path) -> None:
     assert "a replica checks their content" in found[0].sentence
 
 
-def test_the_clis_file_is_judged_as_the_client_reads_it(tmp_path: Path) -> None:
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    with kept_port() as number:
+        yield number
+
+
+def test_the_clis_file_is_judged_as_the_client_reads_it(tmp_path: Path, free_port: int) -> None:
     path = tmp_path / "config.toml"
-    own = f"127.0.0.1:{free_port()}"
+    own = f"127.0.0.1:{free_port}"
     assert check_cli_config(path, own).level is Level.OK
     path.write_text(f'target = "{own}"\napi_key = "key"\n')
     path.chmod(0o644)
@@ -175,7 +179,7 @@ def test_the_clis_file_is_judged_as_the_client_reads_it(tmp_path: Path) -> None:
     path.chmod(0o600)
     assert check_cli_config(path, own).level is Level.OK
     assert check_cli_config(path, "127.0.0.1:7400").level is Level.WARNING
-    with socket.create_server(("127.0.0.1", int(own.rpartition(":")[2]))):
+    with socket.create_server(("127.0.0.1", free_port)):
         assert "which answers" in check_cli_config(path, "127.0.0.1:7400").sentence
 
 

@@ -9,7 +9,7 @@ from tidemill_models.errors import InvalidTextError, PromptTooLargeError, Tokeni
 from tidemill_models.tokenizer import Tokenizer
 
 # Fixtures are made once a session and never changed, so that hypothesis may use them for many examples.
-relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 plain_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 spiced_text = st.lists(
     st.sampled_from(["<|end|>", "<|", "end", "|>", "</s>", "<s>", "＜/s＞", "<tool>", " ", "\n", "tide", "é", "    "]),

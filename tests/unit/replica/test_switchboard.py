@@ -46,7 +46,7 @@ class Wall:
 
 
 async def next_step(caller: Caller) -> pb.Step:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         message = await caller.next_message()
     assert message is not None
     assert message.HasField("step"), message

@@ -8,8 +8,9 @@ import textwrap
 SET_UP = """
 import ctypes, os, subprocess, sys
 from tidemill_telemetry.logs import log_to_stderr
-from tidemill_telemetry.stray_lines import take_over_stderr
-log_to_stderr("json", "info", take_over_stderr())
+from tidemill_telemetry import stray_lines
+stray_lines.LAST_WORDS_SECONDS = 60
+log_to_stderr("json", "info", stray_lines.take_over_stderr())
 """
 
 
