@@ -10,6 +10,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
+from tidemill_telemetry.otel_variables import GRPC, protocol_of
 from tidemill_telemetry.trace_context import TraceContext
 from tidemill_telemetry.tracing import Attributes, Span, SpanEnd, SpanKind
 
@@ -80,22 +81,16 @@ def _from_otel(context: trace.SpanContext) -> TraceContext:
 
 
 def _exporter(environ: Mapping[str, str]) -> SpanExporter:
-    """By the protocol that the environment names, http/protobuf unless it does; the exporters read where to."""
-    protocol = (
-        environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-        or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "http/protobuf"
-    )
-    if protocol == "grpc":
+    """By the protocol that the environment names; the exporters read where to."""
+    _, protocol = protocol_of(environ)
+    if protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 -- one of the two
             OTLPSpanExporter as GrpcExporter,
         )
 
         return GrpcExporter()
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 -- one of the two
-            OTLPSpanExporter as HttpExporter,
-        )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 -- one of the two
+        OTLPSpanExporter as HttpExporter,
+    )
 
-        return HttpExporter()
-    raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; it may be http/protobuf or grpc")
+    return HttpExporter()

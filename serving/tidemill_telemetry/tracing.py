@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
+from tidemill_telemetry.otel_variables import asked_by, wrong_variable
 from tidemill_telemetry.trace_context import TraceContext
 
 logger = logging.getLogger(__name__)
-
 Attributes: TypeAlias = Mapping[str, str | int | float | bool | Sequence[str]]
 
 
@@ -75,28 +75,16 @@ class NoTracing:
 
 def open_tracing(service: str, attributes: Attributes, environ: Mapping[str, str] = os.environ) -> Tracing:
     """What OpenTelemetry's own environment variables ask for; a wrong one is said in the log, and none is recorded."""
-    if not _is_asked_for(environ):
+    if not (asker := asked_by(environ)):
         return NoTracing()
-    try:
-        from tidemill_telemetry.otel import OtelTracing  # noqa: PLC0415 -- an extra, and slow to import
-    except ImportError as error:
-        logger.warning(
-            "traces are asked for by OTEL_EXPORTER_OTLP_ENDPOINT and not recorded: %s is not installed; "
-            "run `pip install 'tidemill[otel]'`",
-            error.name,
-        )
-        return NoTracing()
-    try:
-        return OtelTracing(service, attributes, environ)
-    except Exception as error:  # noqa: BLE001 -- whatever a library says of its variables, models are served
-        logger.warning("traces are asked for and not recorded: %s", error)
-        return NoTracing()
+    if not (why := wrong_variable(environ)):
+        try:
+            from tidemill_telemetry.otel import OtelTracing  # noqa: PLC0415 -- an extra, and slow to import
 
-
-def _is_asked_for(environ: Mapping[str, str]) -> bool:
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    if environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
-        return False
-    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
-    return any(environ.get(name) for name in names)
+            return OtelTracing(service, attributes, environ)
+        except ImportError as error:
+            why = f"{error.name} is not installed; run `pip install 'tidemill[otel]'`"
+        except Exception as error:  # noqa: BLE001 -- whatever a library says of its variables, models are served
+            why = str(error)
+    logger.warning("%s asks for traces, and they are not recorded: %s", asker, why)
+    return NoTracing()

@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from tests.databases import PostgresServer, postgres_server
 from tests.server_process import MODELS, server_process
-from tidemill_services.cli import application
+from tidemill_services.cli import application, serve
+from tidemill_services.doctor.command import doctor as doctor_command
 
 __all__ = ["postgres_server"]
 
@@ -27,6 +29,10 @@ def doctor(data_dir: Path, *arguments: str) -> tuple[int, dict[str, list[dict[st
         assert finding["sentence"].endswith("."), finding
         levels[finding["level"]].append(finding)
     return done.returncode, levels
+
+
+def test_the_doctor_takes_every_option_of_the_server() -> None:
+    assert signature(serve).parameters.keys() == signature(doctor_command).parameters.keys()
 
 
 FREE = ("--port", "0", "--http-port", "0", "--admin-port", "0")

@@ -25,6 +25,7 @@ from tidemill_services.session_signs import SessionSigns
 from tidemill_services.store import prices, session_funds, sessions
 from tidemill_services.store.database import Database, Transaction
 from tidemill_services.store.topics import session_topic
+from tidemill_telemetry.call_record import current_call
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -76,7 +77,9 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
             )
 
         key = request_key(caller, "StartSession", request, request.request_id)
-        return await self._database.write(once, key, session_pb2.StartSessionResponse, start)
+        started = await self._database.write(once, key, session_pb2.StartSessionResponse, start)
+        _name_in_logs(started.session)
+        return started
 
     async def StopSession(  # noqa: N802 -- the contract's name
         self, request: session_pb2.StopSessionRequest, _context: Context
@@ -102,7 +105,9 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
 
         await self._tell()  # so that the final bill lacks the waits that are known here
         key = request_key(caller, "StopSession", request, request.request_id)
-        return await self._database.write(once, key, session_pb2.StopSessionResponse, stop)
+        stopped = await self._database.write(once, key, session_pb2.StopSessionResponse, stop)
+        _name_in_logs(stopped.session)
+        return stopped
 
     async def GetSession(  # noqa: N802 -- the contract's name
         self, request: session_pb2.GetSessionRequest, _context: Context
@@ -197,3 +202,10 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
             )
         self._signs.hear(session_id, holder)
         return session_pb2.HeartbeatSessionResponse(next_heartbeat=Duration(seconds=HEARTBEAT_SECONDS))
+
+
+def _name_in_logs(session: session_pb2.Session) -> None:
+    """The call's line and span say which session it began or ended."""
+    call = current_call()
+    if call is not None:
+        call.session, call.model = convert.session_id(session.name), convert.model_id(session.model)

@@ -21,6 +21,7 @@ from tidemill_services.doctor.packages import check_packages, check_python
 from tidemill_services.doctor.ports import Port, check_port
 from tidemill_services.doctor.process import check_file_limit, check_grpc_variables, file_limit
 from tidemill_services.doctor.spares import ask_spares, check_spares
+from tidemill_services.doctor.traces import check_traces, extra_is_installed
 from tidemill_services.settings import Settings
 
 Group = Callable[[Settings], Iterable[Finding]]
@@ -58,6 +59,7 @@ def _machine(_settings: Settings) -> Iterable[Finding]:
     yield check_time_zone(os.environ)
     yield check_file_limit(file_limit())
     yield check_grpc_variables(os.environ)
+    yield check_traces(os.environ, is_installed=extra_is_installed())
 
 
 def _storage(settings: Settings) -> Iterable[Finding]:

@@ -59,6 +59,7 @@ class FakeReplica:
         self._exit: asyncio.Future[ReplicaExit] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.Event()
         self.num_cuts = 0
+        self.lingers = False  # once it is drained its port is closed, and the process goes on until `leave`
         self._status = ReplicaStatus(
             ReplicaPhase.LOADING, 0.0, "", responsive=True, connected=True, load=ReplicaLoad(num_slots=spec.slots)
         )
@@ -104,6 +105,13 @@ class FakeReplica:
 
     def terminate(self) -> None:
         """End in order; nothing runs in it that would have to finish."""
+        if self.lingers:
+            self.show(connected=False)
+        else:
+            self.leave()
+
+    def leave(self) -> None:
+        """End as one does that was drained."""
         self._end(ReplicaExit(0, "It was drained."))
 
     def kill(self) -> None:
@@ -145,8 +153,8 @@ class FakeConnection:
         return ReplicaStats()
 
     async def open(self) -> None:
-        """Connect. Raises ReplicaLostError when the replica has ended or the token is another."""
-        if self._replica.has_ended or self._token != self._replica.spec.token:
+        """Connect. Raises ReplicaLostError when the replica has ended, takes no one or the token is another."""
+        if not self._replica.status.connected or self._token != self._replica.spec.token:
             raise ReplicaLostError
 
     async def close(self) -> None:

@@ -152,7 +152,10 @@ class ReplicaKeeper:
         return None
 
     async def _follow(self, process: LaunchedReplica) -> None:
-        """Note each change of the replica's status; give it up when it is alive and does not answer."""
+        """Note each change of the replica's status; give it up when it is alive and does not answer.
+
+        One that was told to end closes its port before it ends: from then on only its grace is watched.
+        """
         num_failed = 0
         while num_failed < NUM_CONNECTS and self._is_responsive:
             num_failed += 1
@@ -171,6 +174,8 @@ class ReplicaKeeper:
                             await self._note(status, process)
                 finally:
                     await connection.close()
+                if self.is_ending and self._is_responsive:
+                    return
                 if self.was_ready:  # its sessions are not billed while nobody can reach it
                     await self._write_state(ReplicaState.WARMING, 0.0, "It is not connected.", process)
             await asyncio.sleep(RECONNECT_SECONDS)

@@ -138,6 +138,12 @@ def test_no_prompt_no_answer_and_no_key_is_told(story: Story) -> None:
     assert "evil" not in story.text
 
 
+def test_the_line_of_a_session_start_names_the_session(story: Story) -> None:
+    started = story.line(logger="tidemill.access", request_id="starts")
+    paid = story.line(logger="tidemill.access", request_id="mine-1")
+    assert (started["session"], started["model"]) == (paid["session"], MODEL)
+
+
 def test_a_generation_has_its_line_with_ids_and_counts(story: Story) -> None:
     line = story.line(logger="tidemill.access", request_id="mine-1")
     assert line["method"] == "/tidemill.v1.InferenceService/Generate"

@@ -16,6 +16,7 @@ from tests.collector import CollectedSpan, grpc_collector, http_collector
 from tests.integration.api.conftest import MODEL, Wire, wire_to
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import inference_pb2
+from tidemill_telemetry.otel_variables import asked_by, wrong_variable
 from tidemill_telemetry.tracing import NoTracing, SpanEnd, SpanKind, Tracing, open_tracing
 
 PROMPT = "the ferryman counts his silver spoons"
@@ -180,10 +181,27 @@ def test_asked_for_and_not_installed_is_said_in_a_sentence(
     assert "pip install 'tidemill[otel]'" in caplog.text
 
 
-def test_a_protocol_that_nobody_speaks_is_said_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "it may be http/protobuf or grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "it may be http/protobuf or grpc"),
+        ("OTEL_TRACES_EXPORTER", "console", "it may be otlp or none"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "127.0.0.1:4318", "it begins with http:// or https://"),
+    ],
+)
+def test_a_variable_that_cannot_be_so_is_said_in_a_sentence(
+    variable: str, value: str, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", variable: value}
     assert isinstance(open_tracing("x", {}, asked), NoTracing)
-    assert "it may be http/protobuf or grpc" in caplog.text
+    assert f"they are not recorded: {variable} is {value!r}; {sentence}" in caplog.text
+
+
+def test_a_variable_that_is_empty_says_nothing() -> None:
+    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4317", "OTEL_TRACES_EXPORTER": ""}
+    assert asked_by(asked) == "OTEL_EXPORTER_OTLP_ENDPOINT"
+    assert wrong_variable(asked | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tidemill_services.domain.errors import ModelColdError, ModelFailedError, Qu
 from tidemill_services.domain.generation import WaitPolicy
 from tidemill_services.domain.model import ModelState
 from tidemill_services.domain.scaling import StartPolicy
+from tidemill_services.scaler import keeper
 from tidemill_services.scaler.fake import SIGKILL, FakeLauncher
 from tidemill_services.store.models import stop_model, want_model
 from tidemill_services.store.replicas import list_replicas, register_replica
@@ -304,6 +305,24 @@ async def test_a_replica_that_shows_no_life_is_not_waited_for_when_it_is_to_end(
         await mill.until_unused("tide")
         await mill.database.write(stop_model, "tide")
         assert (await launcher.replicas[0].wait()).code == -SIGKILL
+
+
+async def test_a_replica_that_was_drained_may_take_its_time_to_end(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(keeper, "RECONNECT_SECONDS", 0.001)
+    async with fake_platform(tmp_path) as (mill, launcher):
+        await mill.register("tide")
+        await _leased_replica(mill)
+        replica = launcher.replicas[0]
+        replica.lingers = True
+        await mill.until_unused("tide")
+        await mill.database.write(stop_model, "tide")
+        await eventually(lambda: not replica.status.connected)
+        await asyncio.sleep(0.3)
+        assert not replica.has_ended
+        replica.leave()
+        assert (await replica.wait()).code == 0
+        await mill.until("tide", ModelState.STOPPED)
+    assert "was lost" not in caplog.text
 
 
 async def test_a_replica_that_dies_right_after_it_was_ready_is_not_restarted_at_once(tmp_path):

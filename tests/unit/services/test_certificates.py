@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.certificates import LOCAL, Authority
+from tests.certificates import LOCAL, Authority, Files
 from tidemill_services.settings import Settings
 from tidemill_services.tls.pair import CertificateError, PairFiles, read_valid_pair
 from tidemill_services.tls.replica_tls import REPLICA_NAME, open_replica_tls
@@ -72,18 +73,41 @@ def test_a_self_signed_pair_is_made_again_in_time_for_other_names_and_when_it_is
     assert read_valid_pair(self_signed_files(tmp_path)) == pairs[-1]
 
 
-def test_the_pair_for_replicas_has_their_name_and_its_ca_is_one(tmp_path: Path) -> None:
+def _for_replicas(files: Files, ca: Path | None = None) -> Settings:
+    return Settings.read(
+        {},
+        replica_tls_ca=ca or files.ca,
+        replica_tls_certificate=files.certificate,
+        replica_tls_key=files.key,
+    )
+
+
+def test_the_pair_for_replicas_is_one_that_both_sides_take(tmp_path: Path) -> None:
+    authority, both = Authority(), [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert open_replica_tls(Settings.read({})) is None
+    assert open_replica_tls(_for_replicas(authority.write(tmp_path / "any", REPLICA_NAME))) is not None
+    assert open_replica_tls(_for_replicas(authority.write(tmp_path / "both", REPLICA_NAME, usage=both))) is not None
+    middle, middle_pem = authority.signed()
+    chained = middle.write(tmp_path / "chained", REPLICA_NAME)
+    chained.ca.write_bytes(authority.certificate_pem)
+    with pytest.raises(CertificateError, match="has signed"):
+        open_replica_tls(_for_replicas(chained))
+    chained.certificate.write_bytes(chained.certificate.read_bytes() + middle_pem)
+    assert open_replica_tls(_for_replicas(chained)) is not None
+
+
+def test_a_pair_for_replicas_that_one_side_would_not_take_is_refused_at_the_start(tmp_path: Path) -> None:
     authority = Authority()
     good, other = authority.write(tmp_path / "good", REPLICA_NAME), authority.write(tmp_path / "other", "mill")
-
-    def settings(files: object, ca: Path) -> Settings:
-        return Settings.read(
-            {}, replica_tls_ca=ca, replica_tls_certificate=files.certificate, replica_tls_key=files.key
-        )
-
-    assert open_replica_tls(Settings.read({})) is None
-    assert open_replica_tls(settings(good, good.ca)) is not None
-    with pytest.raises(CertificateError, match=r"TIDEMILL_REPLICA_TLS_CERTIFICATE is .* not for the name tidemill-rep"):
-        open_replica_tls(settings(other, good.ca))
-    with pytest.raises(CertificateError, match=r"TIDEMILL_REPLICA_TLS_CA is .* holds no certificate"):
-        open_replica_tls(settings(good, good.key))
+    strangers = Authority().write(tmp_path / "strangers", REPLICA_NAME)
+    one_side = authority.write(tmp_path / "one", REPLICA_NAME, usage=[ExtendedKeyUsageOID.SERVER_AUTH])
+    old = Authority(days=-0.5).write(tmp_path / "old", REPLICA_NAME)
+    for settings, sentence in (
+        (_for_replicas(other), r"TIDEMILL_REPLICA_TLS_CERTIFICATE is .* not for the name tidemill-rep"),
+        (_for_replicas(strangers, good.ca), r"TIDEMILL_REPLICA_TLS_CERTIFICATE is .*strangers.* has signed: give that"),
+        (_for_replicas(one_side), r"TIDEMILL_REPLICA_TLS_CERTIFICATE is .* has to allow serverAuth and clientAuth"),
+        (_for_replicas(good, good.key), r"TIDEMILL_REPLICA_TLS_CA is .* holds no certificate in PEM"),
+        (_for_replicas(old), r"TIDEMILL_REPLICA_TLS_CA is .* holds no certificate that is valid today"),
+    ):
+        with pytest.raises(CertificateError, match=sentence):
+            open_replica_tls(settings)
