@@ -125,9 +125,9 @@ class PackageEngine:
 # The imports below wait for their use: they take longer than all else that happens before the port is open.
 
 
-def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
-    """The engine that `settings` ask for, not started yet."""
-    cache = StartCache(settings.start_cache, log_format=settings.log_format, kernels=settings.kernels)
+def engine_for(settings: ReplicaSettings, times: StartTimes, cache: StartCache | None = None) -> Engine:
+    """The engine that `settings` ask for, not started yet; `cache` may have begun to open its package."""
+    cache = cache or StartCache.of(settings)
     imports = _import_decoder if settings.device == "cpu" else None
     build = partial(_decoder_engine, settings=settings, cache=cache)
     return PackageEngine(settings.package, build, times, cache, imports)
@@ -142,7 +142,7 @@ def _import_decoder() -> None:
 
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
-    pieces = PiecesInReading(package, cache.token_pieces)  # before the imports, which it need not wait for
+    pieces = PiecesInReading(package, cache.token_pieces, cache.keep)  # before the imports, which it need not wait for
     from tidemill_serving.decoder.engine import DecoderEngine  # noqa: PLC0415
     from tidemill_serving.decoder.model import DecoderModel  # noqa: PLC0415
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
@@ -172,8 +172,9 @@ def _device(
             raise ModelPackageError("the graph grows its cache, which only `--device cpu` runs", key="decoder.cache")
         from tidemill_serving.decoder.devices.cuda import CudaDevice  # noqa: PLC0415
 
+        cache.until_right()
         return CudaDevice()
-    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels)
+    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels, cache.until_right)
 
 
 def cpu_device(
@@ -181,6 +182,7 @@ def cpu_device(
     decoder: "DecoderSettings",
     copy: PreparedGraph | None = None,
     kernels: KernelsChoice = "auto",
+    until_right: Callable[[], None] = lambda: None,
 ) -> "CpuDevice":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
@@ -190,4 +192,5 @@ def cpu_device(
         from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415 -- few need it
 
         kind = GrowingCacheDevice
-    return kind(num_threads=decoder.threads(), spinning=decoder.spinning, copy=copy, kernels=kernels)
+    threads, spins = decoder.threads(), decoder.spinning
+    return kind(num_threads=threads, spinning=spins, copy=copy, kernels=kernels, until_right=until_right)

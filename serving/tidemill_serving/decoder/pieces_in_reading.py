@@ -12,10 +12,16 @@ from tidemill_models.token_pieces import TokenPieces, read_pieces
 class PiecesInReading:
     """Pieces that a thread reads from now on; whoever needs them first waits for them."""
 
-    def __init__(self, package: ModelPackage, read: Callable[[ModelPackage], TokenPieces] = read_pieces) -> None:
+    def __init__(
+        self,
+        package: ModelPackage,
+        read: Callable[[ModelPackage], TokenPieces] = read_pieces,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`after` is what nobody need wait for."""
         self._package = package
         self._pieces: Future[TokenPieces] = Future()
-        threading.Thread(target=self._run, args=(read,), name="tidemill-tokens", daemon=True).start()
+        threading.Thread(target=self._run, args=(read, after), name="tidemill-tokens", daemon=True).start()
 
     def text_stream(self, prompt_tokens: Sequence[int]) -> TextStream:
         """A stream for the answer to a prompt. Raises what reading the tokenizer raised."""
@@ -25,8 +31,10 @@ class PiecesInReading:
         """The largest token id + 1. Raises what reading the tokenizer raised."""
         return len(self._pieces.result().pieces)
 
-    def _run(self, read: Callable[[ModelPackage], TokenPieces]) -> None:
+    def _run(self, read: Callable[[ModelPackage], TokenPieces], after: Callable[[], None]) -> None:
         try:
             self._pieces.set_result(read(self._package))
         except Exception as error:  # noqa: BLE001 -- whoever waits hears of it
             self._pieces.set_exception(error)
+        else:
+            after()

@@ -53,15 +53,20 @@ class CpuDevice:
         spinning: bool,
         copy: PreparedGraph | None = None,
         kernels: KernelsChoice = "auto",
+        until_right: Callable[[], None] = lambda: None,
     ) -> None:
-        """`copy` is the graph's prepared copy, made or not; `kernels` says whose products and attention compute."""
+        """`copy` is the graph's prepared copy, made or not; `kernels` says whose products and attention compute.
+
+        `until_right`: see `open_session`.
+        """
         self._session_settings = SessionSettings(num_threads, spinning, kernels)
         self._copy = copy
+        self._until_right = until_right
         self._bindings: dict[tuple[int, int], _Bound] = {}
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache."""
-        self._session = open_session(graph, self._session_settings, self._copy)
+        self._session = open_session(graph, self._session_settings, self._copy, self._until_right)
         _logger.info("it runs on %s", runtime_name(self._session_settings.kernels))
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))

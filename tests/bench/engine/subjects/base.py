@@ -110,8 +110,8 @@ class Arrivals:
         return bool(self._waiting)
 
 
-def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> None:
-    """The process's main, once all is imported: tells its phases and versions first."""
+def read_given() -> Given:
+    """The process's command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--precision", required=True)
@@ -119,7 +119,12 @@ def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> 
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--kernels", default="auto")
     parser.add_argument("--keep", type=Path)
-    given = Given(**vars(parser.parse_args()))
+    return Given(**vars(parser.parse_args()))
+
+
+def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> None:
+    """The process's main, once all is imported: tells its phases and versions first."""
+    given = read_given()
     started = float(os.environ.get("TIDEMILL_BENCH_STARTED", time.time()))
     marks = [started, time.time()]
     subject = open_subject(given)
