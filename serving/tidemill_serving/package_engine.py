@@ -34,6 +34,7 @@ from tidemill_telemetry.logs import name_process
 if TYPE_CHECKING:
     from tidemill_serving.decoder.devices.cpu import CpuDevice
     from tidemill_serving.decoder.devices.device import Device
+    from tidemill_serving.decoder.devices.ort_session import Meanwhile
     from tidemill_serving.decoder.settings import DecoderSettings
 
 _log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _import_decoder() -> None:
 
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
-    pieces = PiecesInReading(package, cache.token_pieces, cache.keep)  # before the imports, which it need not wait for
+    pieces = PiecesInReading(package, cache.token_pieces, cache.keep)
     from tidemill_serving.decoder.engine import DecoderEngine  # noqa: PLC0415
     from tidemill_serving.decoder.model import DecoderModel  # noqa: PLC0415
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
@@ -172,9 +173,13 @@ def _device(
             raise ModelPackageError("the graph grows its cache, which only `--device cpu` runs", key="decoder.cache")
         from tidemill_serving.decoder.devices.cuda import CudaDevice  # noqa: PLC0415
 
+        pieces.begin()
         cache.until_right()
         return CudaDevice()
-    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels, cache.until_right)
+    from tidemill_serving.decoder.devices.ort_session import Meanwhile  # noqa: PLC0415
+
+    meanwhile = Meanwhile(until_right=cache.until_right, python_is_free=pieces.begin)
+    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels, meanwhile)
 
 
 def cpu_device(
@@ -182,10 +187,11 @@ def cpu_device(
     decoder: "DecoderSettings",
     copy: PreparedGraph | None = None,
     kernels: KernelsChoice = "auto",
-    until_right: Callable[[], None] = lambda: None,
+    meanwhile: "Meanwhile | None" = None,
 ) -> "CpuDevice":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
+    from tidemill_serving.decoder.devices.ort_session import NOTHING  # noqa: PLC0415
 
     kind = CpuDevice
     if package.decoder.cache == "grows":
@@ -193,4 +199,4 @@ def cpu_device(
 
         kind = GrowingCacheDevice
     threads, spins = decoder.threads(), decoder.spinning
-    return kind(num_threads=threads, spinning=spins, copy=copy, kernels=kernels, until_right=until_right)
+    return kind(num_threads=threads, spinning=spins, copy=copy, kernels=kernels, meanwhile=meanwhile or NOTHING)

@@ -160,7 +160,9 @@ def test_a_prepared_copy_answers_only_once_the_package_is_right(
 
 
 def _plain_session(package: Path, settings: ort_session.SessionSettings) -> Any:
-    return ort_session._open_original(TINY_LLAMA / "model.onnx", settings, ort_session._options(settings), lambda: None)
+    return ort_session._open_original(
+        TINY_LLAMA / "model.onnx", settings, ort_session._options(settings), ort_session.NOTHING
+    )
 
 
 def test_what_was_begun_is_what_is_checked(package: Path) -> None:

@@ -31,6 +31,21 @@ class SessionSettings:
     kernels: KernelsChoice = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """What others do while a graph is loaded."""
+
+    until_right: Callable[[], None] = lambda: None
+    """Waits until the graph is known to be the package's, or raises ModelPackageError: ONNX Runtime gets it no sooner.
+    Our own reading of it, and the packing of its weights, trust nothing, and go on meanwhile."""
+
+    python_is_free: Callable[[], None] = lambda: None
+    """Called when the rest of loading leaves Python to others, who would have delayed it before."""
+
+
+NOTHING = Meanwhile()
+
+
 def runtime_name(choice: KernelsChoice = "auto") -> str:
     """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
     kernels, name = _kernels(choice), f"onnxruntime {ort.__version__}"
@@ -43,12 +58,9 @@ def open_session(
     graph: Path,
     settings: SessionSettings,
     copy: PreparedGraph | None = None,
-    until_right: Callable[[], None] = lambda: None,
+    meanwhile: Meanwhile = NOTHING,
 ) -> Any:
     """A session of the graph, from its prepared copy where there is one that can be loaded.
-
-    `until_right` waits until the graph is known to be the package's, or raises ModelPackageError: ONNX Runtime gets it
-    no sooner. Our own reading of it, and the packing of its weights, trust nothing, and go on meanwhile.
 
     Raises ModelRefusedError.
     """
@@ -58,10 +70,11 @@ def open_session(
         with copy.being_loaded() as may_load:
             if may_load:
                 try:
+                    meanwhile.python_is_free()
                     return _open_prepared(copy.graph, settings)
                 except ModelRefusedError as error:
                     copy.remove(str(error))
-    return _open_original(graph, settings, _options(settings), until_right)
+    return _open_original(graph, settings, _options(settings), meanwhile)
 
 
 def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
@@ -76,14 +89,12 @@ def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
         "session.optimized_model_external_initializers_min_size_in_bytes", _MIN_WEIGHT_BYTES
     )
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    _open_original(graph, settings, options, lambda: None)
+    _open_original(graph, settings, options, NOTHING)
     if _kernels(settings.kernels):
         rewrite_for_mapping(folder / WEIGHTS)
 
 
-def _open_original(
-    graph: Path, settings: SessionSettings, options: ort.SessionOptions, until_right: Callable[[], None]
-) -> Any:
+def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions, meanwhile: Meanwhile) -> Any:
     """A session of the graph as the package has it, with our kernels in it where they are used."""
     # Not above: a start from a prepared copy needs none of it.
     from tidemill_serving.decoder.devices.original_graph import hint_about, read_original  # noqa: PLC0415
@@ -93,9 +104,9 @@ def _open_original(
     original = None
     try:
         with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
-            original = read_original(graph, _kernels(settings.kernels), settings.num_threads)
+            original = read_original(graph, _kernels(settings.kernels), settings.num_threads, meanwhile.python_is_free)
     finally:
-        _await(until_right)  # of a file that was changed this says more than what failed in it
+        _await(meanwhile.until_right)  # of a file that was changed this says more than what failed in it
     if original is not None:
         model, weights = original.model, original.weights.arrays | original.packed
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))

@@ -11,7 +11,7 @@ import numpy as np
 from tests.bench.engine.subjects.base import Given, Job, Subject
 from tidemill_models.package import ModelPackage, load_package
 from tidemill_serving.decoder.devices.device import Device
-from tidemill_serving.decoder.devices.ort_session import runtime_name
+from tidemill_serving.decoder.devices.ort_session import Meanwhile, runtime_name
 from tidemill_serving.decoder.engine import DecoderEngine
 from tidemill_serving.decoder.model import DecoderModel
 from tidemill_serving.decoder.pieces_in_reading import PiecesInReading
@@ -63,10 +63,12 @@ class Ours(Subject):
 
     def _build(self, package: ModelPackage) -> Engine:
         cache = self._start_cache
-        model = DecoderModel.from_package(package, PiecesInReading(package, cache.token_pieces, cache.keep))
+        pieces = PiecesInReading(package, cache.token_pieces, cache.keep)
+        model = DecoderModel.from_package(package, pieces)
         model = replace(model, limits=Limits(model.limits.context_length, frozenset()))  # no answer ends by itself
         self._copy = cache.graph_copy(package)
-        device = cpu_device(package, self._settings, self._copy, self._kernels, cache.until_right)
+        meanwhile = Meanwhile(until_right=cache.until_right, python_is_free=pieces.begin)
+        device = cpu_device(package, self._settings, self._copy, self._kernels, meanwhile)
         self._clock = RunClock(device)
         return DecoderEngine(model, device, self._settings)
 
