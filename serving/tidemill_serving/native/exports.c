@@ -20,7 +20,7 @@ EXPORTED size_t tidemill_packed_float_bytes(const FloatMatrixShape *matrix) {
   return float_matrix_is_valid(matrix) ? packed_float_bytes(matrix) : 0;
 }
 
-/* A matrix and where it is packed to. Of 32 bits are floats; of fewer, only `values`, `scales` and `zero_points` count. */
+/* A matrix, and where it is packed to. One of 32 bits is of floats, which alone have steps. */
 typedef struct {
   MatrixShape shape;
   int64_t row_step, column_step;
