@@ -1,9 +1,10 @@
 """Whether the files of a model package are, to the bit, those that its manifest names."""
 
 import hashlib
+import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -18,8 +19,13 @@ _PIECE_BYTES = 8 << 20  # that are hashed at once: between two pieces other thre
 class DigestsInReading:
     """The bytes of a package, which a thread reads and compares with its digests from now on: it leaves Python free."""
 
-    def __init__(self, package: ModelPackage) -> None:
+    def __init__(self, package: ModelPackage, *, mapped: bool = False) -> None:
+        """Files that are `mapped` are hashed in one go, which waits for Python once a file instead of once a piece.
+
+        It is for a process that imports and parses meanwhile, and may end where a file is cut off as it is read.
+        """
         self._package = package
+        self._sha256 = _mapped_sha256 if mapped else _sha256
         self._done: Future[None] = Future()
         threading.Thread(target=self._run, name="tidemill-digests", daemon=True).start()
 
@@ -30,7 +36,7 @@ class DigestsInReading:
     def _run(self) -> None:
         try:
             for name, path in self._package.paths.items():
-                _check_digest(path, self._package.manifest.files[name])
+                _check_digest(path, self._package.manifest.files[name], self._sha256)
             self._done.set_result(None)
         except Exception as error:  # noqa: BLE001 -- whoever waits hears of it
             self._done.set_exception(error)
@@ -71,9 +77,18 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_digest(path: Path, expected: FileDigest) -> None:
+def _mapped_sha256(path: Path) -> str:
+    with path.open("rb", buffering=0) as file:
+        if not path.stat().st_size:
+            return hashlib.sha256().hexdigest()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return hashlib.sha256(content).hexdigest()
+
+
+def _check_digest(path: Path, expected: FileDigest, sha256_of: Callable[[Path], str]) -> None:
     try:
-        sha256 = _sha256(path)
+        sha256 = sha256_of(path)
     except OSError as error:
         raise ModelPackageError(f"cannot be read: {error.strerror}", path=str(path)) from error
     if sha256 != expected.sha256:

@@ -146,7 +146,7 @@ class StartCache:
                 return package, None
             self._is_right = partial(checked.note, name)
         refuse_unnamed_files(package)
-        return package, DigestsInReading(package)
+        return package, DigestsInReading(package, mapped=True)
 
     def _make_copy(self, after_seconds: float) -> None:
         """Wait for the maker: it is killed when the thread that started it ends, and so with this process."""

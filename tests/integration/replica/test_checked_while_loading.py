@@ -67,13 +67,13 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.fixture
 def may_hash(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Files are hashed once it is set."""
-    may, sha256 = threading.Event(), digests._sha256
+    may, sha256 = threading.Event(), digests._mapped_sha256
 
     def late(path: Path) -> str:
         assert may.wait(GUARD_SECONDS)
         return sha256(path)
 
-    monkeypatch.setattr(digests, "_sha256", late)
+    monkeypatch.setattr(digests, "_mapped_sha256", late)
     yield may
     may.set()
 
