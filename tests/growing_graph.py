@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.unit.models.onnx_bytes import field, value_info
-from tidemill_models.check import digest_files
+from tidemill_models.digests import digest_files
 from tidemill_models.protobuf_wire import WireMessage
 
 TINY = Path(__file__).parent / "models" / "tiny-llama" / "model.onnx"

@@ -110,7 +110,10 @@ def write_graph(path: Path, matrix: Matrix, *, accuracy_level: int = 4, external
 def rewritten_graph(graph: Path, kernels: Kernels) -> RewrittenGraph | None:
     """The graph as our kernels have it; None where they know nothing of it."""
     content = graph.read_bytes()
-    return rewritten(WireMessage(content, 0, len(content)), graph.parent, kernels)
+    found = rewritten(WireMessage(content, 0, len(content)), graph.parent, kernels)
+    if found is not None:
+        found.packing.wait()
+    return found
 
 
 def product_of(graph: Path, kernels: str, *, num_threads: int = 1) -> Any:

@@ -108,6 +108,7 @@ def session_of(graph: Graph, *, own: bool = True, num_threads: int = 2) -> ort.I
     if own:
         changed = rewritten(WireMessage(content, 0, len(content)), Path(), find_kernels())
         options.register_custom_ops_library(str(find_kernels().path))
+        changed.packing.wait()
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in changed.weights.values()]
         options.add_external_initializers(list(changed.weights), values)
         content = changed.model

@@ -1,24 +1,19 @@
 """Checks a model package wholly, before it is served or registered. Reads every byte of it once."""
 
-import hashlib
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tidemill_models.decoder_graph import check_decoder_graph
+from tidemill_models.digests import DigestsInReading, refuse_unnamed_files
 from tidemill_models.errors import ModelPackageError, TokenizerError
 from tidemill_models.graph import GraphSignature, read_graph
 from tidemill_models.manifest_tables import MANIFEST_NAME
 from tidemill_models.package import ModelPackage, load_package
-from tidemill_models.package_specs import DecoderSpec, FileDigest
+from tidemill_models.package_specs import DecoderSpec
 from tidemill_models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tidemill_models.template_renderer import TemplateRenderer
-
-_PIECE_BYTES = 8 << 20  # that are hashed at once: between two pieces other threads may have the interpreter
 
 
 def check_package(
@@ -31,9 +26,13 @@ def check_package(
     `renderer` or one of its own, which costs 0.1 s to start; a replica renders none and leaves that out. Raises
     ModelPackageError.
     """
+    package = load_package(folder)
+    refuse_unnamed_files(package)
     if not deep:
-        return _open(folder)
-    package, graph = check_files(folder)
+        return package
+    digests = DigestsInReading(package)  # beside the graph, which is Python
+    graph = check_graph(package, digests)
+    digests.until_right()
     if graph is not None:
         tokenizer = read_checked_tokenizer(package, graph)
         if templates and package.manifest.chat is not None:
@@ -44,21 +43,16 @@ def check_package(
     return package
 
 
-def check_files(folder: Path) -> tuple[ModelPackage, GraphSignature | None]:
-    """Check every byte of a package, and its decoder's graph, which comes as well; the tokenizer is not looked into.
+def check_graph(package: ModelPackage, digests: DigestsInReading) -> GraphSignature | None:
+    """The graph of a package's decoder, where it can be served; None where the engine is another one.
 
     Raises ModelPackageError.
     """
-    package = _open(folder)
-    with ThreadPoolExecutor(1, "tidemill-digests") as threads:  # beside the rest, which is Python
-        digests = threads.submit(_check_digests, package)
-        try:
-            graph = None if package.manifest.decoder is None else _check_graph(package, package.manifest.decoder)
-        except ModelPackageError:
-            digests.result()  # a file that was changed says more than what is wrong in it
-            raise
-        digests.result()
-    return package, graph
+    try:
+        return None if package.manifest.decoder is None else _check_graph(package, package.manifest.decoder)
+    except ModelPackageError:
+        digests.until_right()  # a file that was changed says more than what is wrong in it
+        raise
 
 
 def read_checked_tokenizer(package: ModelPackage, graph: GraphSignature) -> Tokenizer:
@@ -66,56 +60,6 @@ def read_checked_tokenizer(package: ModelPackage, graph: GraphSignature) -> Toke
     tokenizer = Tokenizer.from_file(package.tokenizer_path)
     _check_tokens(package, package.decoder, tokenizer, graph)
     return tokenizer
-
-
-def digest_files(folder: Path) -> dict[str, FileDigest]:
-    """What [files] must say of a folder: each file but model.toml, by name. For whoever writes a package."""
-    return {
-        name: FileDigest(sha256=_sha256(folder / name), bytes=(folder / name).stat().st_size)
-        for name in _file_names(folder)
-    }
-
-
-def _file_names(folder: Path) -> Iterator[str]:
-    """All that lies in the folder and below, sorted: files, links and whatever else is no folder."""
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        for name in sorted(files + links):
-            relative = (Path(parent) / name).relative_to(folder).as_posix()
-            if relative != MANIFEST_NAME:
-                yield relative
-
-
-def _open(folder: Path) -> ModelPackage:
-    package = load_package(folder)
-    for name in _file_names(package.folder):
-        if name not in package.manifest.files:
-            raise ModelPackageError("is not named in [files]", path=str(package.folder / name))
-    return package
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        room = memoryview(bytearray(min(_PIECE_BYTES, path.stat().st_size + 1)))
-        while size := file.readinto(room):
-            digest.update(room[:size])
-    return digest.hexdigest()
-
-
-def _check_digests(package: ModelPackage) -> None:
-    for name, path in package.paths.items():
-        _check_digest(path, package.manifest.files[name])
-
-
-def _check_digest(path: Path, expected: FileDigest) -> None:
-    try:
-        sha256 = _sha256(path)
-    except OSError as error:
-        raise ModelPackageError(f"cannot be read: {error.strerror}", path=str(path)) from error
-    if sha256 != expected.sha256:
-        raise ModelPackageError(f"was changed: its SHA-256 is {sha256}, not {expected.sha256}", path=str(path))
 
 
 def _check_graph(package: ModelPackage, decoder: DecoderSpec) -> GraphSignature:

@@ -9,6 +9,8 @@ _MAX_FIELDS = 5_000_000  # of one file; a decoder of 100 layers has about 100 th
 _KEPT_BYTES = 4096  # of a message whose fields are read once; what is larger is a graph, or holds weights
 _VARINT, _LENGTH = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
+_LONGER = 0x80  # from here on a byte of a number is not its last
+_CUT_OFF = "is not an ONNX file, or is cut off"
 
 
 class WireMessage:
@@ -99,43 +101,56 @@ class WireMessage:
         return memoryview(self._buffer)[self._start : self._end]
 
     def _read(self) -> Iterator[tuple[int, "int | WireMessage"]]:
+        """Written out for numbers of one byte, as nearly all are: a graph is read at each start without a cache."""
         buffer, position, end, budget = self._buffer, self._start, self._end, self._budget
         length: int | None
         while position < end:
-            self._count_one()
-            key, position = self._varint(position)
+            budget[0] -= 1
+            if budget[0] < 0:
+                raise _too_many()
+            key = buffer[position]
+            position += 1
+            if key >= _LONGER:
+                key, position = self._varint(position - 1)
             number, wire_type = key >> 3, key & 7
-            if wire_type == _LENGTH:
-                length, position = self._varint(position)
-            elif wire_type == _VARINT:
-                value, position = self._varint(position)
-                yield number, value
-                continue
+            if wire_type in (_LENGTH, _VARINT):
+                if position >= end:
+                    raise GraphError(_CUT_OFF)
+                value = buffer[position]
+                position += 1
+                if value >= _LONGER:
+                    value, position = self._varint(position - 1)
+                if wire_type == _VARINT:
+                    yield number, value
+                    continue
+                length = value
             else:
                 length = _FIXED_BYTES.get(wire_type)
             if length is None or number == 0 or position + length > end:
-                raise GraphError("is not an ONNX file, or is cut off")
+                raise GraphError(_CUT_OFF)
             yield number, WireMessage(buffer, position, position + length, budget)
             position += length
 
     def _count_one(self) -> None:
         self._budget[0] -= 1
         if self._budget[0] < 0:
-            raise GraphError(f"has more than {_MAX_FIELDS} fields")
+            raise _too_many()
 
     def _varint(self, position: int) -> tuple[int, int]:
-        if position < self._end and (byte := self._buffer[position]) < 0x80:  # as nearly all are
-            return byte, position + 1
         value = 0
         for shift in range(0, 70, 7):
             if position >= self._end:
-                raise GraphError("is not an ONNX file, or is cut off")
+                raise GraphError(_CUT_OFF)
             byte = self._buffer[position]
             position += 1
             value |= (byte & 0x7F) << shift
-            if byte < 0x80:
+            if byte < _LONGER:
                 return value, position
         raise GraphError("is not an ONNX file: a number has more than 10 bytes")
+
+
+def _too_many() -> GraphError:
+    return GraphError(f"has more than {_MAX_FIELDS} fields")
 
 
 def encoded_field(number: int, value: "int | str | bytes | memoryview") -> bytes:

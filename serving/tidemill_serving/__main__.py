@@ -23,9 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     # Not above: a spare does its imports without haste.
     with not_looked_for():
+        from tidemill_serving.settings import read_settings  # noqa: PLC0415
+        from tidemill_serving.start_cache.cache import StartCache  # noqa: PLC0415
+
+        settings = read_settings(told)
+        cache = StartCache.of(settings)
+        cache.begin(settings.package)  # the imports that follow are the longest part of a start
         from tidemill_serving.replica_process import run_replica  # noqa: PLC0415
 
-    return run_replica(told, begun_at)
+    return run_replica(settings, cache, begun_at)
 
 
 def _become_spare(socket_fd: str, _option: str, parent_pid: str) -> list[str] | None:

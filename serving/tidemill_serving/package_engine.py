@@ -34,6 +34,7 @@ from tidemill_telemetry.logs import name_process
 if TYPE_CHECKING:
     from tidemill_serving.decoder.devices.cpu import CpuDevice
     from tidemill_serving.decoder.devices.device import Device
+    from tidemill_serving.decoder.devices.ort_session import Meanwhile
     from tidemill_serving.decoder.settings import DecoderSettings
 
 _log = logging.getLogger(__name__)
@@ -125,9 +126,9 @@ class PackageEngine:
 # The imports below wait for their use: they take longer than all else that happens before the port is open.
 
 
-def engine_for(settings: ReplicaSettings, times: StartTimes) -> Engine:
-    """The engine that `settings` ask for, not started yet."""
-    cache = StartCache(settings.start_cache, log_format=settings.log_format, kernels=settings.kernels)
+def engine_for(settings: ReplicaSettings, times: StartTimes, cache: StartCache | None = None) -> Engine:
+    """The engine that `settings` ask for, not started yet; `cache` may have begun to open its package."""
+    cache = cache or StartCache.of(settings)
     imports = _import_decoder if settings.device == "cpu" else None
     build = partial(_decoder_engine, settings=settings, cache=cache)
     return PackageEngine(settings.package, build, times, cache, imports)
@@ -142,7 +143,7 @@ def _import_decoder() -> None:
 
 
 def _decoder_engine(package: ModelPackage, settings: ReplicaSettings, cache: StartCache) -> Engine:
-    pieces = PiecesInReading(package, cache.token_pieces)  # before the imports, which it need not wait for
+    pieces = PiecesInReading(package, cache.token_pieces, cache.keep)
     from tidemill_serving.decoder.engine import DecoderEngine  # noqa: PLC0415
     from tidemill_serving.decoder.model import DecoderModel  # noqa: PLC0415
     from tidemill_serving.decoder.settings import DecoderSettings  # noqa: PLC0415
@@ -172,8 +173,13 @@ def _device(
             raise ModelPackageError("the graph grows its cache, which only `--device cpu` runs", key="decoder.cache")
         from tidemill_serving.decoder.devices.cuda import CudaDevice  # noqa: PLC0415
 
+        pieces.begin()
+        cache.until_right()
         return CudaDevice()
-    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels)
+    from tidemill_serving.decoder.devices.ort_session import Meanwhile  # noqa: PLC0415
+
+    meanwhile = Meanwhile(until_right=cache.until_right, python_is_free=pieces.begin)
+    return cpu_device(package, decoder, cache.graph_copy(package), settings.kernels, meanwhile)
 
 
 def cpu_device(
@@ -181,13 +187,16 @@ def cpu_device(
     decoder: "DecoderSettings",
     copy: PreparedGraph | None = None,
     kernels: KernelsChoice = "auto",
+    meanwhile: "Meanwhile | None" = None,
 ) -> "CpuDevice":
     """The device on the processor that runs this package's kind of graph, not loaded yet."""
     from tidemill_serving.decoder.devices.cpu import CpuDevice  # noqa: PLC0415
+    from tidemill_serving.decoder.devices.ort_session import NOTHING  # noqa: PLC0415
 
     kind = CpuDevice
     if package.decoder.cache == "grows":
         from tidemill_serving.decoder.devices.growing import GrowingCacheDevice  # noqa: PLC0415 -- few need it
 
         kind = GrowingCacheDevice
-    return kind(num_threads=decoder.threads(), spinning=decoder.spinning, copy=copy, kernels=kernels)
+    threads, spins = decoder.threads(), decoder.spinning
+    return kind(num_threads=threads, spinning=spins, copy=copy, kernels=kernels, meanwhile=meanwhile or NOTHING)

@@ -23,7 +23,9 @@ class DecoderModel:
 
     @classmethod
     def from_package(cls, package: ModelPackage, pieces: PiecesInReading | None = None) -> "DecoderModel":
-        """Nothing is waited for: the engine reads the graph, and `pieces` (its own where None) the tokenizer."""
+        """Nothing is waited for: the engine reads the graph, and `pieces` (where None, its own, from now on) text."""
         limits = Limits(package.decoder.context_length, frozenset(package.decoder.eos_token_ids))
-        open_text = (pieces or PiecesInReading(package)).text_stream
-        return cls(package.graph_path, limits, open_text, package.decoder.shared_prefixes)
+        if pieces is None:
+            pieces = PiecesInReading(package)
+            pieces.begin()
+        return cls(package.graph_path, limits, pieces.text_stream, package.decoder.shared_prefixes)

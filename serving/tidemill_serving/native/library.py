@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
@@ -18,6 +19,7 @@ from tidemill_serving.native import KernelsChoice
 
 LIBRARY = Path(__file__).with_name("libtidemill_kernels.so")
 _ALIGNMENT = 64  # bytes: a cache line
+_FLOAT_BITS = 32
 
 
 class _Matrix(ctypes.Structure):
@@ -30,6 +32,17 @@ class _FloatMatrix(ctypes.Structure):
     """`FloatMatrixShape` of float_product.h."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("depth", "width")]
+
+
+class _PackingJob(ctypes.Structure):
+    """`PackingJob` of exports.c."""
+
+    _fields_ = [
+        ("shape", _Matrix),
+        ("row_step", ctypes.c_int64),
+        ("column_step", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("values", "scales", "zero_points", "packed")),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,35 @@ class QuantizedMatrix:
         )
 
 
+Matrix = QuantizedMatrix | NDArray[np.float32]  # one of floats is [depth, width]
+
+
+class Packing:
+    """Threads that pack matrices. Each is in C until all is done, so it leaves Python to others, and waits for none."""
+
+    def __init__(self, pack: Any, jobs: Sequence[tuple[Matrix, NDArray[np.uint8]]], num_threads: int) -> None:
+        """`pack` is the library's function."""
+        arrays = [_arrays_of(matrix) for matrix, _ in jobs]
+        self._read_and_written = arrays, [room for _, room in jobs]  # which must live as long as the threads
+        filled = [_job(matrix, read, room) for (matrix, room), read in zip(jobs, arrays, strict=True)]
+        filled.sort(key=lambda job: -job.shape.depth * job.shape.width)  # the last ones are short
+        self._jobs = (_PackingJob * len(filled))(*filled)
+        self._next = ctypes.c_int64(0)
+        self._pack = pack
+        threads = range(max(1, num_threads))
+        self._threads = [threading.Thread(target=self._run, name="tidemill-pack", daemon=True) for _ in threads]
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self) -> None:
+        """Until all is packed."""
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        self._pack(self._jobs, ctypes.c_int64(len(self._jobs)), ctypes.byref(self._next))
+
+
 class Kernels:
     """The loaded library."""
 
@@ -76,24 +118,13 @@ class Kernels:
         """Bytes of the packed matrix; 0 where there is no product for such a one."""
         return int(self._library.tidemill_packed_bytes(ctypes.byref(_shape(matrix)))) if matrix.is_consistent() else 0
 
-    def pack(self, matrix: QuantizedMatrix, packed: NDArray[np.uint8]) -> None:
-        """Write the matrix as the operator reads it; `packed` has as many bytes as `packed_bytes` says."""
-        values, scales = np.ascontiguousarray(matrix.values), np.ascontiguousarray(matrix.scales)
-        points = None if matrix.zero_points is None else np.ascontiguousarray(matrix.zero_points)
-        self._library.tidemill_pack(
-            ctypes.byref(_shape(matrix)), _pointer(values), _pointer(scales), _pointer(points), _pointer(packed)
-        )
-
     def packed_float_bytes(self, values: NDArray[np.float32]) -> int:
         """Bytes of the packed matrix [depth, width]; 0 where there is no product for such a one."""
         return int(self._library.tidemill_packed_float_bytes(ctypes.byref(_FloatMatrix(*values.shape))))
 
-    def pack_float(self, values: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:
-        """The same as `pack` for a matrix [depth, width] of floats, in any order in memory."""
-        steps = [ctypes.c_int64(stride) for stride in values.strides]
-        self._library.tidemill_pack_float(
-            ctypes.byref(_FloatMatrix(*values.shape)), _pointer(values), *steps, _pointer(packed)
-        )
+    def pack(self, jobs: Sequence[tuple["Matrix", NDArray[np.uint8]]], num_threads: int) -> "Packing":
+        """Write each matrix as its operator reads it, into as many bytes as `packed_bytes` says, from now on."""
+        return Packing(self._library.tidemill_pack, jobs, num_threads)
 
     def as_chosen_for_speed(self) -> "Kernels | None":
         """What of it is faster here than ONNX Runtime's own; None where nothing is."""
@@ -118,6 +149,21 @@ def choose_kernels(choice: KernelsChoice) -> Kernels | None:
     if choice == "own" and kernels is None:
         raise LookupError(f"there are no kernels of our own here: {LIBRARY.name} was not built, or needs AVX2 and FMA")
     return kernels if choice == "own" or kernels is None else kernels.as_chosen_for_speed()
+
+
+def _arrays_of(matrix: Matrix) -> tuple[NDArray[Any] | None, ...]:
+    """Its values, scales and zero points, as C reads them."""
+    if not isinstance(matrix, QuantizedMatrix):
+        return matrix, None, None
+    points = None if matrix.zero_points is None else np.ascontiguousarray(matrix.zero_points)
+    return np.ascontiguousarray(matrix.values), np.ascontiguousarray(matrix.scales), points
+
+
+def _job(matrix: Matrix, arrays: tuple[NDArray[Any] | None, ...], room: NDArray[np.uint8]) -> _PackingJob:
+    if isinstance(matrix, QuantizedMatrix):
+        return _PackingJob(_shape(matrix), 0, 0, *map(_pointer, arrays), _pointer(room))
+    shape = _Matrix(*matrix.shape, _FLOAT_BITS)
+    return _PackingJob(shape, *matrix.strides, *map(_pointer, arrays), _pointer(room))
 
 
 def _shape(matrix: QuantizedMatrix) -> _Matrix:

@@ -59,6 +59,8 @@ def test_weights_are_packed_the_same_by_any_number_of_threads() -> None:
     content = feed_forward().content()
     graph = WireMessage(content, 0, len(content))
     alone, *others = (rewritten(graph, Path(), find_kernels(), num_threads) for num_threads in (1, 2, 5, 0))
+    for each in (alone, *others):
+        each.packing.wait()
     for other in others:
         assert other.model == alone.model
         for name, packed in alone.weights.items():

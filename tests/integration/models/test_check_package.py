@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.models.packages import TEMPLATE, write_manifest
-from tidemill_models import check
-from tidemill_models.check import check_package, digest_files
+from tidemill_models import digests
+from tidemill_models.check import check_package
+from tidemill_models.digests import digest_files
 from tidemill_models.errors import ModelPackageError
 from tidemill_models.package import bundled_packages
 from tidemill_models.template_process import TemplateLimits
@@ -46,11 +47,12 @@ def test_of_a_file_that_was_changed_that_is_told_and_not_what_is_wrong_in_it(tmp
 
 
 def test_a_file_of_several_pieces_has_the_digest_of_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "_PIECE_BYTES", 7)
+    monkeypatch.setattr(digests, "_PIECE_BYTES", 7)
     for size in (0, 1, 6, 7, 8, 20):
         content = bytes(range(size))
         (tmp_path / "file").write_bytes(content)
-        assert digest_files(tmp_path)["file"].sha256 == hashlib.sha256(content).hexdigest()
+        digest = digest_files(tmp_path)["file"].sha256
+        assert digest == digests._mapped_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(

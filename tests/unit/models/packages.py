@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tidemill_models.check import digest_files
+from tidemill_models.digests import digest_files
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 HEAD = """\

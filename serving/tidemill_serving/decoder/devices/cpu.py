@@ -32,7 +32,14 @@ from tidemill_serving.decoder.devices.export import (
     read_export,
 )
 from tidemill_serving.decoder.devices.guard import Room
-from tidemill_serving.decoder.devices.ort_session import SessionSettings, open_session, runtime_name, sentence_of
+from tidemill_serving.decoder.devices.ort_session import (
+    NOTHING,
+    Meanwhile,
+    SessionSettings,
+    open_session,
+    runtime_name,
+    sentence_of,
+)
 from tidemill_serving.decoder.kv_cache import KVCache
 from tidemill_serving.native import KernelsChoice
 from tidemill_serving.start_cache.prepared import PreparedGraph
@@ -53,15 +60,17 @@ class CpuDevice:
         spinning: bool,
         copy: PreparedGraph | None = None,
         kernels: KernelsChoice = "auto",
+        meanwhile: Meanwhile = NOTHING,
     ) -> None:
         """`copy` is the graph's prepared copy, made or not; `kernels` says whose products and attention compute."""
         self._session_settings = SessionSettings(num_threads, spinning, kernels)
         self._copy = copy
+        self._meanwhile = meanwhile
         self._bindings: dict[tuple[int, int], _Bound] = {}
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache."""
-        self._session = open_session(graph, self._session_settings, self._copy)
+        self._session = open_session(graph, self._session_settings, self._copy, self._meanwhile)
         _logger.info("it runs on %s", runtime_name(self._session_settings.kernels))
         on_progress(0.8)
         self._export = read_export(*signature_of(self._session))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill_models.protobuf_wire import WireMessage, encoded_field
+from tidemill_serving.decoder.devices.mapped_file import mapped_file
 
 # Numbers of the fields in onnx.proto3.
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
@@ -83,6 +84,7 @@ class Constants:
     def __init__(self, graph: WireMessage, folder: Path) -> None:
         """`folder` holds the files beside the graph."""
         self._folder = folder
+        self._files: dict[str, NDArray[np.uint8]] = {}
         self._tensors = {tensor.text_of(TENSOR_NAME): tensor for tensor in graph.messages(GRAPH_INITIALIZER)}
         for value in graph.messages(GRAPH_INPUT):  # a weight that is an input as well may be replaced by a caller
             self._tensors.pop(value.text_of(1), None)
@@ -108,10 +110,10 @@ class Constants:
         location, offset = entries.get("location", ""), entries.get("offset", "0")
         if PurePath(location).name != location or not offset.isdecimal():  # only a file beside the graph
             return None
-        file = self._folder / location
-        if int(offset) + size * dtype.itemsize > file.stat().st_size:
-            return None
-        return np.memmap(file, dtype, "r", offset=int(offset), shape=(size,))
+        if location not in self._files:
+            self._files[location] = mapped_file(self._folder / location)
+        content = self._files[location][int(offset) :][: size * dtype.itemsize]
+        return np.frombuffer(content.data, dtype) if len(content) == size * dtype.itemsize else None
 
 
 def external_entries(tensor: WireMessage) -> dict[str, str]:

@@ -49,7 +49,7 @@ class GrowingCacheDevice(CpuDevice):
 
     def load(self, graph: Path, *, num_slots: int, context_length: int, on_progress: Callable[[float], None]) -> int:
         """Make the session and the cache, and try out what the graph can do."""
-        self._session = open_session(graph, self._session_settings, self._copy)
+        self._session = open_session(graph, self._session_settings, self._copy, self._meanwhile)
         on_progress(0.7)
         self._export = read_export(*signature_of(self._session))
         self._abilities = Abilities(takes_chunks=False, takes_batches=False)

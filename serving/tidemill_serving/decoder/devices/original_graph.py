@@ -3,6 +3,7 @@
 Apart from the sessions, since a start from a prepared copy needs none of it.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +28,23 @@ class OriginalGraph:
     packed: dict[str, NDArray[np.uint8]]  # by our kernels, for themselves
 
 
-def read_original(graph: Path, kernels: Kernels | None, num_threads: int) -> OriginalGraph:
+def read_original(
+    graph: Path, kernels: Kernels | None, num_threads: int, python_is_free: Callable[[], None] = lambda: None
+) -> OriginalGraph:
     """The graph with our kernels in it, if these are used and know something of it.
 
-    Raises GraphError, OSError, ValueError.
+    `python_is_free` is called when weights are all that is still packed. Raises GraphError, OSError, ValueError.
     """
     model = light_graph(graph)
     found = rewritten(WireMessage(model, 0, len(model)), graph.parent, kernels, num_threads) if kernels else None
-    model, packed = (found.model, found.weights) if found else (model, {})
-    return OriginalGraph(model, weights_of(model, graph.parent, handed=packed), packed)
+    try:
+        model, packed = (found.model, found.weights) if found else (model, {})
+        weights = weights_of(model, graph.parent, handed=packed)
+        python_is_free()
+    finally:
+        if found:
+            found.packing.wait()
+    return OriginalGraph(model, weights, packed)
 
 
 def hint_about(graph: Path) -> str:

@@ -1,7 +1,7 @@
 """Makes sessions of ONNX Runtime on the processor, and the prepared copies that they start from faster."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from tidemill_models.errors import GraphError
+from tidemill_models.errors import GraphError, ModelPackageError
 from tidemill_serving.decoder.devices.device import ModelRefusedError
 from tidemill_serving.decoder.devices.graph_weights import weights_of
 from tidemill_serving.decoder.devices.mapped_file import rewrite_for_mapping
@@ -31,6 +31,21 @@ class SessionSettings:
     kernels: KernelsChoice = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """What others do while a graph is loaded."""
+
+    until_right: Callable[[], None] = lambda: None
+    """Waits until the graph is known to be the package's, or raises ModelPackageError: ONNX Runtime gets it no sooner.
+    Our own reading of it, and the packing of its weights, trust nothing, and go on meanwhile."""
+
+    python_is_free: Callable[[], None] = lambda: None
+    """Called when the rest of loading leaves Python to others, who would have delayed it before."""
+
+
+NOTHING = Meanwhile()
+
+
 def runtime_name(choice: KernelsChoice = "auto") -> str:
     """What computes here; a prepared copy is for it alone. Raises ModelRefusedError."""
     kernels, name = _kernels(choice), f"onnxruntime {ort.__version__}"
@@ -39,7 +54,12 @@ def runtime_name(choice: KernelsChoice = "auto") -> str:
     return f"{name}, kernels {kernels.version}" + " with floats" * kernels.multiplies_floats
 
 
-def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | None = None) -> Any:
+def open_session(
+    graph: Path,
+    settings: SessionSettings,
+    copy: PreparedGraph | None = None,
+    meanwhile: Meanwhile = NOTHING,
+) -> Any:
     """A session of the graph, from its prepared copy where there is one that can be loaded.
 
     Raises ModelRefusedError.
@@ -50,10 +70,11 @@ def open_session(graph: Path, settings: SessionSettings, copy: PreparedGraph | N
         with copy.being_loaded() as may_load:
             if may_load:
                 try:
+                    meanwhile.python_is_free()
                     return _open_prepared(copy.graph, settings)
                 except ModelRefusedError as error:
                     copy.remove(str(error))
-    return _open_original(graph, settings, _options(settings))
+    return _open_original(graph, settings, _options(settings), meanwhile)
 
 
 def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
@@ -68,12 +89,12 @@ def save_prepared(graph: Path, folder: Path, settings: SessionSettings) -> None:
         "session.optimized_model_external_initializers_min_size_in_bytes", _MIN_WEIGHT_BYTES
     )
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    _open_original(graph, settings, options)
+    _open_original(graph, settings, options, NOTHING)
     if _kernels(settings.kernels):
         rewrite_for_mapping(folder / WEIGHTS)
 
 
-def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions) -> Any:
+def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionOptions, meanwhile: Meanwhile) -> Any:
     """A session of the graph as the package has it, with our kernels in it where they are used."""
     # Not above: a start from a prepared copy needs none of it.
     from tidemill_serving.decoder.devices.original_graph import hint_about, read_original  # noqa: PLC0415
@@ -81,8 +102,11 @@ def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionO
     model: Path | bytes = graph
     weights: dict[str, NDArray[Any]] = {}
     original = None
-    with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
-        original = read_original(graph, _kernels(settings.kernels), settings.num_threads)
+    try:
+        with suppress(GraphError, OSError, ValueError):  # what is wrong with it ONNX Runtime says
+            original = read_original(graph, _kernels(settings.kernels), settings.num_threads, meanwhile.python_is_free)
+    finally:
+        _await(meanwhile.until_right)  # of a file that was changed this says more than what failed in it
     if original is not None:
         model, weights = original.model, original.weights.arrays | original.packed
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
@@ -96,6 +120,13 @@ def _open_original(graph: Path, settings: SessionSettings, options: ort.SessionO
     if original is not None:
         original.weights.let_go()
     return session
+
+
+def _await(until_right: Callable[[], None]) -> None:
+    try:
+        until_right()
+    except ModelPackageError as error:
+        raise ModelRefusedError(str(error)) from error
 
 
 def _open_prepared(graph: Path, settings: SessionSettings) -> Any:

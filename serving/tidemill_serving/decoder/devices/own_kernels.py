@@ -4,8 +4,7 @@ Products, attention to the cache, norms and gates that follow from each other be
 the products' weights packed ones. All else stays as it is, byte by byte.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,25 +29,26 @@ from tidemill_serving.decoder.devices.graph_nodes import (
     read_node,
     value_type,
 )
-from tidemill_serving.decoder.devices.program_steps import Matrix, StepReader
+from tidemill_serving.decoder.devices.program_steps import StepReader
 from tidemill_serving.decoder.devices.programs import DOMAIN, Program, cut
-from tidemill_serving.native.library import Kernels, QuantizedMatrix, room_for
+from tidemill_serving.native.library import Kernels, Matrix, Packing, QuantizedMatrix, room_for
 
 _MODEL_GRAPH, _MODEL_OPSET = 7, 8
 
 
 @dataclass(frozen=True, slots=True)
 class RewrittenGraph:
-    """A graph whose packed weights lie beside it, by name."""
+    """A graph whose packed weights lie beside it, by name; they are still written until `packing` is over."""
 
     model: bytes
     weights: dict[str, NDArray[np.uint8]]
+    packing: Packing
 
 
 def rewritten(model: WireMessage, folder: Path, kernels: Kernels, num_threads: int = 1) -> RewrittenGraph | None:
     """The model with our programs in it; None where nothing is rewritten. `folder` holds the files beside it.
 
-    Its weights are packed by `num_threads`.
+    Its weights are packed by `num_threads`, meanwhile and after it.
 
     Raises GraphError, OSError, ValueError.
     """
@@ -61,7 +61,12 @@ def rewritten(model: WireMessage, folder: Path, kernels: Kernels, num_threads: i
     programs = [piece for piece in pieces if isinstance(piece, Program) and piece.is_worth_it()]
     if not programs:
         return None
-    weights = _packed(programs, kernels, num_threads)
+    matrices: dict[str, Matrix] = {}
+    for step in (step for program in programs for step in program.steps):
+        matrices |= step.matrices
+    rooms = _rooms_for(matrices.values(), kernels)
+    packing = kernels.pack(list(zip(matrices.values(), rooms, strict=True)), num_threads)
+    weights = dict(zip(matrices, rooms, strict=True))
     parts = [encoded_field(GRAPH_INITIALIZER, _packed_tensor(name, array.size)) for name, array in weights.items()]
     pieces = [
         left
@@ -81,29 +86,16 @@ def rewritten(model: WireMessage, folder: Path, kernels: Kernels, num_threads: i
     gone = {name for program in programs for step in program.steps for name in step.constants} - kept
     parts += _other_fields(graph, gone)
     opset = encoded_field(_MODEL_OPSET, encoded_field(1, DOMAIN) + encoded_field(2, 1))
-    return RewrittenGraph(_model(model, parts, opset), weights)
+    return RewrittenGraph(_model(model, parts, opset), weights, packing)
 
 
-def _packed(programs: Sequence[Program], kernels: Kernels, num_threads: int) -> dict[str, NDArray[np.uint8]]:
-    matrices: dict[str, Matrix] = {}
-    for program in programs:
-        for step in program.steps:
-            matrices |= step.matrices
-    sizes = [
-        kernels.packed_bytes(matrix) if isinstance(matrix, QuantizedMatrix) else kernels.packed_float_bytes(matrix)
-        for matrix in matrices.values()
-    ]
-    rooms = room_for(sizes)
-
-    def pack(matrix: Matrix, room: NDArray[np.uint8]) -> None:
-        if isinstance(matrix, QuantizedMatrix):
-            kernels.pack(matrix, room)
-        else:
-            kernels.pack_float(matrix, room)
-
-    with ThreadPoolExecutor(max(1, num_threads), "tidemill-pack") as threads:  # the library lets go of the interpreter
-        list(threads.map(pack, matrices.values(), rooms))
-    return dict(zip(matrices, rooms, strict=True))
+def _rooms_for(matrices: Iterable[Matrix], kernels: Kernels) -> list[NDArray[np.uint8]]:
+    return room_for(
+        [
+            kernels.packed_bytes(matrix) if isinstance(matrix, QuantizedMatrix) else kernels.packed_float_bytes(matrix)
+            for matrix in matrices
+        ]
+    )
 
 
 def _other_fields(graph: WireMessage, gone: set[str]) -> Iterator[bytes]:

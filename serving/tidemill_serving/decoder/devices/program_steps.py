@@ -8,11 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tidemill_serving.decoder.devices.graph_nodes import FLOAT32, UINT8, Attribute, Constants, Node, float_bits
-from tidemill_serving.native.library import Kernels, QuantizedMatrix
+from tidemill_serving.native.library import Kernels, Matrix, QuantizedMatrix
 
 NORM, PRODUCT, GATE, ATTENTION, FLOAT_PRODUCT = 1, 2, 3, 4, 5
 _PRODUCTS = (PRODUCT, FLOAT_PRODUCT)
@@ -40,9 +37,6 @@ _WITHOUT_EFFECT: Mapping[str, frozenset[Attribute]] = {
     "sliding_window_cache": frozenset({0}),
     "qk_norm_epsilon": frozenset({1e-6}),
 }
-
-
-Matrix = QuantizedMatrix | NDArray[np.float32]  # one of floats is [depth, width]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """What every measured process does: load once, then a turn for each line of its stdin. Knows no engine."""
 
-import argparse
 import json
 import os
 import sys
@@ -14,18 +13,7 @@ from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a subject is started with."""
-
-    model: Path
-    precision: str
-    threads: int
-    slots: int  # sequences that must fit at once
-    kernels: str  # of ours: whose products and attention compute
-    keep: Path | None = None  # a folder for what makes the next start faster; None: nothing is kept
-    context_length: int = 1024
+from tests.bench.engine.subjects.given import Given, read_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +100,7 @@ class Arrivals:
 
 def serve(open_subject: Callable[[Given], Subject], packages: Sequence[str]) -> None:
     """The process's main, once all is imported: tells its phases and versions first."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--precision", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--kernels", default="auto")
-    parser.add_argument("--keep", type=Path)
-    given = Given(**vars(parser.parse_args()))
+    given = read_given()
     started = float(os.environ.get("TIDEMILL_BENCH_STARTED", time.time()))
     marks = [started, time.time()]
     subject = open_subject(given)
