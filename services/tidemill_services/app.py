@@ -210,7 +210,7 @@ class Application:
         parts.push_async_callback(server.close)
         parts.push_async_callback(self._streams.drain, settings.stop_grace.total_seconds())
         parts.callback(core.resumable.drain)
-        parts.push_async_callback(server.refuse_new_calls)
+        parts.callback(server.refuse_new_calls)
         return address
 
     def _start_slices(self, parts: RunningParts, database: Database, process_id: str) -> tuple[UsageGuard, TokenFunds]:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # between two looks at the most: limits may be set in other processes too
 PAUSE_SECONDS = 0.5  # between two of them at the least
 RENEW_SECONDS = ACTIVITY_LEASE_MS / 1000 / 3
+GOODBYE_SECONDS = 5.0  # to tell the store what ran last, when the process stops
 HEARING_SECONDS = 60.0  # of unbroken hearing before silent holders are given up: three heartbeats
 
 Key = TypeVar("Key", str, Holding)
@@ -158,7 +159,7 @@ class SessionGuard:
 
     async def _say_goodbye(self) -> None:
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(GOODBYE_SECONDS):
                 await self.tell()
         except (StoreUnavailableError, TimeoutError):
             logger.warning("what ran last could not be told; it is forgotten by itself")

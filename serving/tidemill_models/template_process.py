@@ -20,7 +20,7 @@ from tidemill_models.errors import (
 
 _MEMORY_EXIT_CODE = 3
 _START_SECONDS = 30.0
-_OVERTIME_SECONDS = 1.0  # the worker's own timer ends it; this is for the case that it does not
+_OVERTIME_SECONDS = 30.0  # the worker's timer counts the time in which it runs; this is for one that hardly ever does
 _FRAME_HEADER = struct.Struct(">I")
 
 
@@ -28,7 +28,7 @@ _FRAME_HEADER = struct.Struct(">I")
 class TemplateLimits:
     """What one rendering may take. Set by the operator, never by who sends a template or a chat."""
 
-    seconds: float = 2.0
+    seconds: float = 2.0  # of the processor: a machine that stands still makes no template slow
     memory_bytes: int = 128 << 20  # above what the idle process has
     output_bytes: int = 256 << 10  # without the messages' contents, which the template does not see
     source_bytes: int = 64 << 10
@@ -92,7 +92,7 @@ class TemplateProcess:
         return code
 
     def _death(self, code: int) -> TemplateError:
-        if code == -signal.SIGALRM:
+        if code == -signal.SIGPROF:
             return self._time_error()
         if code in (_MEMORY_EXIT_CODE, -signal.SIGKILL):
             limit = self._limits.memory_bytes

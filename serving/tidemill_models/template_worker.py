@@ -2,8 +2,8 @@
 
 It reads frames (4 bytes of length, big-endian, then JSON) from its standard input and writes one to its standard
 output for each; the first one, empty, says that it is ready. It imports jinja2 and nothing of ours, gives itself its
-limits, and ends when its input ends. A template that loops is stopped by the kernel's timer, one that takes memory
-by the kernel's limit; the sandbox only keeps it from reaching out of Jinja.
+limits, and ends when its input ends. A template that loops is stopped by the kernel's timer of the processor's time,
+one that takes memory by the kernel's limit; the sandbox only keeps it from reaching out of Jinja.
 """
 
 import ctypes
@@ -117,8 +117,8 @@ def _end_with_parent(parent_pid: int) -> None:
 
 def _limit(memory_bytes: int) -> int:
     """Limit what this process can take, above what it has now; returns the size at which it is to be replaced."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     size = _address_space_bytes()
     resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes, size + memory_bytes))
     for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_NOFILE, 16)):
@@ -146,7 +146,8 @@ def _write_frame(sink: BinaryIO, content: bytes) -> None:
 def main() -> None:
     """Answer requests until the input ends.
 
-    Arguments: seconds, bytes of memory, bytes of output, the exit code that says "out of memory", the parent's pid.
+    Arguments: seconds of the processor, bytes of memory, bytes of output, the exit code that says "out of memory", the
+    parent's pid.
     """
     seconds, memory_bytes, output_bytes, memory_exit_code, parent_pid = float(sys.argv[1]), *map(int, sys.argv[2:6])
     _end_with_parent(parent_pid)
@@ -157,12 +158,12 @@ def main() -> None:
     largest_size = _limit(memory_bytes)
     _write_frame(responses, b"")
     while (frame := _read_frame(sys.stdin.buffer)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             response = _answer(compile_template, json.loads(frame), output_bytes)
         except MemoryError:
             os._exit(memory_exit_code)  # saying more could need memory
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         # What a template left behind (a constant in the cache, a torn heap) is not to weigh on the next one.
         response["is_last"] = _address_space_bytes() > largest_size
         _write_frame(responses, json.dumps(response, ensure_ascii=False).encode())

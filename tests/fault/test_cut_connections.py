@@ -62,13 +62,15 @@ async def test_texts_are_whole_and_made_once_whatever_is_cut(server: ServerProce
                 assert answer.finish_reason == "length"
 
         async with CuttingProxy(server.grpc, seed=7, bytes_until_cut=(600, 4_000)) as proxy:
-            async with asyncio.TaskGroup() as group:
-                for prompt in prompts:
-                    group.create_task(stream(proxy.target, prompt), name=prompt)
-            assert proxy.num_cuts >= num_streams / 2
-        assert [texts[prompt] for prompt in prompts[:20]] == list(uncut)
-        assert metric(server, "tidemill_generations_total") - begun_before == num_streams
-        assert metric(server, "tidemill_completion_tokens_total") - made_before == num_streams * NUM_TOKENS
+            num_run = 0
+            while proxy.num_cuts < num_streams / 2:  # once; a slow machine sends fewer bytes
+                async with asyncio.TaskGroup() as group:
+                    for prompt in prompts:
+                        group.create_task(stream(proxy.target, prompt), name=prompt)
+                num_run += num_streams
+                assert [texts[prompt] for prompt in prompts[:20]] == list(uncut)
+        assert metric(server, "tidemill_generations_total") - begun_before == num_run
+        assert metric(server, "tidemill_completion_tokens_total") - made_before == num_run * NUM_TOKENS
         await become_free(server)
         assert (await client.stop_session()).final
 

@@ -72,7 +72,7 @@ async def _all_places_held(callers: Callers) -> AsyncIterator[None]:
 
 
 async def _until_done(calls: list["asyncio.Task[Answer]"], num: int) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         for done in islice(asyncio.as_completed(calls), num):
             await done
 

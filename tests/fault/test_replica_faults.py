@@ -34,7 +34,10 @@ def start(*arguments: str) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.parametrize("kill", range(5))
 async def test_a_replica_killed_in_mid_stream_is_told_of_at_once(kill: int) -> None:
-    async with replica_process(slots=16, tick_ms=5) as replica, replica.client() as client:
+    async with (
+        replica_process(slots=16, tick_ms=50) as replica,
+        replica.client() as client,
+    ):  # 50 s, unless it is killed
         streams = [client.generate(LONG) for _ in range(16)]
         for stream in streams:
             await anext(stream)
@@ -57,7 +60,7 @@ async def rest_of(stream: EngineStream) -> int:
 
 
 async def test_a_replica_that_stands_still_ends_its_streams_and_is_lost_after_the_patience_of_its_caller() -> None:
-    async with replica_process(tick_ms=5) as replica, replica.client(Patience(silence=6.0)) as client:
+    async with replica_process(tick_ms=50) as replica, replica.client(Patience(silence=6.0)) as client:
         stream = client.generate(LONG)
         await anext(stream)
         replica.process.send_signal(signal.SIGSTOP)

@@ -2,20 +2,24 @@
 
 import asyncio
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import hpack
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from tests.fault.baseline import gauges
 from tests.fault.callers import callers_of
 from tests.fault.long_answers import LONG_LLAMA
 from tests.fault.test_server_life import SLOWLY, VERY_SLOWLY, running_stream
+from tests.fuzzing.http2 import PREFACE
 from tests.integration.api.conftest import MODEL, Wire, text_of, wait_until, wire_to
 from tests.server_process import ServerProcess, server_process
 from tidemill.v1 import inference_pb2, model_pb2, session_pb2
@@ -119,6 +123,33 @@ def test_sigterm_waits_for_no_watch_and_says_draining_to_new_calls(tmp_path: Pat
         with pytest.raises(grpc.RpcError) as ended_watch:
             list(watch)
         assert _reason(ended_watch.value) == "DRAINING"
+
+
+def test_a_watcher_of_health_that_takes_nothing_holds_up_no_stop(tmp_path: Path) -> None:
+    """It needs no key, and the first word to it never leaves."""
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Watch")]
+    headers += [(":authority", "here"), ("te", "trailers"), ("content-type", "application/grpc")]
+    call = HeadersFrame(1, hpack.Encoder().encode(headers), flags=["END_HEADERS"]).serialize()
+    call += DataFrame(1, b"\0" * 5, flags=["END_STREAM"]).serialize()
+    no_room = SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}).serialize()
+    with server_process(tmp_path, *SLOWLY) as server:
+        host, _, port = server.grpc.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(PREFACE + no_room + call)
+            answer = b""
+            while HeadersFrame.type not in kinds_of(answer):
+                answer += connection.recv(65_536)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(60) == 0
+
+
+def kinds_of(answer: bytes) -> list[int]:
+    """The types of the HTTP/2 frames that came."""
+    kinds = []
+    while len(answer) >= 9:
+        kinds.append(answer[3])
+        answer = answer[9 + int.from_bytes(answer[:3], "big") :]
+    return kinds
 
 
 def test_a_stream_longer_than_the_grace_ends_typed_with_its_text_at_sigterm(server: ServerProcess, wire: Wire) -> None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from tidemill.v1 import (
@@ -20,6 +19,7 @@ from tidemill.v1 import (
     session_pb2_grpc,
 )
 from tidemill_ports.grpc_server import aio_server
+from tidemill_ports.health import Health, Status
 from tidemill_services.api.account import AccountService
 from tidemill_services.api.inference import InferenceService
 from tidemill_services.api.interceptors import CallInterceptor
@@ -88,7 +88,7 @@ class PublicServer:
         limits: GrpcLimits,
     ) -> None:
         self._interceptor = interceptor
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
         self._server = aio_server([interceptor], (*_OPTIONS, *limits.options()))
         session_pb2_grpc.add_SessionServiceServicer_to_server(sessions, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
@@ -115,18 +115,18 @@ class PublicServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {place}:{port}") from error
         await self._server.start()
-        await self._show(health_pb2.HealthCheckResponse.SERVING)
+        self._show(health_pb2.HealthCheckResponse.SERVING)
         return f"{place}:{bound}"
 
-    async def refuse_new_calls(self) -> None:
+    def refuse_new_calls(self) -> None:
         """Say NOT_SERVING, and refuse with DRAINING what comes from now on; the port stays open to say so."""
-        await self._show(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._show(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._interceptor.drain()
 
     async def close(self) -> None:
         """Close the port; what still runs after two seconds is cut."""
         await self._server.stop(CLOSE_SECONDS)
 
-    async def _show(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    def _show(self, status: Status) -> None:
         for service in ("", *SERVICE_NAMES):
-            await self._health.set(service, status)
+            self._health.show(service, status)

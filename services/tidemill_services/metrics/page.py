@@ -9,7 +9,7 @@ from tidemill_services.metrics.process import Metrics
 from tidemill_services.store.database import Database
 from tidemill_services.store.session_counts import OpenSessions, count_open_sessions
 
-STORE_SECONDS = 2.0  # a page without the store's answer is better than none
+STORE_SECONDS = 5.0  # half of what Prometheus waits for; a page without the store's answer is better than none
 
 
 class ProcessPage:

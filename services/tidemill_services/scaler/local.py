@@ -20,7 +20,7 @@ from tidemill_services.tls.replica_tls import ReplicaTls
 logger = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 60.0  # a process that does not listen by then is given up
-LAST_WORDS_SECONDS = 1.0  # to read what it said before it ended
+LAST_WORDS_SECONDS = 5.0  # to read what it said before it ended
 _LINE_BYTES = 65_536
 
 

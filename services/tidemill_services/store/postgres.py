@@ -120,20 +120,23 @@ class PostgresBackend:
     def _join_clock(self) -> None:
         """Where the server's clock was set while other processes run, take the platform's time from them.
 
-        The mark tells it, if it moves. If it stands, nobody runs, and the server's time is as good as any.
+        The mark tells it, if it moves. If it stands, nobody runs, and the server's time is as good as any. One that
+        moved while we stood still may be old: the next move counts.
         """
         end = time.monotonic() + _WATCHED_MARKS * MARK_SECONDS
-        first_ms = None
+        first_ms = looked_ms = None
         while True:
             with self.read_engine.begin() as connection:
                 server_ms, mark_ms = _server_and_mark_ms(connection)
                 if first_ms is None and not _may_be_set(connection, server_ms, mark_ms):
                     return
-            first_ms = mark_ms if first_ms is None else first_ms
-            if mark_ms > first_ms:
-                if _is_behind(server_ms, mark_ms):
-                    self.clock.join(server_ms, mark_ms)
-                return  # else it was only long ago that it moved before
+            if first_ms is not None and looked_ms is not None and mark_ms > first_ms:
+                if abs(server_ms - looked_ms) <= JUMP_MS:
+                    if _is_behind(server_ms, mark_ms):
+                        self.clock.join(server_ms, mark_ms)
+                    return  # else it was only long ago that it moved before
+                end = time.monotonic() + _WATCHED_MARKS * MARK_SECONDS
+            first_ms, looked_ms = mark_ms, server_ms
             if time.monotonic() >= end:
                 return
             time.sleep(_LOOK_SECONDS)

@@ -4,10 +4,10 @@ import asyncio
 import logging
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 
 from tidemill.engine.v1 import engine_pb2, engine_pb2_grpc
 from tidemill_ports.grpc_server import aio_server
+from tidemill_ports.health import Health
 from tidemill_serving.engine import Engine, Phase
 from tidemill_serving.server.access import TokenInterceptor
 from tidemill_serving.server.credentials import Credentials
@@ -55,7 +55,7 @@ class Replica:
         self._switchboard = Switchboard(
             engine, self._settings.max_pending_size, self._changed.set, tracing or NoTracing(), times or StartTimes()
         )
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
         self._is_serving: bool | None = None  # as health says; None before it said anything
         self._draining = False
         self._given_up = False
@@ -68,7 +68,7 @@ class Replica:
         self._server = aio_server([TokenInterceptor(self._token)], _OPTIONS)
         engine_pb2_grpc.add_EngineServiceServicer_to_server(EngineService(self._switchboard, self.drain), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        await self._show_health()
+        self._show_health()
         try:
             if tls is None:
                 port = self._server.add_insecure_port(listen)
@@ -87,7 +87,7 @@ class Replica:
             while not self._is_over():
                 await self._changed.wait()
                 self._changed.clear()
-                await self._show_health()
+                self._show_health()
             stage = self._switchboard.stage
             failed = stage.phase is Phase.FAILED
             if failed:
@@ -141,16 +141,16 @@ class Replica:
             self._switchboard.responsive = responsive
             if changed:
                 _log.warning("the engine's thread %s", "shows life again" if responsive else "shows no life")
-                await self._show_health()
+                self._show_health()
             if changed or loop.time() - told_at >= self._settings.status_seconds:
                 told_at = loop.time()
                 self._switchboard.tell_status()
 
-    async def _show_health(self) -> None:
+    def _show_health(self) -> None:
         is_serving = self._switchboard.stage.phase is Phase.READY and self._switchboard.responsive
         if is_serving == self._is_serving:
             return
         self._is_serving = is_serving
         status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in _SERVICES:
-            await self._health.set(service, status)
+            self._health.show(service, status)

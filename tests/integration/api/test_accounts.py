@@ -253,7 +253,7 @@ def test_more_generations_and_sessions_at_a_time_than_the_limit_are_refused(
     secret = make_key(slow_wire, account).secret
     with wire_to(slow_server, secret) as customer:
         customer.start()
-        stream = customer.generate(max_tokens=300)
+        stream = customer.generate(max_tokens=1000)
         next(stream)
         assert retry_seconds_of(lambda: list(customer.generate())) > 0
         assert retry_seconds_of(lambda: customer.start(model="tide-nano")) > 0

@@ -60,7 +60,8 @@ def test_what_callers_write_makes_no_series(server: ServerProcess, wire: Wire) -
 
 def ask_nonsense(server: ServerProcess, wire: Wire, numbers: Iterable[int]) -> None:
     """Calls that are refused, each naming what nobody has named before."""
-    with httpx.Client(base_url=f"http://{server.http}", headers={"authorization": f"Bearer {server.api_key}"}) as http:
+    headers = {"authorization": f"Bearer {server.api_key}"}
+    with httpx.Client(base_url=f"http://{server.http}", headers=headers, timeout=60) as http:
         for number in numbers:
             for ask in (
                 lambda number=number: list(wire.generate(model=f"none-{number}")),
@@ -98,16 +99,16 @@ def _open_calls(server: ServerProcess) -> float:
     return sum(value for series, value in found.items() if re.match("tidemill_open_(calls|http)", series.name))
 
 
-def test_a_generations_tokens_and_times_are_counted_by_model(server: ServerProcess, wire: Wire) -> None:
-    wire.start()
-    list(wire.generate())  # the model is awake
-    before = series_of(read_page(server.admin))
+def test_a_generations_tokens_and_times_are_counted_by_model(slow_server: ServerProcess, slow_wire: Wire) -> None:
+    slow_wire.start()
+    list(slow_wire.generate())  # the model is awake
+    before = series_of(read_page(slow_server.admin))
     prompt_tokens = completion_tokens = 0
     for _ in range(3):
-        usage = list(wire.generate(max_tokens=8))[-1].end.usage
+        usage = list(slow_wire.generate(max_tokens=60))[-1].end.usage
         prompt_tokens += usage.prompt_tokens
         completion_tokens += usage.completion_tokens
-    after = series_of(read_page(server.admin))
+    after = series_of(read_page(slow_server.admin))
 
     def grown(name: str, **labels: str) -> float:
         return value_of(after, name, model=MODEL, **labels) - value_of(before, name, model=MODEL, **labels)

@@ -32,9 +32,13 @@ class Refusal:
 def refusal_of(call: Callable[[], object]) -> Refusal:
     with pytest.raises(grpc.RpcError) as raised:
         call()
-    status = rpc_status.from_call(raised.value)
+    return refusal_in(raised.value)
+
+
+def refusal_in(error: grpc.RpcError) -> Refusal:
+    status = rpc_status.from_call(error)
     assert status is not None
-    refusal = Refusal(raised.value.code(), "", status.message)
+    refusal = Refusal(error.code(), "", status.message)
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if detail.Unpack(info):

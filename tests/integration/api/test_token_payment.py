@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tests.integration.api.conftest import MODEL, Wire, wait_until, wire_to
-from tests.integration.api.test_refusals import refusal_of
+from tests.integration.api.test_refusals import refusal_in, refusal_of
 from tests.server_process import ServerProcess
 from tidemill.v1 import account_pb2, billing_pb2, errors_pb2, inference_pb2, usage_pb2
 
@@ -102,8 +102,8 @@ def test_who_did_not_agree_is_told_to_start_a_session_and_may_agree(server: Serv
 def _reason_of(wire: Wire) -> str:
     try:
         list(wire.generate(max_tokens=1))
-    except grpc.RpcError:
-        return refusal_of(lambda: list(wire.generate(max_tokens=1))).reason
+    except grpc.RpcError as error:
+        return refusal_in(error).reason
     return ""
 
 

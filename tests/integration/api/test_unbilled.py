@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.fault.baseline import replicas_of
-from tests.integration.api.conftest import wait_until, wire_to
+from tests.integration.api.conftest import MODEL, wire_to
 from tests.integration.api.test_session_limits import get
 from tests.server_process import server_process
+from tidemill.v1 import model_pb2
 
 
 @pytest.mark.rule("S7")
@@ -19,8 +20,11 @@ def test_from_the_end_of_a_killed_replica_until_the_next_one_nothing_is_billed(t
         name = wire.start().session.name
         list(wire.generate(max_tokens=1))
         (replica,) = replicas_of(server)
+        watch = wire.models.WatchModel(model_pb2.WatchModelRequest(name=MODEL), metadata=wire.metadata, timeout=120)
+        assert next(watch).model.ready_replicas
         os.kill(replica, signal.SIGKILL)
-        wait_until(lambda: not wire.model().ready_replicas, "the loss")
+        assert next(response for response in watch if not response.model.ready_replicas)
+        watch.cancel()
         lost = still_lost = asked = time.monotonic()
         while not wire.model().ready_replicas:
             still_lost, asked = asked, time.monotonic()

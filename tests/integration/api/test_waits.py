@@ -14,15 +14,15 @@ from tidemill.v1 import billing_pb2, usage_pb2
 
 NUM_SLOTS = 8  # of the test model's replica
 NUM_EXTRA = 2  # generations that it takes above them
-LONG = 800  # tokens of 10 ms
+LONG = 1000  # tokens of 12 ms
 
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
-    """A server whose replicas need 10 ms a token, and the key of another account."""
+    """A server whose replicas need 12 ms a token, and the key of another account."""
     folder = tmp_path_factory.mktemp("crowded")
     neighbours_key = make_key(folder, "neighbour")
-    options = ("--replica-device", "fake", "--replica-fake-tick-ms", "10")
+    options = ("--replica-device", "fake", "--replica-fake-tick-ms", "12")
     with server_process(folder, *options) as process:
         yield process, neighbours_key
 

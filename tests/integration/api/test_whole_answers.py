@@ -51,7 +51,7 @@ def test_it_says_what_the_stream_says(wire: Wire, name: str, request_id: bool) -
 
 def test_either_method_attaches_to_the_same_generation(slow_wire: Wire, name: str) -> None:
     slow_wire.start()
-    seen = begin(slow_wire, name, 5, max_tokens=200)
+    seen = begin(slow_wire, name, 3, max_tokens=200)
     answer = whole(slow_wire, max_tokens=200, request_id=name)
     assert (answer.end.finish_reason, answer.end.usage.completion_tokens) == (LENGTH, 200)
     seen += counted(slow_wire.generate(max_tokens=200, request_id=name, resume_after=seen[-1].sequence_number))

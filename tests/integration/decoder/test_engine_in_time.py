@@ -13,11 +13,11 @@ from tidemill_serving.engine import FinishReason
 
 
 def test_a_deadline_ends_a_generation_when_it_comes():
-    device = FakeDevice(tick=timedelta(milliseconds=5))
+    device = FakeDevice(tick=timedelta(milliseconds=25))  # 3 s until the context is full
     engine, recorder = DecoderEngine(letter_model(), device, DecoderSettings()), Recorder()
     engine.start(recorder)
     recorder.wait_until_settled()
-    deadline = time.monotonic() + 0.1
+    deadline = time.monotonic() + 2.0
     engine.submit(request(1, max_tokens=LIMITS.context_length, deadline=deadline))
     recorder.wait_for_ends(1)
     assert recorder.ends[1].finish_reason is FinishReason.DEADLINE

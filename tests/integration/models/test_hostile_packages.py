@@ -24,7 +24,7 @@ DEEP = "[" * 200_000
 
 @pytest.fixture(scope="module")
 def renderer():
-    with TemplateRenderer(TemplateLimits(seconds=0.3), num_processes=1) as one:
+    with TemplateRenderer(TemplateLimits(seconds=2), num_processes=1) as one:
         yield one
 
 

@@ -1,6 +1,7 @@
 """One model's prompts and chats, from the package on disk to tokens."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,9 @@ def test_an_engine_without_a_decoder_has_no_encoder(renderer):
         PromptEncoder(manifest, Tokenizer.from_file(PACKAGE / "tokenizer.json"), {}, renderer)
 
 
-async def test_a_megabyte_is_tokenized_while_the_event_loop_goes_on(encoder):
-    num_turns = 0
+async def test_a_megabyte_is_tokenized_while_the_event_loop_goes_on(encoder, monkeypatch):
+    usual_encode, deadline = Tokenizer.encode, time.monotonic() + 60
+    num_turns = most_turns = 0
 
     async def watch() -> None:
         nonlocal num_turns
@@ -123,8 +125,19 @@ async def test_a_megabyte_is_tokenized_while_the_event_loop_goes_on(encoder):
             await asyncio.sleep(0.001)
             num_turns += 1
 
+    def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+        """Again and again, since a busy machine may give the loop no turn."""
+        nonlocal most_turns
+        while True:
+            before = num_turns
+            token_ids = usual_encode(tokenizer, text)
+            most_turns = max(most_turns, num_turns - before)
+            if most_turns >= 3 or time.monotonic() > deadline:
+                return token_ids
+
+    monkeypatch.setattr(Tokenizer, "encode", encode)
     watching = asyncio.ensure_future(watch())
     with pytest.raises(PromptTooLongError):
         await encoder.encode_prompt("The tide mill grinds. " * 45_000)
     watching.cancel()
-    assert num_turns >= 3  # it would be 1 at most
+    assert most_turns >= 3  # it would be 1 at most

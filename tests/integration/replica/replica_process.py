@@ -17,6 +17,7 @@ from typing import IO
 from tidemill_services.engine_client import EngineOutput, EngineStream, Patience, ReplicaClient, ReplicaStatus
 
 TINY_LLAMA = Path(__file__).parents[2] / "models" / "tiny-llama"
+PROGRAM = ("-m", "tidemill_serving")
 
 
 @dataclass
@@ -54,22 +55,34 @@ class ReplicaProcess:
 
 
 def command(
-    package: Path = TINY_LLAMA, *, device: str = "fake", slots: int = 8, tick_ms: int = 5, options: Sequence[str] = ()
+    package: Path = TINY_LLAMA,
+    *,
+    device: str = "fake",
+    slots: int = 8,
+    tick_ms: int = 5,
+    options: Sequence[str] = (),
+    program: Sequence[str] = PROGRAM,
 ) -> list[str]:
     """The command line of a replica, without its token."""
     device_options = ["--device", device, "--slots", str(slots), "--fake-tick-ms", str(tick_ms)]
-    return [sys.executable, "-m", "tidemill_serving", "--package", str(package), *device_options, *options]
+    return [sys.executable, *program, "--package", str(package), *device_options, *options]
 
 
 @asynccontextmanager
 async def replica_process(
-    package: Path = TINY_LLAMA, *, device: str = "fake", slots: int = 8, tick_ms: int = 5, options: Sequence[str] = ()
+    package: Path = TINY_LLAMA,
+    *,
+    device: str = "fake",
+    slots: int = 8,
+    tick_ms: int = 5,
+    options: Sequence[str] = (),
+    program: Sequence[str] = PROGRAM,
 ) -> AsyncIterator[ReplicaProcess]:
     """A replica that listens; it is killed at the end, whatever it does."""
     token = secrets.token_hex(32)
     reading, writing = os.pipe()
     os.write(writing, token.encode())
-    arguments = command(package, device=device, slots=slots, tick_ms=tick_ms, options=options)
+    arguments = command(package, device=device, slots=slots, tick_ms=tick_ms, options=options, program=program)
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(  # noqa: ASYNC220 -- from the main thread: its end would end the child
             [*arguments, "--token-fd", str(reading), "--parent-pid", str(os.getpid())],

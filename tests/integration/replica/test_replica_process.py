@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.replica import held_replica
 from tests.integration.replica.replica_process import (
     TINY_LLAMA,
-    ReplicaProcess,
     command,
     read_all,
     replica_process,
@@ -28,7 +27,6 @@ from tidemill_services.engine_client import (
     ReplicaClient,
     ReplicaPhase,
     ReplicaRejectedError,
-    ReplicaStatus,
 )
 from tidemill_serving.decoder.devices.fake import fake_answer
 
@@ -40,27 +38,26 @@ def expected_tokens(prompt: list[int], num_tokens: int) -> list[int]:
     return fake_answer(prompt, num_tokens, TOKENIZER.vocabulary_size)
 
 
-async def test_a_replica_says_its_address_then_loads_and_then_serves() -> None:
-    async with replica_process() as replica:
+async def test_a_replica_says_its_address_then_loads_and_then_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(held_replica.FOLDER, str(tmp_path))
+    held = [tmp_path / held_replica.LOADING, tmp_path / held_replica.WARMING]
+    for file in held:
+        file.touch()
+    async with replica_process(program=held_replica.PROGRAM) as replica:
         client = ReplicaClient(replica.address, replica.token)
         await client.open()
-        phases = [status.phase async for status in _statuses_until_ready(client)]
-        assert phases[0] is ReplicaPhase.LOADING
-        assert list(dict.fromkeys(phases))[-2:] == [ReplicaPhase.WARMING, ReplicaPhase.READY]
+        assert client.status.phase is ReplicaPhase.LOADING
+        for file, phase in zip(held, (ReplicaPhase.WARMING, ReplicaPhase.READY), strict=True):
+            file.unlink()
+            await until(lambda phase=phase: client.status.phase is phase)
         await until_health(replica.address, "SERVING")
         await client.close()
         replica.process.terminate()
         assert await replica.exit_code() == 0
         assert replica.process.stdout is not None
         assert replica.process.stdout.read() == b""  # the address was all
-
-
-async def _statuses_until_ready(client: ReplicaClient) -> AsyncIterator[ReplicaStatus]:
-    async with asyncio.timeout(60):
-        async for status in client.statuses():
-            yield status
-            if status.phase is ReplicaPhase.READY:
-                return
 
 
 async def test_streams_of_several_control_processes_stay_apart() -> None:
@@ -82,23 +79,25 @@ async def test_streams_of_several_control_processes_stay_apart() -> None:
 
 
 async def test_two_hundred_generations_run_at_once_and_none_is_mistaken_for_another() -> None:
-    async with replica_process(slots=200, tick_ms=5) as replica, replica.client() as client:
+    async with replica_process(slots=200, tick_ms=10) as replica, replica.client() as client:
         prompts = [[40 + number % 100, 41 + number // 100] for number in range(200)]
-        streams = [client.generate(EngineRequest(prompt, 100)) for prompt in prompts]
-        most_at_once = 0
+        streams = [client.generate(EngineRequest(prompt, 1000)) for prompt in prompts]  # 10 s, unless they are aborted
+        token_ids: list[list[int]] = [[] for _ in streams]
 
         async def read(number: int) -> None:
-            nonlocal most_at_once
-            token_ids: list[int] = []
             async for output in streams[number]:
-                token_ids += output.token_ids
-                most_at_once = max(most_at_once, client.status.load.num_running)
-            assert token_ids == expected_tokens(prompts[number], 100)
+                token_ids[number] += output.token_ids
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             for number in range(200):
                 tasks.create_task(read(number))
-        assert most_at_once > 100
+            await until(lambda: client.status.load.num_running == 200, 240)
+            await until(lambda: min(map(len, token_ids)) >= 100, 240)
+            for stream in streams:
+                stream.abort()
+        assert token_ids == [
+            expected_tokens(prompt, len(made)) for prompt, made in zip(prompts, token_ids, strict=True)
+        ]
         await until(lambda: client.status.load.num_running == 0)
 
 
@@ -161,7 +160,7 @@ async def test_a_full_replica_rejects_and_its_waiting_places_are_few() -> None:
     async with replica_process(slots=1, tick_ms=50) as replica, replica.client() as client:
         streams = [client.generate(LONG) for _ in range(12)]
         firsts = [asyncio.create_task(anext(stream)) for stream in streams]
-        await until(lambda: sum(first.done() for first in firsts) >= 6)
+        await until(lambda: firsts[0].done() and firsts[-1].done())
         rejected = [first.done() and first.exception() is not None for first in firsts]
         assert rejected == sorted(rejected)  # the first ones run or wait
         assert 5 <= sum(rejected) <= 11
@@ -200,12 +199,12 @@ async def test_sigterm_cuts_what_runs_beyond_its_grace() -> None:
 
 
 async def test_a_drain_by_call_ends_the_process_with_zero() -> None:
-    async with replica_process(tick_ms=5) as replica, replica.client() as client:
+    async with replica_process(tick_ms=50) as replica, replica.client() as client:
         stream = client.generate(EngineRequest([40], 100))
-        await client.drain(20)
-        await client.drain(20)
+        first = await anext(stream)  # from here on it runs, for 5 s
+        await asyncio.gather(client.drain(60), client.drain(60))
         _, token_ids, _ = await read_all(stream)
-        assert token_ids == expected_tokens([40], 100)
+        assert [*first.token_ids, *token_ids] == expected_tokens([40], 100)
         assert await replica.exit_code() == 0
         with pytest.raises(ReplicaLostError):
             await client.drain(1)
@@ -224,30 +223,37 @@ async def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) 
             await read_all(stream)
 
 
-async def test_a_package_that_was_changed_fails_with_its_sentence(tmp_path: Path) -> None:
+async def test_a_package_that_was_changed_fails_with_its_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "changed"
     shutil.copytree(TINY_LLAMA, package)
     graph = bytearray((package / "model.onnx").read_bytes())
     graph[-1] ^= 1
     (package / "model.onnx").write_bytes(graph)
-    async with replica_process(package) as replica:
-        await _expect_failure(replica, "model.onnx: was changed")
+    await _expect_failure(package, tmp_path, monkeypatch, "model.onnx: was changed")
 
 
-async def test_a_package_that_is_not_there_fails_with_its_sentence(tmp_path: Path) -> None:
-    async with replica_process(tmp_path / "nowhere") as replica:
-        await _expect_failure(replica, "model.toml: is missing")
+async def test_a_package_that_is_not_there_fails_with_its_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _expect_failure(tmp_path / "nowhere", tmp_path, monkeypatch, "model.toml: is missing")
 
 
-async def _expect_failure(replica: ReplicaProcess, words: str) -> None:
-    client = ReplicaClient(replica.address, replica.token)
-    await client.open()
-    failures = [status async for status in client.statuses() if status.phase is ReplicaPhase.FAILED]
-    assert words in failures[0].detail
-    assert await health_or_gone(replica.address) != "SERVING"
-    assert await replica.exit_code() == 1
-    assert words in replica.stderr_lines()[-1]
-    await client.close()
+async def _expect_failure(package: Path, hold: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """Told to who is connected when it fails, which is held until then; and said as the last word."""
+    monkeypatch.setenv(held_replica.FOLDER, str(hold))
+    (hold / held_replica.LOADING).touch()
+    async with replica_process(package, program=held_replica.PROGRAM) as replica:
+        client = ReplicaClient(replica.address, replica.token)
+        await client.open()
+        (hold / held_replica.LOADING).unlink()
+        failures = [status async for status in client.statuses() if status.phase is ReplicaPhase.FAILED]
+        assert words in failures[0].detail
+        assert await health_or_gone(replica.address) != "SERVING"
+        assert await replica.exit_code() == 1
+        assert words in replica.stderr_lines()[-1]
+        await client.close()
 
 
 async def health_or_gone(address: str) -> str:

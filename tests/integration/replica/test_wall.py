@@ -45,7 +45,8 @@ async def test_steps_that_a_reader_slept_through_come_as_one_output() -> None:
             served.engine.make(letter)
         served.engine.num_free_tokens = 7
         served.engine.make("!")
-        await until(lambda: client.status.load.num_free_tokens == 7)
+        await until(lambda: client.num_buffered_bytes == 9 * (1 + 4))  # of each token its letter and its id
+        assert client.status.load.num_free_tokens == 7
         output = await anext(stream)
         assert (output.text, output.num_tokens) == ("tidemill!", 9)
         stream.close()
@@ -85,7 +86,8 @@ async def test_a_process_that_does_not_read_its_connection_is_cut_and_its_sequen
 
 
 async def test_all_sequences_of_a_caller_share_one_message_a_step() -> None:
-    async with served_engine() as served, served.stub() as stub:
+    settings = ServerSettings(status_seconds=3600, heartbeat_seconds=0.02)  # no status comes between the steps
+    async with served_engine(settings) as served, served.stub() as stub:
         call = stub.Connect(metadata=served.metadata())
         first = await call.read()
         assert first.WhichOneof("event") == "status"

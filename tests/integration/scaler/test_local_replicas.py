@@ -23,6 +23,7 @@ from tidemill_services.store.models import register_model, stop_model
 TINY_LLAMA = Path(__file__).parents[2] / "models" / "tiny-llama"
 LAUNCHER = LocalLauncher(LocalLauncherSettings(threads=1))
 SLOW_LAUNCHER = LocalLauncher(LocalLauncherSettings(device="fake"))  # 5 ms a token: 3 s for LONG
+VERY_SLOW_LAUNCHER = LocalLauncher(LocalLauncherSettings(device="fake", fake_tick_ms=50))  # 30 s for LONG
 LONG = EngineRequest([1, 5, 9], 600)
 
 
@@ -75,7 +76,7 @@ async def test_a_replica_computes_with_the_kernels_that_its_host_is_set_to(tmp_p
 
 
 async def test_a_replica_killed_in_mid_stream_is_replaced_and_who_waits_is_served(tmp_path):
-    async with platform(tmp_path, SLOW_LAUNCHER) as mill:
+    async with platform(tmp_path, VERY_SLOW_LAUNCHER) as mill:
         await register(mill)
         async with mill.replicas.lease("tide", "account", wait=WAIT) as lease:
             stream = lease.client.generate(LONG)

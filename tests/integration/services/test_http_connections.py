@@ -124,21 +124,21 @@ async def _is_served(port: int) -> bool:
 async def test_a_handshake_that_does_not_end_is_cut_and_holds_up_no_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "HANDSHAKE_SECONDS", 0.5)
     files = Authority().write(tmp_path, *LOCAL)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
+    monkeypatch.setattr(http_server, "HANDSHAKE_SECONDS", 0.5)
     async with served(HttpSettings(10, context)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"\x16\x03\x01")
         async with asyncio.timeout(60):
             await reader.read()  # whatever TLS says before it hangs up
         writer.close()
+    monkeypatch.setattr(http_server, "HANDSHAKE_SECONDS", 100.0)
+    async with served(HttpSettings(10, context)) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
         client = ssl.create_default_context(cafile=files.ca)
         idle = await asyncio.open_connection("127.0.0.1", port, ssl=client)
-        monkeypatch.setattr(http_server, "HANDSHAKE_SECONDS", 100.0)
-        silent += [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
         began = time.monotonic()
     assert time.monotonic() - began < 60
     for _, opened in (*silent, idle):

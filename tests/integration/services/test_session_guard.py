@@ -82,8 +82,11 @@ async def test_what_one_process_runs_keeps_the_others_from_ending_it(database_ur
             await stack.enter_async_context(running(databases[number % len(databases)], f"host{number}.1"))
             for number in range(2)
         ]
-        session = await begin(customer, limits=GivenLimits(idle_timeout_ms=1_000))
+        session, _ = await customer.start(limits=GivenLimits(idle_timeout_ms=1_000))
         with here.streams.call(session.session_id):
+            await until(customer, session, lambda session: session.activity.busy_until_ms is not None)
+            await customer.database.write(sessions.model_became_ready, "small")  # all can know that it is busy
+            session = await customer.get(session.session_id)
             with there.streams.call(session.session_id):
                 await asyncio.sleep(1.0)
             await asyncio.sleep(2.5)
