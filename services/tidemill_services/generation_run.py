@@ -30,7 +30,7 @@ from tidemill_services.engine_client import (
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_admission import Admitted
 from tidemill_services.generation_events import Delta, End, Event, Waiting
-from tidemill_services.metrics import TokenGaps
+from tidemill_services.metrics import Times
 from tidemill_services.scaler.replicas import Lease, Replicas
 from tidemill_services.session_streams import RunningStream, StopReason
 from tidemill_services.slot_waits import SlotWait, SlotWaits
@@ -75,7 +75,7 @@ class GenerationRun:
         replicas: Replicas,
         waits: SlotWaits,
         deadline: float | None,
-        token_gaps: TokenGaps,
+        token_gaps: Times,
         origin: Origin | None = None,
     ) -> None:
         """`origin` is the call that it is for, which the replica is told."""
