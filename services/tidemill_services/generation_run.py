@@ -22,8 +22,8 @@ from tidemill_services.domain.token_billing import token_cost
 from tidemill_services.engine_client import (
     EngineFinish,
     EngineOutput,
-    EngineRequest,
     EngineStream,
+    OnBehalf,
     OnText,
     ReplicaRejectedError,
 )
@@ -155,7 +155,7 @@ class GenerationRun:
         self.taken = time.monotonic()
         if running.before_start is not None:
             await running.before_start()
-        stream = lease.client.generate(self._request_now(lease))
+        stream = lease.client.generate(self.admitted.request, self._on_behalf(lease))
         stream.on_end(lease.give_back)  # however slowly the answer is read
         running.on_stop(stream.abort)
         return stream
@@ -242,13 +242,9 @@ class GenerationRun:
             raise ApiKeyInvalidError
         return self.end(FinishReason.CANCELLED if reason is StopReason.CANCELLED else FinishReason.SESSION_STOPPED)
 
-    def _request_now(self, lease: Lease) -> EngineRequest:
-        return replace(
-            self.admitted.request,
-            origin=self._origin,
-            account_salt=lease.account_salt,
-            time_left_seconds=None if self._deadline is None else self._deadline - time.monotonic(),
-        )
+    def _on_behalf(self, lease: Lease) -> OnBehalf:
+        time_left_seconds = None if self._deadline is None else self._deadline - time.monotonic()
+        return OnBehalf(lease.account_salt, self._origin, time_left_seconds)
 
     def usage(self) -> Usage:
         """What it used until now."""
