@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 from tidemill_services.domain.errors import (
     DrainingError,
@@ -25,6 +27,7 @@ from tidemill_services.store.requests import RequestKey
 from tidemill_services.token_funds import Reservation
 
 CLOSE_SECONDS = 5.0  # for the last notes to be written
+_NO_CALL = Context()  # of timers, which outlast the calls that set them
 
 Start = Callable[[RunningStream], AsyncGenerator[Event]]
 _Name = tuple[str, str]  # account and request id
@@ -107,10 +110,15 @@ class _Generation:
         self._owed = reservation, usage
         self.charge(is_final=False)
 
+    def let_go(self) -> None:
+        """It has ended: keep what is read of it, and not what made it, the prompt's tokens above all."""
+        self.running.let_go()
+        self._begun = None
+
     def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call this after a while, instead of what was set before."""
         self.clear_timer()
-        self.timer = asyncio.get_running_loop().call_later(seconds, callback)
+        self.timer = asyncio.get_running_loop().call_later(seconds, callback, context=_NO_CALL)
 
     def clear_timer(self) -> None:
         """Call nothing."""
@@ -235,10 +243,11 @@ class ResumableGenerations:
 
     def _keep(self, generation: _Generation) -> None:
         """Keep its text for a while, as long as there is room."""
+        generation.let_go()
         self._ended[generation.name] = generation
         generation.num_kept_bytes = generation.recording.num_bytes
         self._num_ended_bytes += generation.num_kept_bytes
-        generation.set_timer(self._patience.kept, lambda: self._forget(generation))
+        generation.set_timer(self._patience.kept, partial(self._forget, generation))
         while self._num_ended_bytes > self._patience.max_kept_bytes:
             self._forget(next(iter(self._ended.values())))
 
