@@ -27,7 +27,6 @@ from tidemill_services.store.requests import RequestKey
 from tidemill_services.token_funds import Reservation
 
 CLOSE_SECONDS = 5.0  # for the last notes to be written
-_NO_CALL = Context()  # of timers, which outlast the calls that set them
 
 Start = Callable[[RunningStream], AsyncGenerator[Event]]
 _Name = tuple[str, str]  # account and request id
@@ -118,7 +117,8 @@ class _Generation:
     def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call this after a while, instead of what was set before."""
         self.clear_timer()
-        self.timer = asyncio.get_running_loop().call_later(seconds, callback, context=_NO_CALL)
+        # In no call's context: a timer outlasts the call that sets it, and would keep what is known of it.
+        self.timer = asyncio.get_running_loop().call_later(seconds, callback, context=Context())
 
     def clear_timer(self) -> None:
         """Call nothing."""
