@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from tidemill_telemetry.call_record import CallRecord, is_request_id, new_request_id, serve_call
@@ -28,11 +29,11 @@ class Calls:
 
         Its id is the caller's, if that can be one, and its span is below the caller's. A health check `is_told` nobody.
         """
-        found: dict[str, list[str]] = {name: [] for name in _OURS}
+        found: defaultdict[str, list[str]] = defaultdict(list)
         for name, value in headers:
             if name in _OURS:
                 found[name].append(value if isinstance(value, str) else value.decode("latin-1"))
-        parent = TraceContext.parse(found["traceparent"], found["tracestate"])
+        parent = TraceContext.parse(found["traceparent"], found["tracestate"]) if "traceparent" in found else None
         span = (self._tracing if is_told else _NO_TRACING).begin(method, SpanKind.SERVER, parent)
         request_id = next(filter(is_request_id, found[REQUEST_ID_HEADER]), "") or new_request_id()
         record = CallRecord(request_id, span.context, method)

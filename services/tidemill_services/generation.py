@@ -15,7 +15,6 @@ from tidemill_services.domain.generation import (
     FinishReason,
     GenerationOptions,
     PromptInput,
-    Usage,
     WaitPolicy,
     check_options,
 )
@@ -168,15 +167,15 @@ class Generations:
                     with self._streams.paid_by_tokens(places.caller.key_id, running):
                         yield
             finally:
-                usage = run.usage()
                 if run.taken is not None:
-                    used.num_tokens = usage.prompt_tokens + usage.completion_tokens
+                    used.num_tokens = num_prompt_tokens + run.num_tokens
                 if reservation is not None:
-                    _charge(run, running, reservation, usage)
+                    _charge(run, running, reservation)
 
 
-def _charge(run: GenerationRun, running: RunningStream, reservation: Reservation, usage: Usage) -> None:
+def _charge(run: GenerationRun, running: RunningStream, reservation: Reservation) -> None:
     """Charge what was handed out, or have whoever knows better do so. Whatever showed nothing costs nothing."""
+    usage = run.usage()
     if not run.has_shown:
         reservation.release()
     elif running.on_charge is not None:

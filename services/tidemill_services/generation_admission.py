@@ -1,7 +1,7 @@
 """What a generation needs before it may run: who pays for it, and a request that the engine takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from tidemill_services.catalogue import ServedModel
@@ -65,7 +65,7 @@ class Admission:
             account_id=self.account_id,
             session_id=self.session_id,
             price=self.price,
-            request=replace(engine_request(self.served, tokens, self.options, field), prompt_group=self.prompt_group),
+            request=engine_request(self.served, tokens, self.options, field, self.prompt_group),
             wait=self.options.wait,
             arrived=self.arrived,
             places=self.places,
@@ -80,7 +80,9 @@ class Admission:
         check_whole_logprobs(self.options.top_logprobs, num_answers * longest, field)
 
 
-def engine_request(served: ServedModel, tokens: list[int], options: GenerationOptions, field: str) -> EngineRequest:
+def engine_request(
+    served: ServedModel, tokens: list[int], options: GenerationOptions, field: str, prompt_group: int = 0
+) -> EngineRequest:
     """What the engine is asked for, with the model's defaults. Raises typed errors that name `field`."""
     defaults = served.manifest.defaults
     max_tokens = defaults.max_tokens if options.max_tokens is None else options.max_tokens
@@ -105,4 +107,5 @@ def engine_request(served: ServedModel, tokens: list[int], options: GenerationOp
         logit_bias=options.logit_bias,
         ignore_eos=options.ignore_eos,
         top_logprobs=options.top_logprobs,
+        prompt_group=prompt_group,
     )

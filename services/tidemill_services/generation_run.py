@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import Self
 
 from tidemill_services.domain.errors import (
     ApiKeyInvalidError,
@@ -22,15 +23,15 @@ from tidemill_services.domain.token_billing import token_cost
 from tidemill_services.engine_client import (
     EngineFinish,
     EngineOutput,
-    EngineRequest,
     EngineStream,
+    OnBehalf,
     OnText,
     ReplicaRejectedError,
 )
 from tidemill_services.faults import log_fault
 from tidemill_services.generation_admission import Admitted
 from tidemill_services.generation_events import Delta, End, Event, Waiting
-from tidemill_services.metrics import TokenGaps
+from tidemill_services.metrics import Times
 from tidemill_services.scaler.replicas import Lease, Replicas
 from tidemill_services.session_streams import RunningStream, StopReason
 from tidemill_services.slot_waits import SlotWait, SlotWaits
@@ -44,8 +45,9 @@ NUM_TRIES = 3  # replicas that may refuse or be lost before anything was shown
 
 
 class _SilenceWatch:
-    """Nudges the reader of a stream whenever nothing came for a while. One timer for all of the stream: one for each
-    token would cost a tenth of what the token costs.
+    """Nudges the reader of a stream whenever nothing came for a while; closes the stream at the end of a `with` block.
+
+    One timer for all of the stream: one for each token would cost a tenth of what the token costs.
     """
 
     def __init__(self, stream: EngineStream) -> None:
@@ -54,9 +56,12 @@ class _SilenceWatch:
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(SILENCE_SIGN_SECONDS, self._look)
 
-    def stop(self) -> None:
-        """The stream is over."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        self._stream.close()
 
     def _look(self) -> None:
         left = self.heard + SILENCE_SIGN_SECONDS - time.monotonic()
@@ -75,7 +80,7 @@ class GenerationRun:
         replicas: Replicas,
         waits: SlotWaits,
         deadline: float | None,
-        token_gaps: TokenGaps,
+        token_gaps: Times,
         origin: Origin | None = None,
     ) -> None:
         """`origin` is the call that it is for, which the replica is told."""
@@ -101,45 +106,41 @@ class GenerationRun:
         """Lease a replica and stream from it; another one when it refused, or was lost before anything was shown."""
         for tries_left in reversed(range(NUM_TRIES)):
             try:
-                async with aclosing(self._on_one_replica(running)) as events:
-                    async for event in events:
-                        yield event
+                if not self._has_place_now(running):
+                    async with aclosing(self._wait_for_lease(running)) as signs:
+                        async for sign in signs:
+                            yield sign
+                if running.stopped or self._lease is None:  # without a stop there is one
+                    yield self._stopped_end(running.stopped or StopReason.CANCELLED)
+                    return
+                stream = await self._begin(self._lease, running)
+                with _SilenceWatch(stream) as watch:
+                    if running.on_text is not None:
+                        stream.forward(partial(self._forward, running.on_text, watch))
+                    async for output in stream:
+                        for event in self._events_of(output, running, watch):
+                            yield event
             except (ReplicaRejectedError, ReplicaLostError) as error:
-                if self.has_shown or not tries_left:
-                    logger.warning("a generation of %s ends: %s", self.admitted.model, error)
-                    raise type(error)(retry_after_seconds=error.retry_after_seconds) from error  # without our addresses
+                self._require_another_try(error, tries_left)
             else:
                 return
+            finally:
+                self._give_back()
 
     def end(self, finish_reason: FinishReason, error: TidemillError | None = None) -> End:
         """The last event."""
         self.finish_reason = finish_reason
         return End(finish_reason, self.usage(), error)
 
-    async def _on_one_replica(self, running: RunningStream) -> AsyncGenerator[Event]:
-        try:
-            if not self._has_place_now(running):
-                async with aclosing(self._wait_for_lease(running)) as signs:
-                    async for sign in signs:
-                        yield sign
-            if running.stopped or self._lease is None:  # without a stop there is one
-                yield self._stopped_end(running.stopped or StopReason.CANCELLED)
-                return
-            stream = await self._begin(self._lease, running)
-            watch = _SilenceWatch(stream)
-            try:
-                if running.on_text is not None:
-                    stream.forward(partial(self._forward, running.on_text, watch))
-                async for output in stream:
-                    for event in self._events_of(output, running, watch):
-                        yield event
-            finally:
-                watch.stop()
-                stream.close()
-        finally:
-            self._end_wait()
-            if self._lease is not None:
-                self._lease.give_back()
+    def _require_another_try(self, error: ReplicaRejectedError | ReplicaLostError, tries_left: int) -> None:
+        if self.has_shown or not tries_left:
+            logger.warning("a generation of %s ends: %s", self.admitted.model, error)
+            raise type(error)(retry_after_seconds=error.retry_after_seconds) from error  # without our addresses
+
+    def _give_back(self) -> None:
+        self._end_wait()
+        if self._lease is not None:
+            self._lease.give_back()
 
     def _has_place_now(self, running: RunningStream) -> bool:
         model, account_id = self.admitted.model, self.admitted.account_id
@@ -155,7 +156,7 @@ class GenerationRun:
         self.taken = time.monotonic()
         if running.before_start is not None:
             await running.before_start()
-        stream = lease.client.generate(self._request_now(lease))
+        stream = lease.client.generate(self.admitted.request, self._on_behalf(lease))
         stream.on_end(lease.give_back)  # however slowly the answer is read
         running.on_stop(stream.abort)
         return stream
@@ -242,13 +243,9 @@ class GenerationRun:
             raise ApiKeyInvalidError
         return self.end(FinishReason.CANCELLED if reason is StopReason.CANCELLED else FinishReason.SESSION_STOPPED)
 
-    def _request_now(self, lease: Lease) -> EngineRequest:
-        return replace(
-            self.admitted.request,
-            origin=self._origin,
-            account_salt=lease.account_salt,
-            time_left_seconds=None if self._deadline is None else self._deadline - time.monotonic(),
-        )
+    def _on_behalf(self, lease: Lease) -> OnBehalf:
+        time_left_seconds = None if self._deadline is None else self._deadline - time.monotonic()
+        return OnBehalf(lease.account_salt, self._origin, time_left_seconds)
 
     def usage(self) -> Usage:
         """What it used until now."""

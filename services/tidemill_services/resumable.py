@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 from tidemill_services.domain.errors import (
     DrainingError,
@@ -107,10 +109,16 @@ class _Generation:
         self._owed = reservation, usage
         self.charge(is_final=False)
 
+    def let_go(self) -> None:
+        """It has ended: keep what is read of it, and not what made it, the prompt's tokens above all."""
+        self.running.let_go()
+        self._begun = None
+
     def set_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call this after a while, instead of what was set before."""
         self.clear_timer()
-        self.timer = asyncio.get_running_loop().call_later(seconds, callback)
+        # In no call's context: a timer outlasts the call that sets it, and would keep what is known of it.
+        self.timer = asyncio.get_running_loop().call_later(seconds, callback, context=Context())
 
     def clear_timer(self) -> None:
         """Call nothing."""
@@ -235,10 +243,11 @@ class ResumableGenerations:
 
     def _keep(self, generation: _Generation) -> None:
         """Keep its text for a while, as long as there is room."""
+        generation.let_go()
         self._ended[generation.name] = generation
         generation.num_kept_bytes = generation.recording.num_bytes
         self._num_ended_bytes += generation.num_kept_bytes
-        generation.set_timer(self._patience.kept, lambda: self._forget(generation))
+        generation.set_timer(self._patience.kept, partial(self._forget, generation))
         while self._num_ended_bytes > self._patience.max_kept_bytes:
             self._forget(next(iter(self._ended.values())))
 

@@ -62,6 +62,10 @@ class RunningStream:
         if self._end is not None:
             self._end()
 
+    def let_go(self) -> None:
+        """It is over: hold nothing any more of who asked for it, nor of what ran it."""
+        self.before_wait = self.before_start = self.on_text = self.on_charge = self._end = None
+
 
 class _Payer:
     """What one session pays for here."""

@@ -95,6 +95,9 @@ class _Taken:
                 each.give_back(count)
 
 
+_NOTHING = _Taken(())
+
+
 @dataclass(slots=True)
 class _Holding:
     """A slice, and who waits for more of it."""
@@ -152,13 +155,12 @@ class UsageGuard:
 
     async def _take(self, caller: Caller, kind: LimitKind, count: int = 1) -> _Taken:
         """Spend some of the account's and as many of the key's, or none."""
+        of_account, of_key = caller.account_limits.of(kind), caller.key_limits.of(kind)
+        if of_account is None and of_key is None:
+            return _NOTHING
         taken: list[tuple[Slice, int]] = []
         try:
-            for subject, limits in (
-                (f"accounts/{caller.account_id}", caller.account_limits),
-                (f"keys/{caller.key_id}", caller.key_limits),
-            ):
-                limit = limits.of(kind)
+            for subject, limit in ((f"accounts/{caller.account_id}", of_account), (f"keys/{caller.key_id}", of_key)):
                 if limit is not None:
                     one = await self._take_one(subject, kind, limit, count)
                     taken.append((one, one.period))

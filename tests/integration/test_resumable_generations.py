@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -373,6 +374,26 @@ async def test_text_that_nobody_reads_is_bounded(resumable: ResumableGenerations
     assert isinstance(seen[-1][1].error, ReaderTooSlowError)
     assert len(text_of(seen)) == 5 << 18
     assert script.stopped is StopReason.READER_TOO_SLOW
+
+
+async def test_what_made_an_answer_is_let_go_at_its_end_while_its_text_is_kept(resumable: ResumableGenerations) -> None:
+    is_let_go = asyncio.Event()
+
+    class Prompted(Script):
+        async def __call__(self, running: RunningStream) -> AsyncGenerator[Event]:
+            prompt = Script()  # stands for its tokens
+            weakref.finalize(prompt, is_let_go.set)
+            async with aclosing(super().__call__(running)) as events:
+                async for event in events:
+                    running.on_stop(lambda: prompt)
+                    yield event
+
+    script = Prompted("a")
+    await read(resumable, script)
+    async with asyncio.timeout(60):
+        await is_let_go.wait()
+    assert text_of(await read(resumable, script)) == "a"
+    assert script.num_runs == 1
 
 
 async def test_of_too_many_that_ended_the_oldest_go_first(database: Database, streams: SessionStreams) -> None:

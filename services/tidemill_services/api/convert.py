@@ -1,6 +1,7 @@
 """Between the public messages and the domain: names, times, requests."""
 
 import re
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +19,8 @@ from tidemill_services.domain.generation import (
 )
 from tidemill_services.store.requests import MAX_REQUEST_ID_LENGTH
 
+_MAX_REMEMBERED = 256  # options
+_MAX_REMEMBERED_BYTES = 256  # of one message
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _KEY = re.compile(r"accounts/([A-Za-z0-9_-]{1,64})/keys/([0-9a-f]{1,64})", re.ASCII)
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -81,7 +84,20 @@ def prompt(message: inference_pb2.Input) -> PromptInput | ChatInput:
 
 
 def options(message: inference_pb2.GenerationOptions) -> GenerationOptions:
-    """How a generation runs; what is absent stays None."""
+    """How a generation runs; what is absent stays None.
+
+    A program sends the same options with each of its calls, so small ones are remembered.
+    """
+    body = message.SerializeToString()
+    return _options_of(body) if len(body) <= _MAX_REMEMBERED_BYTES else _options(message)
+
+
+@lru_cache(_MAX_REMEMBERED)
+def _options_of(body: bytes) -> GenerationOptions:
+    return _options(inference_pb2.GenerationOptions.FromString(body))
+
+
+def _options(message: inference_pb2.GenerationOptions) -> GenerationOptions:
     sampling = message.sampling
     return GenerationOptions(
         max_tokens=message.max_tokens if message.HasField("max_tokens") else None,

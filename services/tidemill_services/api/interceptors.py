@@ -4,7 +4,7 @@ Default is to deny: a method is served without a key only when it is listed here
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -43,6 +43,7 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = grpc.aio.ServicerContext[Any, Any]
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 
 def current_caller() -> Caller:
@@ -112,10 +113,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, handler: Any) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> Any:
-            outcome = self._arrive(method, context)
+            metadata: Metadata = context.invocation_metadata() or ()  # each asking makes them anew
+            outcome = self._arrive(method, metadata)
             try:
                 with self._running(method, context):
-                    await self._let_in(method, context, outcome.record)
+                    await self._let_in(method, metadata, outcome.record)
                     response = await handler.unary_unary(parse(request, handler.request_deserializer), context)
                     outcome.succeed(context)
                     return response
@@ -132,10 +134,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, behavior: Callable[[Any, Context], AsyncGenerator[Any]]) -> Callable[..., Any]:
         async def call(request: Any, context: Context) -> None:
-            outcome = self._arrive(method, context)
+            metadata: Metadata = context.invocation_metadata() or ()  # each asking makes them anew
+            outcome = self._arrive(method, metadata)
             try:
                 with self._running(method, context):
-                    await self._let_in(method, context, outcome.record)
+                    await self._let_in(method, metadata, outcome.record)
                     with PatientWriter(context.write, self._reader_patience_seconds) as writer:
                         async with aclosing(behavior(request, context)) as responses:
                             async for response in responses:
@@ -152,8 +155,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _arrive(self, method: str, context: Context) -> "_Outcome":
-        return _Outcome(self._metrics, method, self._calls.begin(method, context.invocation_metadata() or ()))
+    def _arrive(self, method: str, metadata: Metadata) -> "_Outcome":
+        return _Outcome(self._metrics, method, self._calls.begin(method, metadata))
 
     def _running(self, method: str, context: Context) -> AbstractContextManager[None]:
         """Have the call count as one of its connection's."""
@@ -161,11 +164,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         is_limited = access is None or access.counting is not Counting.NOWHERE
         return self._connection_calls.running(context.peer(), is_limited=is_limited)
 
-    async def _let_in(self, method: str, context: Context, record: CallRecord) -> None:
+    async def _let_in(self, method: str, metadata: Metadata, record: CallRecord) -> None:
         """Find who calls, and whether they may; count the call."""
         if self.is_draining:
             raise DrainingError(retry_after_seconds=1)
-        caller = await self._identities.identify(_api_key(context))
+        caller = await self._identities.identify(_api_key(metadata))
         record.account = caller.account_id
         counting = check_access(caller, METHODS.get(method), method).counting
         if counting is Counting.DOOR or (counting is Counting.USERS and not caller.is_admin):
@@ -173,8 +176,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _caller.set(caller)
 
 
-def _api_key(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
+def _api_key(metadata: Metadata) -> str:
+    for key, value in metadata:
         if key == "authorization":
             text = value if isinstance(value, str) else value.decode("ascii", "replace")
             scheme, _, rest = text.strip().partition(" ")

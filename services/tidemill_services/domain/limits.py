@@ -34,11 +34,9 @@ class UsageLimits:
 
     def of(self, kind: "LimitKind") -> int | None:
         """The limit of a kind that is held in slices."""
-        return {
-            LimitKind.REQUESTS: self.requests_per_minute,
-            LimitKind.TOKENS: self.tokens_per_minute,
-            LimitKind.GENERATIONS: self.concurrent_generations,
-        }[kind]
+        if kind is LimitKind.REQUESTS:
+            return self.requests_per_minute
+        return self.tokens_per_minute if kind is LimitKind.TOKENS else self.concurrent_generations
 
     def check(self, path: str) -> None:
         """Raise FieldInvalidError for what no limit may be; `path` is where they lie in the request."""

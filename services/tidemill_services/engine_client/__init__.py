@@ -7,9 +7,11 @@ from tidemill_services.engine_client.client import ReplicaClient
 from tidemill_services.engine_client.life import Patience
 from tidemill_services.engine_client.stream import Backlog, EngineStream, OnText
 from tidemill_services.engine_client.types import (
+    NOBODY,
     EngineFinish,
     EngineOutput,
     EngineRequest,
+    OnBehalf,
     ReplicaLoad,
     ReplicaPhase,
     ReplicaRejectedError,
@@ -19,11 +21,13 @@ from tidemill_services.engine_client.types import (
 )
 
 __all__ = [
+    "NOBODY",
     "Backlog",
     "EngineFinish",
     "EngineOutput",
     "EngineRequest",
     "EngineStream",
+    "OnBehalf",
     "OnText",
     "Patience",
     "ReplicaClient",

@@ -14,7 +14,15 @@ from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client.channel import lost_sentence, open_channel
 from tidemill_services.engine_client.life import LOOK_SECONDS, Patience, SignsOfLife
 from tidemill_services.engine_client.stream import Backlog, EngineStream
-from tidemill_services.engine_client.types import EngineRequest, ReplicaLoad, ReplicaPhase, ReplicaStats, ReplicaStatus
+from tidemill_services.engine_client.types import (
+    NOBODY,
+    EngineRequest,
+    OnBehalf,
+    ReplicaLoad,
+    ReplicaPhase,
+    ReplicaStats,
+    ReplicaStatus,
+)
 from tidemill_services.engine_client.wire import (
     read_load,
     read_stats,
@@ -120,7 +128,7 @@ class ReplicaClient:
                 return
             await changed.wait()
 
-    def generate(self, request: EngineRequest) -> EngineStream:
+    def generate(self, request: EngineRequest, on_behalf: OnBehalf = NOBODY) -> EngineStream:
         """Start a generation; the stream tells what becomes of it.
 
         Raises ReplicaLostError when the replica is not connected or shows no life.
@@ -130,7 +138,7 @@ class ReplicaClient:
         if not self._status.responsive:
             raise ReplicaLostError(self._sentence(_NO_LIFE))
         sequence_id = self._last_sequence_id = self._last_sequence_id + 1
-        self._send(write_submit(sequence_id, request))
+        self._send(write_submit(sequence_id, request, on_behalf))
         stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget, self._backlog)
         return stream
 

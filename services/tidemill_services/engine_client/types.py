@@ -44,10 +44,7 @@ class EngineRequest:
     top_k: int = 0  # 0: no limit
     seed: int | None = None  # None: drawn by the engine
     stop: tuple[str, ...] = ()
-    time_left_seconds: float | None = None  # None: no deadline
-    account_salt: bytes = b""  # stands for the account; a replica cannot tell which
     exact: bool = False  # the answer must not depend on what ran before
-    origin: Origin | None = None  # the call that it is for, which the replica's log and spans name
     min_p: float = 0.0  # 0: no limit
     repetition_penalty: float = 1.0  # 1: none
     presence_penalty: float = 0.0
@@ -56,6 +53,18 @@ class EngineRequest:
     ignore_eos: bool = False
     top_logprobs: int | None = None  # None: no log-probabilities at all
     prompt_group: int = 0  # those of one group have the same prompt, which is computed once; 0: in no group
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalf:
+    """For whom a replica makes a generation, and how long it may take. Known when it is sent, and not before."""
+
+    account_salt: bytes = b""  # stands for the account; a replica cannot tell which
+    origin: Origin | None = None  # the call that it is for, which the replica's log and spans name
+    time_left_seconds: float | None = None  # None: no deadline
+
+
+NOBODY = OnBehalf()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ from dataclasses import fields
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_services.domain.logprobs import Logprobs
 from tidemill_services.engine_client.types import (
+    NOBODY,
     EngineFinish,
     EngineRequest,
+    OnBehalf,
     ReplicaLoad,
     ReplicaPhase,
     ReplicaStats,
@@ -46,7 +48,7 @@ _MAX_JOINED_TOKENS = 8_192
 _STATS = tuple(field.name for field in fields(ReplicaStats))
 
 
-def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
+def write_submit(sequence_id: int, request: EngineRequest, on_behalf: OnBehalf = NOBODY) -> pb.ConnectRequest:
     """The message that starts a generation. Raises ValueError for numbers that the contract cannot hold."""
     message = pb.ConnectRequest(
         submit=pb.Submit(
@@ -58,7 +60,7 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             top_k=request.top_k,
             seed=request.seed,
             stop=request.stop,
-            account_salt=request.account_salt,
+            account_salt=on_behalf.account_salt,
             exact=request.exact,
             min_p=request.min_p,
             repetition_penalty=None if request.repetition_penalty == 1 else request.repetition_penalty,
@@ -68,11 +70,11 @@ def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
             ignore_eos=request.ignore_eos,
             num_logprobs=request.top_logprobs,
             prompt_group=request.prompt_group,
-            origin=None if request.origin is None else _write_origin(request.origin),
+            origin=None if on_behalf.origin is None else _write_origin(on_behalf.origin),
         )
     )
-    if request.time_left_seconds is not None:
-        message.submit.time_left.FromMilliseconds(round(max(0.0, request.time_left_seconds) * 1000))
+    if on_behalf.time_left_seconds is not None:
+        message.submit.time_left.FromMilliseconds(round(max(0.0, on_behalf.time_left_seconds) * 1000))
     return message
 
 

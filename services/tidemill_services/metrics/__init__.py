@@ -4,9 +4,9 @@ Label values come from the contract, the registered models and the accounts: wha
 """
 
 from tidemill_services.metrics.billing import BillingPage
-from tidemill_services.metrics.generations import TokenGaps
 from tidemill_services.metrics.measured_database import MeasuredDatabase
 from tidemill_services.metrics.page import ProcessPage
 from tidemill_services.metrics.process import Metrics
+from tidemill_services.metrics.tallies import Times
 
-__all__ = ["BillingPage", "MeasuredDatabase", "Metrics", "ProcessPage", "TokenGaps"]
+__all__ = ["BillingPage", "MeasuredDatabase", "Metrics", "ProcessPage", "Times"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import (
+    NOBODY,
     Backlog,
     EngineRequest,
     EngineStream,
+    OnBehalf,
     ReplicaLoad,
     ReplicaPhase,
     ReplicaRejectedError,
@@ -170,7 +172,7 @@ class FakeConnection:
                 return
             await changed.wait()
 
-    def generate(self, request: EngineRequest) -> EngineStream:
+    def generate(self, request: EngineRequest, on_behalf: OnBehalf = NOBODY) -> EngineStream:
         """Reject it."""
         stream = EngineStream(0, lambda _: None, lambda _: None, Backlog())
         stream.fail(ReplicaRejectedError(f"A fake replica has no engine for {len(request.prompt_tokens)} tokens."))

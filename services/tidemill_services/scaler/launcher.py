@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tidemill_services.engine_client import EngineRequest, EngineStream, ReplicaStats, ReplicaStatus
+from tidemill_services.engine_client import (
+    NOBODY,
+    EngineRequest,
+    EngineStream,
+    OnBehalf,
+    ReplicaStats,
+    ReplicaStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class ReplicaConnection(Protocol):
     def statuses(self) -> AsyncIterator[ReplicaStatus]:
         """Yield the status now and at each change; the last one is not `connected`."""
 
-    def generate(self, request: EngineRequest) -> EngineStream:
+    def generate(self, request: EngineRequest, on_behalf: OnBehalf = NOBODY) -> EngineStream:
         """Start a generation."""
 
 

@@ -24,6 +24,7 @@ from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client import (
     EngineFinish,
     EngineRequest,
+    OnBehalf,
     ReplicaClient,
     ReplicaPhase,
     ReplicaRejectedError,
@@ -149,9 +150,9 @@ async def test_an_aborted_stream_ends_with_what_was_made() -> None:
 
 async def test_time_that_is_over_ends_a_generation() -> None:
     async with replica_process(tick_ms=50) as replica, replica.client() as client:
-        request = EngineRequest([40], 1000, time_left_seconds=0.3)
+        request, on_behalf = EngineRequest([40], 1000), OnBehalf(time_left_seconds=0.3)
         started = time.monotonic()
-        _, _, last = await read_all(client.generate(request))
+        _, _, last = await read_all(client.generate(request, on_behalf))
         assert last.finish_reason is EngineFinish.DEADLINE
         assert time.monotonic() - started > 0.2
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from tidemill.engine.v1 import engine_pb2 as pb
-from tidemill_services.engine_client import EngineRequest
+from tidemill_services.engine_client import EngineRequest, OnBehalf
 from tidemill_services.engine_client.wire import read_stats, read_status, write_submit
 from tidemill_serving.engine import EngineStats, Load, Phase
 from tidemill_serving.server.wire import read_submit, write_status
@@ -17,7 +17,7 @@ TRACE = TraceContext("a" * 32, "b" * 16, 1, "rojo=1")
 
 @pytest.mark.parametrize("origin", [None, Origin("mine", TRACE), Origin("mine", TraceContext.new())])
 def test_the_replica_knows_the_call_that_a_generation_is_for(origin: Origin | None) -> None:
-    message = write_submit(1, EngineRequest([5], 3, origin=origin))
+    message = write_submit(1, EngineRequest([5], 3), OnBehalf(origin=origin))
     assert read_submit(message.submit, 7).origin == origin
 
 
@@ -57,6 +57,6 @@ def test_what_an_engine_did_comes_over_the_wire_whole() -> None:
 
 
 def test_a_replica_learns_the_salt_and_whether_the_answer_must_be_exact() -> None:
-    request = EngineRequest([5, 6], 10, account_salt=b"\x00salt", exact=True)
-    read = read_submit(write_submit(1, request).submit, 7)
+    request, on_behalf = EngineRequest([5, 6], 10, exact=True), OnBehalf(account_salt=b"\x00salt")
+    read = read_submit(write_submit(1, request, on_behalf).submit, 7)
     assert (read.account_salt, read.exact) == (b"\x00salt", True)

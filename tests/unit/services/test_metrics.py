@@ -1,5 +1,7 @@
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily
 
 from tidemill_services.domain.errors import FieldInvalidError, StoreUnavailableError
 from tidemill_services.domain.generation import FinishReason
@@ -8,6 +10,7 @@ from tidemill_services.engine_client import ReplicaStats
 from tidemill_services.gateway.health import admin_application
 from tidemill_services.metrics import Metrics
 from tidemill_services.metrics.billing import LedgerTotals
+from tidemill_services.metrics.tallies import Tallies, TimesFamily
 from tidemill_services.store.ledger_seal import Totals
 
 METHOD = "/tidemill.v1.InferenceService/Generate"
@@ -59,6 +62,23 @@ async def test_each_token_after_the_first_is_one_observation_of_the_time_between
         le: found["tidemill_inter_token_seconds_bucket", le] for le in ("0.0025", "0.005", "0.01", "10.0", "+Inf")
     }
     assert buckets == {"0.0025": 0, "0.005": 1, "0.01": 5, "10.0": 5, "+Inf": 6}
+
+
+def test_a_time_as_long_as_a_bucket_is_in_it_and_labels_that_were_never_asked_for_are_not_shown() -> None:
+    registry = CollectorRegistry()
+    family = TimesFamily("waits_seconds", "Waits.", ("of",), (0.5, 2), registry)
+    for seconds in (0.5, 0.6, 2, 2.1):
+        family.of("tea").add(seconds)
+    Tallies(CounterMetricFamily, "cups", "Cups.", ("of",), registry).of("tea").value += 3
+    samples = [sample for shown in registry.collect() for sample in shown.samples]
+    assert {(sample.name, *sample.labels.values()): sample.value for sample in samples} == {
+        ("waits_seconds_bucket", "tea", "0.5"): 1,
+        ("waits_seconds_bucket", "tea", "2.0"): 3,
+        ("waits_seconds_bucket", "tea", "+Inf"): 4,
+        ("waits_seconds_count", "tea"): 4,
+        ("waits_seconds_sum", "tea"): pytest.approx(5.2),
+        ("cups_total", "tea"): 3,
+    }
 
 
 async def test_only_answers_that_came_to_their_own_end_count_among_the_times_end_to_end() -> None:
