@@ -140,8 +140,10 @@ class ReplicaClient:
         if not self._status.responsive:
             raise ReplicaLostError(self._sentence(_NO_LIFE))
         sequence_id = self._last_sequence_id = self._last_sequence_id + 1
+        message = write_submit(sequence_id, request)
+        message.submit.gather_microseconds = self._cost.gather_microseconds
+        self._send(message)
         self._cost.generation_began()
-        self._send(write_submit(sequence_id, request, self._cost.gather_microseconds))
         stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget, self._backlog)
         return stream
 

@@ -46,7 +46,7 @@ _MAX_JOINED_TOKENS = 8_192
 _STATS = tuple(field.name for field in fields(ReplicaStats))
 
 
-def write_submit(sequence_id: int, request: EngineRequest, gather_microseconds: int = 0) -> pb.ConnectRequest:
+def write_submit(sequence_id: int, request: EngineRequest) -> pb.ConnectRequest:
     """The message that starts a generation. Raises ValueError for numbers that the contract cannot hold."""
     message = pb.ConnectRequest(
         submit=pb.Submit(
@@ -68,7 +68,6 @@ def write_submit(sequence_id: int, request: EngineRequest, gather_microseconds: 
             ignore_eos=request.ignore_eos,
             num_logprobs=request.top_logprobs,
             prompt_group=request.prompt_group,
-            gather_microseconds=gather_microseconds,
             origin=None if request.origin is None else _write_origin(request.origin),
         )
     )
