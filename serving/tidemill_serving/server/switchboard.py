@@ -71,9 +71,7 @@ class Switchboard:
         self._owners: dict[int, _Owner] = {}  # by the engine's id
         self._engine_ids = itertools.count(1)
         self._heard: deque[Stage | Step] = deque()
-        self._unheard: set[int] = (
-            set()
-        )  # engine's ids of those of which nothing was heard; the engine's thread looks, too
+        self._unheard: set[int] = set()  # engine's ids, nothing of them was heard; the engine's thread looks, too
         self._gathering = Gathering()
         self._is_called = False  # to `_pass_on`
         self._will_look = False  # and comes to it without being called
