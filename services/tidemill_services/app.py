@@ -26,7 +26,7 @@ from tidemill_services.api.session import SessionService
 from tidemill_services.calls import Calls
 from tidemill_services.catalogue import Catalogue
 from tidemill_services.domain.errors import CannotStartError, StoreUnavailableError
-from tidemill_services.engine_client import ReplicaClient
+from tidemill_services.engine_client import ReplicaClient, SendingCost
 from tidemill_services.expired_answers import ExpiredAnswers
 from tidemill_services.gateway.door import Door
 from tidemill_services.gateway.health import admin_application
@@ -270,7 +270,7 @@ class Application:
             drain_grace_seconds=settings.stop_grace.total_seconds(),
         )
         tls = await asyncio.to_thread(open_replica_tls, settings)
-        connect = partial(ReplicaClient, tls=tls)
+        connect = partial(ReplicaClient, tls=tls, cost=SendingCost())
         self._metrics.starts.watch_spares(lambda: self._spares.num_ready)
         launcher = LocalLauncher(
             LocalLauncherSettings(

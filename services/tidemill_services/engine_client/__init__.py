@@ -5,6 +5,7 @@
 
 from tidemill_services.engine_client.client import ReplicaClient
 from tidemill_services.engine_client.life import Patience
+from tidemill_services.engine_client.sending_cost import SendingCost
 from tidemill_services.engine_client.stream import Backlog, EngineStream, OnText
 from tidemill_services.engine_client.types import (
     NOBODY,
@@ -36,5 +37,6 @@ __all__ = [
     "ReplicaRejectedError",
     "ReplicaStats",
     "ReplicaStatus",
+    "SendingCost",
     "StartStep",
 ]

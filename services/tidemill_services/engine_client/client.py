@@ -13,6 +13,7 @@ from tidemill.engine.v1 import engine_pb2_grpc
 from tidemill_services.domain.errors import ReplicaLostError
 from tidemill_services.engine_client.channel import lost_sentence, open_channel
 from tidemill_services.engine_client.life import LOOK_SECONDS, Patience, SignsOfLife
+from tidemill_services.engine_client.sending_cost import SendingCost
 from tidemill_services.engine_client.stream import Backlog, EngineStream
 from tidemill_services.engine_client.types import (
     NOBODY,
@@ -44,12 +45,21 @@ class ReplicaClient:
     """Carries all generations of this process on one replica. Opened once; what was lost stays lost."""
 
     def __init__(
-        self, address: str, token: str, patience: Patience | None = None, tls: ReplicaTls | None = None
+        self,
+        address: str,
+        token: str,
+        patience: Patience | None = None,
+        tls: ReplicaTls | None = None,
+        cost: SendingCost | None = None,
     ) -> None:
-        """`address` is host:port, or https://host:port of a replica that speaks TLS, for which `tls` is needed."""
+        """`address` is host:port, or https://host:port of a replica that speaks TLS, for which `tls` is needed.
+
+        `cost` is that of the process, which all of its clients share.
+        """
         self._address = address
         self._tls = tls
         self._patience = patience or Patience()
+        self._cost = cost or SendingCost()
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._status = _NOT_OPEN
         self._load = ReplicaLoad()
@@ -138,7 +148,10 @@ class ReplicaClient:
         if not self._status.responsive:
             raise ReplicaLostError(self._sentence(_NO_LIFE))
         sequence_id = self._last_sequence_id = self._last_sequence_id + 1
-        self._send(write_submit(sequence_id, request, on_behalf))
+        message = write_submit(sequence_id, request, on_behalf)
+        message.submit.gather_microseconds = self._cost.gather_microseconds
+        self._send(message)
+        self._cost.generation_began()
         stream = self._streams[sequence_id] = EngineStream(sequence_id, self._send_abort, self._forget, self._backlog)
         return stream
 
@@ -192,6 +205,7 @@ class ReplicaClient:
 
     def _take_step(self, step: pb.Step) -> None:
         self._load, self._status_now = read_load(step.load), None
+        self._cost.pieces_came(len(step.outputs), self._loop.time())
         streams = self._streams
         for output in step.outputs:
             stream = streams.get(output.sequence_id)

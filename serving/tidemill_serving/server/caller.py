@@ -12,6 +12,7 @@ class Caller:
 
     What waits is bounded: while the stream's writer lags, the outputs of several steps gather here and become one
     message, and above `max_pending_size` (characters, token ids, log-probabilities) the caller counts as overflowed.
+    Outputs that may gather wait for `send_gathered`, or for one of their sequence that may not.
     """
 
     def __init__(self, max_pending_size: int) -> None:
@@ -21,7 +22,8 @@ class Caller:
         self.is_unreadable = False  # it sent what is no message
         self._max_pending_size = max_pending_size
         self._pending_size = 0
-        self._outputs: dict[int, list[SequenceOutput]] = {}
+        self._outputs: dict[int, list[SequenceOutput]] = {}  # by sequence, all that waits
+        self._urgent: set[int] = set()  # of these sequences, those whose outputs gather no longer
         self._rejected: list[int] = []
         self._status: pb.ConnectResponse | None = None
         self._step_number = 0
@@ -34,24 +36,37 @@ class Caller:
         self._status = status
         self._wake.set()
 
-    def put_output(self, sequence_id: int, output: SequenceOutput) -> None:
-        """Send `output` with the next message."""
-        if self._has_room_for(len(output.text) + len(output.token_ids) + _num_logprobs(output) + 1):
+    def put_output(self, sequence_id: int, output: SequenceOutput, *, gathers: bool = False) -> None:
+        """Send `output`, behind what has gathered of its sequence, with the next message; later if it `gathers`."""
+        if self._has_room_for(_size(output)):
             parts = self._outputs.get(sequence_id)
             if parts is None:
                 self._outputs[sequence_id] = [output]
             else:
                 parts.append(output)
+            if not gathers:
+                self._urgent.add(sequence_id)
+                self._wake.set()
+
+    def send_gathered(self) -> bool:
+        """Send all that waits with the next message; False when nothing gathers."""
+        if len(self._urgent) == len(self._outputs):
+            return False
+        self._urgent.update(self._outputs)
+        self._wake.set()
+        return True
 
     def put_rejection(self, sequence_id: int) -> None:
         """Say with the next message that this sequence was not taken."""
         if self._has_room_for(1):
             self._rejected.append(sequence_id)
+            self._wake.set()
 
     def _has_room_for(self, size: int) -> bool:
         self._pending_size += size
-        self.overflowed = self.overflowed or self._pending_size > self._max_pending_size
-        self._wake.set()
+        if self._pending_size > self._max_pending_size:
+            self.overflowed = True
+            self._wake.set()
         return not self.overflowed
 
     def put_load(self, step_number: int, load: Load) -> None:
@@ -71,15 +86,27 @@ class Caller:
             if self._status is not None:
                 status, self._status = self._status, None
                 return status
-            if self._load is not None and (self._outputs or self._rejected):
-                outputs, self._outputs = self._outputs, {}
-                rejected, self._rejected = self._rejected, []
-                self._pending_size = 0
+            if self._load is not None and (self._urgent or self._rejected):
+                outputs, (rejected, self._rejected) = self._take_urgent(), (self._rejected, [])
+                self._pending_size -= len(rejected)
                 return write_step(self._step_number, outputs.items(), rejected, self._load)
             if self._closed:
                 return None
             self._wake.clear()
             await self._wake.wait()
+
+    def _take_urgent(self) -> dict[int, list[SequenceOutput]]:
+        urgent, self._urgent = self._urgent, set()
+        if len(urgent) == len(self._outputs):
+            taken, self._outputs = self._outputs, {}
+        else:
+            taken = {sequence_id: self._outputs.pop(sequence_id) for sequence_id in urgent}
+        self._pending_size -= sum(_size(output) for parts in taken.values() for output in parts)
+        return taken
+
+
+def _size(output: SequenceOutput) -> int:
+    return len(output.text) + len(output.token_ids) + _num_logprobs(output) + 1
 
 
 def _num_logprobs(output: SequenceOutput) -> int:

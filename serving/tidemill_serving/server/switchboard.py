@@ -1,8 +1,8 @@
 """The wall between the engine's thread and the event loop: every sequence of every caller passes here.
 
 The engine's thread only appends to a queue and wakes the loop; everything else here runs in the loop. Steps that
-follow each other fast are passed on together (`gather_seconds`), since a message costs as much as ten tokens in it, all
-the way to the reader. The first step after a pause, and one in which a sequence begins or ends, are passed on at once.
+follow each other fast are passed on together (`gathering`). The first step after a pause is passed on at once, and so
+is each sequence's first and its last.
 """
 
 import asyncio
@@ -17,24 +17,13 @@ from typing import NamedTuple
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_serving.engine import Engine, EngineBusyError, FinishReason, Phase, SequenceOutput, Step
 from tidemill_serving.server.caller import Caller
+from tidemill_serving.server.gathering import Gathering
 from tidemill_serving.server.sequence_trace import SequenceTrace
 from tidemill_serving.server.wire import SubmitInvalidError, add_start_steps, read_submit, write_status
 from tidemill_serving.start_times import StartTimes
 from tidemill_telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
-
-GATHER_SECONDS = 0.004  # nobody reads faster
-GATHER_SECONDS_OF_A_SEQUENCE = 0.000_25  # what a message of its own costs, all the way to its reader
-LONGEST_GATHER_SECONDS = 0.016  # a reader's screen shows no more often
-
-
-def gather_seconds(num_sequences: int) -> float:
-    """How long to gather steps of so many sequences: the more there are, the more of the machine each passing on takes.
-
-    An engine whose steps take longer than this is passed on step by step.
-    """
-    return max(GATHER_SECONDS, min(LONGEST_GATHER_SECONDS, num_sequences * GATHER_SECONDS_OF_A_SEQUENCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +41,7 @@ class _Owner(NamedTuple):
     caller: Caller
     sequence_id: int  # the caller's
     trace: SequenceTrace
+    gather_microseconds: int  # see Submit
 
 
 class Switchboard:
@@ -81,8 +71,10 @@ class Switchboard:
         self._owners: dict[int, _Owner] = {}  # by the engine's id
         self._engine_ids = itertools.count(1)
         self._heard: deque[Stage | Step] = deque()
-        self._speaking: set[int] = set()  # engine's ids of which something was heard; the engine's thread's own
-        self._will_look = False  # the loop comes to what was heard without being woken
+        self._unheard: set[int] = set()  # engine's ids, nothing of them was heard; the engine's thread looks, too
+        self._gathering = Gathering()
+        self._is_called = False  # to `_pass_on`
+        self._will_look = False  # and comes to it without being called
         self._next_look: asyncio.TimerHandle | None = None
         self._step_number = 0
         self._closed = False
@@ -91,62 +83,77 @@ class Switchboard:
 
     def on_phase(self, phase: Phase, progress: float, detail: str) -> None:
         """See EngineListener."""
-        self._hear(Stage(phase, progress, detail), at_once=True)
+        self._heard.append(Stage(phase, progress, detail))
+        self._call()
 
     def on_step(self, step: Step) -> None:
         """See EngineListener."""
-        speaking, at_once = self._speaking, False
-        for output in step.outputs:
-            if output.finish_reason is not None:
-                speaking.discard(output.sequence_id)
-                at_once = True
-            elif output.sequence_id not in speaking:
-                speaking.add(output.sequence_id)
-                at_once = True
-        self._hear(step, at_once=at_once)
+        is_due = self._gathering.step_came(time.monotonic())
+        self._heard.append(step)
+        if is_due or not self._will_look:
+            self._call()
+        elif not self._is_called and any(map(self._is_first_or_last, step.outputs)):
+            self._loop.call_soon_threadsafe(self._take_heard)
 
-    def _hear(self, said: Stage | Step, *, at_once: bool) -> None:
-        self._heard.append(said)
-        if at_once or not self._will_look:
-            self._will_look = True
+    def _call(self) -> None:
+        if not self._is_called:
+            self._is_called = True
             self._loop.call_soon_threadsafe(self._pass_on)
+
+    def _is_first_or_last(self, output: SequenceOutput) -> bool:
+        return output.finish_reason is not None or output.sequence_id in self._unheard
 
     # The loop.
 
     def _pass_on(self) -> None:
+        """All that was heard, and what has gathered."""
         if self._next_look is not None:
             self._next_look.cancel()
-        self._will_look = False  # before we look: what comes after this line wakes us
-        if not self._heard:
-            return
-        if isinstance(self._heard[-1], Step):  # more will follow: it runs
+        self._is_called = self._will_look = False  # before we look: what comes after this line calls us
+        is_running = self._take_heard()
+        sent = [caller.send_gathered() for caller in self._callers]
+        if is_running or any(sent):
+            self._gathering.passed_on(self._loop.time())
             self._will_look = True
-            self._next_look = self._loop.call_later(gather_seconds(len(self._owners)), self._pass_on)
+            self._next_look = self._loop.call_later(self._gathering.patience_seconds, self._pass_on)
+
+    def _take_heard(self) -> bool:
+        """Put what was heard where it gathers, and send what is not to wait. True for a step: more will follow."""
+        is_running = False
         while self._heard:
             said = self._heard.popleft()
+            is_running = isinstance(said, Step)
             if isinstance(said, Step):
-                self._pass_step_on(said)
+                self._take_step(said)
             else:
                 self._enter(said)
+        return is_running
 
-    def _pass_step_on(self, step: Step) -> None:
+    def _take_step(self, step: Step) -> None:
         self._step_number = step.number
         was_busy = bool(self._owners)
         for output in step.outputs:
-            owner = self._owners.get(output.sequence_id)
+            engine_id = output.sequence_id
+            owner = self._owners.get(engine_id)
             if owner is None:
                 continue  # its caller has gone
-            caller, sequence_id, trace = owner
+            caller, sequence_id = owner.caller, owner.sequence_id
             caller.put_load(step.number, step.load)
-            caller.put_output(sequence_id, output)
+            caller.put_output(sequence_id, output, gathers=not self._is_first_or_last(output))
+            self._unheard.discard(engine_id)
             if output.finish_reason is not None:
-                del self._owners[output.sequence_id]
                 del caller.engine_ids[sequence_id]
-                trace.end(output)
+                self._disown(engine_id).trace.end(output)
             if caller.overflowed:
                 self._abort_all_of(caller)
         if was_busy and not self._owners:
             self._on_change()
+
+    def _disown(self, engine_id: int) -> _Owner:
+        owner = self._owners.pop(engine_id)
+        self._unheard.discard(engine_id)
+        self._gathering.microseconds -= owner.gather_microseconds
+        return owner
 
     def _enter(self, stage: Stage) -> None:
         if self.stage.phase is Phase.FAILED:
@@ -164,13 +171,13 @@ class Switchboard:
     def _end_all_with_error(self, detail: str) -> None:
         """What an engine that broke left open must not stay open."""
         load = self._engine.load()
-        for caller, sequence_id, trace in self._owners.values():
+        for engine_id in tuple(self._owners):
+            caller, sequence_id, trace, _ = self._disown(engine_id)
             last = _error(sequence_id, detail)
             caller.put_load(self._step_number, load)
             caller.put_output(sequence_id, last)
             caller.engine_ids.clear()
             trace.end(last)
-        self._owners.clear()
 
     @property
     def num_running(self) -> int:
@@ -236,14 +243,18 @@ class Switchboard:
         engine_id = next(self._engine_ids)
         try:
             request = read_submit(submit, engine_id, caller)
+            self._unheard.add(engine_id)  # before the engine's thread may look
             self._engine.submit(request)
         except SubmitInvalidError as error:
             caller.put_output(sequence_id, _error(sequence_id, str(error)))
         except EngineBusyError:
+            self._unheard.discard(engine_id)
             caller.put_rejection(sequence_id)
         else:
             # What the engine says of it comes through the loop, so not before this line.
-            self._owners[engine_id] = _Owner(caller, sequence_id, SequenceTrace(self._tracing, request.origin))
+            trace = SequenceTrace(self._tracing, request.origin)
+            self._owners[engine_id] = _Owner(caller, sequence_id, trace, submit.gather_microseconds)
+            self._gathering.microseconds += submit.gather_microseconds
             caller.engine_ids[sequence_id] = engine_id
 
     def abort(self, caller: Caller, sequence_id: int) -> None:
@@ -274,7 +285,7 @@ class Switchboard:
         if engine_id is None:
             return
         self._engine.abort(engine_id)
-        self._owners.pop(engine_id).trace.end()
+        self._disown(engine_id).trace.end()
         if not self._owners:
             self._on_change()
 

@@ -18,6 +18,7 @@ from tidemill_services.engine_client import (
     ReplicaPhase,
     ReplicaRejectedError,
     ReplicaStatus,
+    SendingCost,
 )
 from tidemill_serving.engine import FinishReason, Phase, SequenceOutput
 from tidemill_serving.server import replica
@@ -35,6 +36,18 @@ async def test_a_reader_that_keeps_up_gets_one_output_for_each_step() -> None:
             assert (await anext(stream)).text == letter
         served.engine.finish(1)
         assert (await anext(stream)).finish_reason is EngineFinish.STOP
+
+
+async def test_a_client_says_how_long_steps_are_to_gather_for_its_generations() -> None:
+    async with served_engine() as served, served.client() as client:
+        streams = [client.generate(REQUEST) for _ in range(3)]
+        await until(lambda: len(served.engine.requests) == 3)
+        gathering, asked = served.replica._switchboard._gathering, SendingCost().gather_microseconds
+        assert gathering.microseconds == 3 * asked > 0
+        streams[0].close()
+        await until(lambda: served.engine.aborted == [1])
+        served.engine.finish(1, FinishReason.CANCELLED)
+        await until(lambda: gathering.microseconds == 2 * asked)
 
 
 async def test_steps_that_a_reader_slept_through_come_as_one_output() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.replica.hand_engine import HandEngine
 from tidemill.engine.v1 import engine_pb2 as pb
 from tidemill_serving.engine import FinishReason, Phase, SequenceOutput
-from tidemill_serving.server import switchboard
+from tidemill_serving.server import gathering
 from tidemill_serving.server.caller import Caller
 from tidemill_serving.server.switchboard import Switchboard
 from tidemill_serving.start_times import StartTimes
@@ -51,6 +51,12 @@ async def next_step(caller: Caller) -> pb.Step:
     assert message is not None
     assert message.HasField("step"), message
     return message.step
+
+
+def gather_for(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have steps gather so long, whatever is asked for."""
+    monkeypatch.setattr(gathering, "SHORTEST_SECONDS", seconds)
+    monkeypatch.setattr(gathering, "LONGEST_SECONDS", seconds)
 
 
 def nothing_waits(caller: Caller) -> bool:
@@ -357,7 +363,7 @@ async def test_the_engines_thread_wakes_the_loop_once_for_all_that_it_said_meanw
 async def test_the_first_step_is_passed_on_at_once_and_those_that_follow_wait_for_an_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
+    gather_for(monkeypatch, 3600.0)
     wall = await Wall().ready()
     caller = await wall.connect()
     wall.submit(caller, 1)
@@ -371,13 +377,14 @@ async def test_the_first_step_is_passed_on_at_once_and_those_that_follow_wait_fo
     wall.engine.finish(engine_id)
     (output,) = (await next_step(caller)).outputs
     assert (output.text, output.finish_reason) == ("bcd", pb.FINISH_REASON_STOP)
-    assert not wall.board._speaking  # nothing is kept of who has ended
+    assert not wall.board._unheard  # nothing is kept of who has ended
+    assert not wall.board._owners
 
 
 async def test_what_waits_is_passed_on_when_its_time_is_over_and_then_the_next_step_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 0.02)
+    gather_for(monkeypatch, 0.02)
     wall = await Wall().ready()
     caller = await wall.connect()
     wall.submit(caller, 1)
@@ -385,15 +392,15 @@ async def test_what_waits_is_passed_on_when_its_time_is_over_and_then_the_next_s
         wall.engine.make(text)
         assert (await next_step(caller)).outputs[0].text == text
     await asyncio.sleep(0.1)  # nothing comes meanwhile
-    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
+    gather_for(monkeypatch, 3600.0)
     wall.engine.make("d")
     assert (await next_step(caller)).outputs[0].text == "d"
 
 
-async def test_the_first_text_of_a_sequence_waits_for_nothing_and_takes_along_what_does(
+async def test_the_first_and_the_last_of_a_sequence_wait_for_nothing_and_leave_the_others_to_gather(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(switchboard, "GATHER_SECONDS", 3600.0)
+    gather_for(monkeypatch, 3600.0)
     wall = await Wall().ready()
     caller = await wall.connect()
     wall.submit(caller, 1)
@@ -404,11 +411,71 @@ async def test_the_first_text_of_a_sequence_waits_for_nothing_and_takes_along_wh
     assert nothing_waits(caller)
     wall.submit(caller, 2)
     wall.engine.make("c")
-    assert {output.sequence_id: output.text for output in (await next_step(caller)).outputs} == {1: "bc", 2: "c"}
+    assert [(output.sequence_id, output.text) for output in (await next_step(caller)).outputs] == [(2, "c")]
+    assert nothing_waits(caller)
+    wall.engine.make("d")
+    wall.engine.finish(min(wall.engine.requests))
+    (ended,) = (await next_step(caller)).outputs
+    assert (ended.sequence_id, ended.text, ended.finish_reason) == (1, "bcd", pb.FINISH_REASON_STOP)
+    assert nothing_waits(caller)
+    wall.board.close()
+    assert [(output.sequence_id, output.text) for output in (await next_step(caller)).outputs] == [(2, "d")]
 
 
-@pytest.mark.parametrize(
-    ("num_sequences", "seconds"), [(0, 0.004), (1, 0.004), (16, 0.004), (32, 0.008), (64, 0.016), (1000, 0.016)]
-)
-def test_steps_of_many_sequences_gather_longer_within_bounds(num_sequences: int, seconds: float) -> None:
-    assert switchboard.gather_seconds(num_sequences) == pytest.approx(seconds)
+async def test_what_gathers_goes_along_with_what_the_writer_has_not_taken_of_its_sequence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gather_for(monkeypatch, 3600.0)
+    wall = await Wall().ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1)
+    for text in "ab":
+        wall.engine.make(text)
+        await asyncio.sleep(0)
+    wall.submit(caller, 2)
+    wall.engine.make("c")
+    await asyncio.sleep(0)
+    assert {each.sequence_id: each.text for each in (await next_step(caller)).outputs} == {1: "abc", 2: "c"}
+    assert nothing_waits(caller)
+
+
+async def test_a_pause_of_the_engine_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    gather_for(monkeypatch, 0.02)
+    wall = await Wall().ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1)
+    for number in range(200):  # of each three some gather
+        wall.engine.make("x")
+        if number % 3 == 2:
+            await asyncio.sleep(0)
+    text = ""
+    while len(text) < 200:
+        async with asyncio.timeout(30):
+            message = await caller.next_message()
+        assert message is not None
+        text += message.step.outputs[0].text
+    assert text == "x" * 200
+
+
+async def test_sequences_ask_together_for_how_long_steps_gather_until_they_end() -> None:
+    wall = await Wall().ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1, gather_microseconds=5_000)
+    wall.submit(caller, 2, gather_microseconds=7_000)
+    wall.submit(caller, 3, gather_microseconds=1_000, top_p=7.0)  # cannot be run
+    assert wall.board._gathering.seconds == pytest.approx(0.012)
+    wall.engine.make("x")
+    wall.engine.finish(min(wall.engine.requests))
+    await asyncio.sleep(0)
+    assert wall.board._gathering.seconds == pytest.approx(0.007)
+    wall.board.disconnect(caller)
+    assert wall.board._gathering.microseconds == 0
+    assert not wall.board._unheard
+
+
+async def test_a_sequence_that_the_engine_refused_is_not_waited_for() -> None:
+    wall = await Wall(num_places=0).ready()
+    caller = await wall.connect()
+    wall.submit(caller, 1, gather_microseconds=5_000)
+    assert not wall.board._unheard
+    assert wall.board._gathering.microseconds == 0
