@@ -5,7 +5,7 @@ How long is asked for by those who pay for it: see `Submit.gather_microseconds`.
 """
 
 SHORTEST_SECONDS = 0.004  # nobody reads faster
-LONGEST_SECONDS = 0.024  # nobody sees it on a screen, and two steps of 10 or 12 ms share a message
+LONGEST_SECONDS = 0.030  # nobody sees it on a screen
 
 
 class Gathering:
